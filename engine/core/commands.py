@@ -1,0 +1,236 @@
+"""What can be asked of a run. One command in, one `Decision` out (`decide`), or a `Rejection` that changes nothing.
+
+Commands carry everything that is not recorded yet: ids, times and random numbers are made by the shell and given in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Root of all commands."""
+
+
+class ParentRef(msgspec.Struct, frozen=True, array_like=True):
+    """Where a child reports its end: the parent's run, visit and node path, and its close policy."""
+
+    run_id: str
+    visit: int
+    path: str
+    close_policy: str = "terminate"
+    detached: bool = False
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """Why something failed; data, never an RPC error. `retryable` None = by the policy."""
+
+    code: str
+    message: str = ""
+    retryable: bool | None = None
+    details: bytes = b""  #: JSON
+    stack: str = ""
+    next_delay_us: int | None = None
+    cause: str = ""
+
+
+class Start(Command):
+    """Create the run. Also the second half of fork/rerun: then `state` and `context` are given."""
+
+    run_id: str
+    namespace: str
+    workflow_id: str
+    input: bytes  #: a JSON object becomes the context; any other value becomes {"input": value}
+    queue: str = ""
+    priority: int | None = None
+    config: bytes = b"{}"
+    metadata: Mapping[str, str] = {}
+    parent: ParentRef | None = None
+    root_run_id: str = ""
+    start_us: int = 0  #: delayed start; 0 = now
+    timeout_us: int | None = None
+    timeout_from: str = "start"  #: start | first_task
+    state: str = ""  #: "" = the definition's initial state
+    context: Mapping[str, bytes] | None = None  #: for fork: the whole context
+    forked_from: str = ""
+    virtual_time: bool = False
+
+
+class Spawn(msgspec.Struct, frozen=True, kw_only=True):
+    """An ask from inside task code: start a child run. Ordinals make its id stable: the shell derives run ids from it."""
+
+    workflow: str
+    input: bytes = b"{}"
+    detach: bool = False
+    close_policy: str = "terminate"
+    workflow_id: str = ""
+
+
+class Asks(msgspec.Struct, frozen=True, kw_only=True):
+    """What task code asked for besides its result. At most one of route/wait_for/escalate/suspend/… holds the run."""
+
+    set: Mapping[str, bytes] = {}  #: context patch
+    route: str = ""
+    wait_for: tuple[str, ...] = ()
+    wait_timeout_us: int | None = None
+    spawn: tuple[Spawn, ...] = ()
+    escalate: bytes = b""  #: JSON: {to, message, inputs, timeout}
+    suspend: bytes = b""  #: JSON resume state: ask again later
+    suspend_us: int | None = None  #: how long until asked again; None = the poll body's interval
+    emit: tuple[tuple[str, bytes], ...] = ()
+
+
+class TaskLeased(Command):
+    """A worker's session takes the node's queued task. Opens lease_epoch = the node's epoch + 1."""
+
+    path: str
+    visit: int
+    session: str
+    worker: str
+    lease_us: int = 0  #: when the attempt's start-to-close deadline is, absolute; 0 = none
+
+
+class TaskSucceeded(Command):
+    """The attempt under `epoch` returned a result. A stale epoch is rejected with LEASE_LOST."""
+
+    path: str
+    visit: int
+    epoch: int
+    output: bytes
+    asks: Asks | None = None
+    usage: Mapping[str, int] = {}
+
+
+class TaskFailed(Command):
+    path: str
+    visit: int
+    epoch: int
+    failure: Failure
+    jitter: float = 0.5  #: random number in [0, 1), made by the shell
+    asks: Asks | None = None  #: only `set` and `emit` are honoured
+
+
+class TaskReturned(Command):
+    """The lease ended without a result. `crashed`: the worker or its slot died (counts to the crash cap); else drained."""
+
+    path: str
+    visit: int
+    epoch: int
+    crashed: bool
+    reason: str = ""
+    jitter: float = 0.5
+
+
+class TaskHeartbeat(Command):
+    """Progress or checkpoint that the next attempt must see. Not an event; stored on the node."""
+
+    path: str
+    visit: int
+    epoch: int
+    checkpoint: bytes
+
+
+class TaskTimedOut(Command):
+    """kind: start_to_close or heartbeat, judged by the engine that holds the lease."""
+
+    path: str
+    visit: int
+    epoch: int
+    kind: str
+    jitter: float = 0.5
+
+
+class TimerFired(Command):
+    """A timer armed by `ArmTimer` is due. One that the run no longer waits for changes nothing."""
+
+    timer: str
+    due_us: int
+    jitter: float = 0.5
+
+
+class Signal(Command):
+    """A named message. `key` is its inbox key when it was buffered (see `ConsumeSignal`)."""
+
+    name: str
+    payload: bytes
+
+
+class ResolveWait(Command):
+    """The directed form: resolve the wait named `wait_id` (node path and visit) with data."""
+
+    wait_id: str
+    payload: bytes
+
+
+class ReplyEscalation(Command):
+    escalation_id: str
+    approved: bool
+    values: bytes
+    by: str = ""
+
+
+class ChildClosed(Command):
+    visit: int
+    path: str
+    child_run_id: str
+    status: str
+    output: bytes = b""
+    failure: Failure | None = None
+
+
+class ApplyUpdate(Command):
+    name: str
+    input: bytes
+
+
+class SetVariables(Command):
+    values: Mapping[str, bytes]
+    by: str = ""
+
+
+class Cancel(Command):
+    source: str  #: user | timeout | system | parent
+    reason: str = ""
+
+
+class Terminate(Command):
+    reason: str = ""
+    source: str = "user"
+
+
+class Fail(Command):
+    code: str
+    reason: str
+
+
+class Pause(Command):
+    reason: str = ""
+
+
+class Unpause(Command):
+    pass
+
+
+class ResolveIncident(Command):
+    """Repair and continue at the same point: action is retry | skip | fail; `set` edits the context first."""
+
+    incident_id: str
+    action: str = "retry"
+    set: Mapping[str, bytes] = {}
+    output: bytes = b"null"  #: for skip: the result taken instead
+    by: str = ""
+
+
+class Continue(Command):
+    """Work left over from a decision that had too much to do at once (see `Defer`)."""
+
+    token: str
+
+
+class RaiseIncident(Command):
+    """The shell could not process something for this run (too large, missing definition): park it visibly."""
+
+    code: str
+    message: str

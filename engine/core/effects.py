@@ -1,0 +1,150 @@
+"""What the shell owes after a decision, carried out in the same storage transaction as the new state.
+
+Order of handling: the state, the changed items and the events are written first; then the effects in their order. An effect
+is idempotent by its ids, because the transaction may run more than once.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from windlass.engine.core.commands import Command, Failure, ParentRef
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """Root of all effects."""
+
+
+class ScheduleTask(Effect):
+    """Queue the node's task, or lease it to a worker at once. `activation` says all a worker must know."""
+
+    path: str
+    visit: int
+    attempt: int
+    queue: str
+    runtime: str  #: javascript | wasm | python
+    handler: str = ""
+    priority: int = 5
+
+
+class WithdrawTask(Effect):
+    """The node's task must not start: remove it from its queue."""
+
+    path: str
+    visit: int
+    queue: str
+    runtime: str
+    handler: str = ""
+    priority: int = 5
+
+
+class StopTask(Effect):
+    """Tell the worker that holds the lease to stop; its result will be refused (or is awaited, when cancelling)."""
+
+    path: str
+    visit: int
+    epoch: int
+    session: str
+    reason: str
+
+
+class ReleaseLease(Effect):
+    """The attempt is over: remove the lease record."""
+
+    path: str
+    visit: int
+    epoch: int
+    session: str
+
+
+class ArmTimer(Effect):
+    """Fire `timer` (unique in the run) at or after `due_us`."""
+
+    timer: str
+    due_us: int
+
+
+class DisarmTimer(Effect):
+    timer: str
+    due_us: int
+
+
+class StartChild(Effect):
+    """Start a run with this id, in this transaction. A child that cannot start must answer with ChildClosed(failed)."""
+
+    run_id: str
+    workflow: str
+    revision: str
+    workflow_id: str
+    input: bytes
+    parent: ParentRef
+    queue: str = ""
+
+
+class TellRun(Effect):
+    """Give a command to another run (cancel or terminate a child)."""
+
+    run_id: str
+    command: Command
+
+
+class TellParent(Effect):
+    parent: ParentRef
+    status: str
+    output: bytes
+    failure: Failure | None
+
+
+class AppendOutbox(Effect):
+    name: str
+    payload: bytes
+
+
+class ConsumeSignal(Effect):
+    """Remove this entry from the run's inbox; a wait has taken it."""
+
+    key: bytes
+
+
+class OpenEscalation(Effect):
+    """Write the escalation's index row. `details` is JSON: to, message, fields, channel, due."""
+
+    escalation_id: str
+    details: bytes
+
+
+class CloseEscalation(Effect):
+    escalation_id: str
+    status: str  #: approved | rejected | timeout | cancelled
+    values: bytes = b""
+    by: str = ""
+
+
+class OpenIncident(Effect):
+    incident_id: str
+    code: str
+    message: str
+
+
+class CloseIncident(Effect):
+    incident_id: str
+
+
+class SubscribeMessage(Effect):
+    """A wait with a business key opened: published messages (name, key) reach it."""
+
+    name: str
+    correlation_key: str
+    wait_id: str
+
+
+class UnsubscribeMessage(Effect):
+    name: str
+    correlation_key: str
+    wait_id: str
+
+
+class Defer(Effect):
+    """More to do than one transaction should hold: give the run `Continue(token)` in a transaction of its own, soon."""
+
+    token: str
