@@ -1,23 +1,28 @@
 """The storage port: ordered bytes and serializable transactions, with FoundationDB's semantics.
 
-Everything durable in Windlass goes through the two protocols in this file, so that the domain layers are written once and
-what holds on a laptop holds on a cluster. A backend is a class with `Storage`'s methods; `tests/storage` is the list of what
-it must do, and all backends run it.
+Everything durable in Windlass goes through the two protocols in this file, so that the domain layers are written once
+and what holds on a laptop holds on a cluster. A backend is a class with `Storage`'s methods; `tests/storage` is the
+list of what it must do, and all backends run it.
 
 What a caller may rely on
 -------------------------
-* **Serializable.** The outcome of all committed transactions is that of some serial order, which is the order of their commit
-  versions. Only real reads (not `snapshot=True`) take part in conflict detection; blind writes and `add` never conflict.
-* **Atomic and durable.** `transact` returns after the commit is on disk (in memory backends: after it is applied), never before.
-* **The body may run more than once.** `transact(body)` retries conflicts with backoff, and after an unknown commit it runs the
-  body again with `maybe_committed` set. So make ids outside the body, let the body look for its own effect first, and have no
-  side effects in it except through the transaction.
-* **The body awaits only its transaction.** The embedded backend runs bodies to completion without ever suspending, so awaiting
-  anything else in a body raises `BodySuspended` there (strict mode and the other backends do suspend).
-* **Own writes are seen** by gets and ranges (snapshot reads too), except versionstamped keys, whose place is unknown until the
-  commit: do not read a range in which your own versionstamped key may fall.
-* **The same limits everywhere**, so that a size mistake shows on a laptop: see the constants. They are enforced with the named
-  errors below, at the latest at commit; a refused transaction changes nothing.
+* **Serializable.** The outcome of all committed transactions is that of some serial order, which is the order of
+  their commit versions. Only real reads (not `snapshot=True`) take part in conflict detection; blind writes and `add`
+  never conflict.
+* **Atomic and durable.** `transact` returns after the commit is on disk (in memory backends: after it is applied),
+  never before.
+* **The body may run more than once.** `transact(body)` retries conflicts with backoff, and after an unknown commit it
+  runs the body again with `maybe_committed` set. So make ids outside the body, let the body look for its own effect
+  first, and have no side effects in it except through the transaction.
+* **The body awaits only its transaction.** The embedded backend runs bodies to completion without ever suspending, so
+  awaiting anything else in a body raises `BodySuspended` there (strict mode and the other backends do suspend).
+* **Own writes are seen** by gets and ranges (snapshot reads too), except versionstamped keys, whose place is unknown
+  until the commit: do not read a range in which your own versionstamped key may fall (`Unreadable`, and nothing is
+  committed).
+* **Keys** are 1 to KEY_BYTES_MAX bytes and their first byte is below 0xff; what lies above belongs to the store. A
+  range may end at the key 0xff.
+* **The same limits everywhere**, so that a size mistake shows on a laptop: see the constants. They are enforced with
+  the named errors below, at the latest at commit; a refused transaction changes nothing.
 """
 
 from __future__ import annotations
@@ -60,6 +65,14 @@ class KeyTooLarge(StorageError):
 
 class ValueTooLarge(StorageError):
     """A value is longer than VALUE_BYTES_MAX."""
+
+
+class KeyIllegal(StorageError):
+    """A key is empty, or its first byte is 0xff."""
+
+
+class Unreadable(StorageError):
+    """A transaction read where its own versionstamped key may fall, whose place is unknown until the commit."""
 
 
 class TransactionTooLarge(StorageError):
@@ -113,6 +126,8 @@ class Transaction(Protocol):
     attempt: int
     #: An earlier attempt of this body may have committed: its effect may be there already.
     maybe_committed: bool
+    #: Its place in the serial order, rising, once `transact` has returned; 0 before, and if it wrote nothing.
+    commit_version: int
 
     def get(self, key: bytes, *, snapshot: bool = False) -> Awaitable[bytes | None]:
         """The value of `key`, or None. `snapshot` reads without taking part in conflict detection."""
@@ -182,9 +197,10 @@ class Storage(Protocol):
         ...
 
     async def settle(self, key: bytes) -> bytes | None:
-        """After `CommitUnknown`: what `key` holds for good. The lost transaction must have read `key` and meant to write it.
+        """After `CommitUnknown`: what `key` holds for good.
 
-        A look alone is not enough: a lost commit may land after it. This one makes it conflict instead.
+        The lost transaction must have read `key` and meant to write it. A look alone is not enough, as a lost
+        commit may land after it: this one makes it conflict instead.
         """
         ...
 
