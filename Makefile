@@ -6,15 +6,45 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
+# Only folders that hold Python, so that an empty one does not stop the type checker.
+TYPED := $(foreach name,tests benchmarks examples,$(if $(shell find $(name) -name '*.py' 2>/dev/null),-p $(name)))
 
-.PHONY: help setup
+.PHONY: help setup demo test check bench proto lint format
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[all,dev]'
+	@echo "installing into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
 	@touch $@
 
 setup: $(STAMP) ## Make .venv with everything in it
+
+demo: $(STAMP) ## Twenty orders through an engine and two workers, one of them killed
+	$(BIN)/python examples/orders/demo.py
+
+test: $(STAMP) ## Run every test; ARGS='-k name' narrows it down
+	$(BIN)/pytest $(ARGS)
+
+check: $(STAMP) lint ## Everything short of the tests: lint, format, types, import contract, proto
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy -p windlass $(TYPED)
+	$(BIN)/mypy proto/contract.py
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python proto/contract.py check
+
+lint: $(STAMP) ## Lint only, for the editor's pace
+	$(BIN)/ruff check .
+
+format: $(STAMP) ## Put every file into the project's format
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure this machine; ARGS='storage' picks one
+	$(BIN)/python -m benchmarks $(ARGS)
+
+proto: $(STAMP) ## Generate the Python of the wire contract, then lint it
+	$(BIN)/python proto/contract.py generate
+	$(BIN)/python proto/contract.py check
