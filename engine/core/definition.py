@@ -1,8 +1,8 @@
 """Definitions as the core sees them: frozen records, already checked and compiled.
 
 `windlass.definition` makes these from what authors write; nothing here is stored (the stored form is the canonical JSON
-document, compiled again when an engine loads the revision). Expressions and schemas arrive as compiled callables, so that the
-core evaluates them without knowing the library. All durations are integer microseconds.
+document, compiled again when an engine loads the revision). Expressions and schemas arrive as compiled callables, so
+that the core evaluates them without knowing the library. All durations are integer microseconds.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from windlass.engine.core.selectors import NO_INPUT, Selector, Template
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A frozen record, given by keyword."""
+    """A frozen record, given by keyword. Subclasses repeat both options: neither is inherited by type checkers."""
 
 
-class Expression(Record):
+class Expression(Record, frozen=True, kw_only=True):
     """A compiled CEL expression. `evaluate` sees plain JSON values by name and raises `ExpressionError`."""
 
     source: str
@@ -31,14 +31,14 @@ class ExpressionError(Exception):
     """An expression failed at run time. The message names the expression and what was wrong."""
 
 
-class Schema(Record):
-    """A compiled JSON Schema. `check` returns the problems of a parsed value, each with its path; empty when it fits."""
+class Schema(Record, frozen=True, kw_only=True):
+    """A compiled JSON Schema. `check` returns what is wrong with a parsed value, with paths; empty when it fits."""
 
     document: bytes
     check: Callable[[Any], list[str]]
 
 
-class RetryPolicy(Record):
+class RetryPolicy(Record, frozen=True, kw_only=True):
     """When a failed attempt is tried again: delay(n) = min(initial * multiplier**(n-1), maximum), then jitter."""
 
     max_attempts: int = 3  #: 1 = never again, 0 = unlimited within the timeouts
@@ -50,7 +50,7 @@ class RetryPolicy(Record):
     retryable: tuple[str, ...] = ()  #: codes tried again although they are not by default (OUT_OF_MEMORY …)
 
 
-class Timeouts(Record):
+class Timeouts(Record, frozen=True, kw_only=True):
     """The four of a task. None = not limited (start_to_close then is the engine's default)."""
 
     schedule_to_start_us: int | None = None
@@ -59,7 +59,7 @@ class Timeouts(Record):
     heartbeat_us: int | None = None
 
 
-class Limits(Record):
+class Limits(Record, frozen=True, kw_only=True):
     """What one attempt may use. None = the worker's default."""
 
     memory_bytes: int | None = None
@@ -69,7 +69,7 @@ class Limits(Record):
     deterministic: bool = False
 
 
-class TaskBody(Record):
+class TaskBody(Record, frozen=True, kw_only=True):
     """Run code on a worker: `digest` names a stored module (javascript, wasm), `handler` a trusted Python handler."""
 
     runtime: str
@@ -81,7 +81,7 @@ class TaskBody(Record):
     context: tuple[str, ...] | None = None  #: context keys sent to the task for ctx.get; None = all
 
 
-class Branch(Record):
+class Branch(Record, frozen=True, kw_only=True):
     """One body with what belongs to it: the form of a state's own step, of a parallel branch and of a map's item."""
 
     body: Body
@@ -102,7 +102,7 @@ class Join(enum.Enum):
     QUORUM = "quorum"
 
 
-class ParallelBody(Record):
+class ParallelBody(Record, frozen=True, kw_only=True):
     """Several named branches; the outputs of branches land in the context at the join, in the order written."""
 
     branches: tuple[tuple[str, Branch], ...]
@@ -110,7 +110,7 @@ class ParallelBody(Record):
     quorum: int = 0
 
 
-class MapBody(Record):
+class MapBody(Record, frozen=True, kw_only=True):
     """The same branch over each item of a list. Result: the list of outputs in item order (null where failed)."""
 
     items: Selector
@@ -120,7 +120,7 @@ class MapBody(Record):
     tolerated_percent: float = 0.0
 
 
-class WaitBody(Record):
+class WaitBody(Record, frozen=True, kw_only=True):
     """Until named signals arrive (all, or any), or a time comes. Result: {name: payload} of those that came."""
 
     names: tuple[str, ...]
@@ -130,14 +130,14 @@ class WaitBody(Record):
     schemas: tuple[tuple[str, Schema], ...] = ()  #: per signal name
 
 
-class DelayBody(Record):
+class DelayBody(Record, frozen=True, kw_only=True):
     """A durable timer: a fixed span, or an expression giving seconds, a duration string, or an RFC 3339 time."""
 
     duration_us: int = 0
     until: Expression | None = None
 
 
-class PollBody(Record):
+class PollBody(Record, frozen=True, kw_only=True):
     """Ask a task again every interval: it returns `suspend(state)` while not ready, a result when ready."""
 
     task: TaskBody
@@ -154,7 +154,7 @@ class ClosePolicy(enum.Enum):
     CANCEL = "cancel"
 
 
-class SpawnBody(Record):
+class SpawnBody(Record, frozen=True, kw_only=True):
     """Start a child run and wait for its output, or detach (result: {"run_id": …} at once)."""
 
     workflow: str
@@ -165,7 +165,7 @@ class SpawnBody(Record):
     queue: str = ""
 
 
-class FormField(Record):
+class FormField(Record, frozen=True, kw_only=True):
     """One typed input of an escalation: kind is select, comment, text, number, boolean, date."""
 
     id: str
@@ -175,7 +175,7 @@ class FormField(Record):
     required: bool = False
 
 
-class EscalateBody(Record):
+class EscalateBody(Record, frozen=True, kw_only=True):
     """Ask a person or an outside system. Outcomes: approved, rejected, timeout. Result: the reply's values."""
 
     to: Template
@@ -184,30 +184,30 @@ class EscalateBody(Record):
     channel: str = "person"  #: "person" or the name of an external system
 
 
-class AgentBody(Record):
+class AgentBody(Record, frozen=True, kw_only=True):
     """Place for the durable tool-calling loop; refused at registration for now."""
 
 
 Body = TaskBody | ParallelBody | MapBody | WaitBody | DelayBody | PollBody | SpawnBody | EscalateBody | AgentBody
 
 
-class SetAction(Record):
+class SetAction(Record, frozen=True, kw_only=True):
     values: tuple[tuple[str, Template], ...]
 
 
-class LogAction(Record):
+class LogAction(Record, frozen=True, kw_only=True):
     message: Template
     level: str = "info"
 
 
-class EmitAction(Record):
+class EmitAction(Record, frozen=True, kw_only=True):
     """Append an event to the outbox."""
 
     name: str
     payload: Template | None = None
 
 
-class TaskAction(Record):
+class TaskAction(Record, frozen=True, kw_only=True):
     """A task run before the body starts (enter) or when the state is left (exit), in the order written."""
 
     branch: Branch
@@ -216,7 +216,7 @@ class TaskAction(Record):
 Action = SetAction | LogAction | EmitAction | TaskAction
 
 
-class Transition(Record):
+class Transition(Record, frozen=True, kw_only=True):
     """Tried in the order written; the first whose `on` and `when` match is taken. `to` None ends the run as completed.
 
     `on`: success, failure, timeout, approved, rejected, route:<name>, event:<signal name>, or "" for any outcome.
@@ -230,7 +230,7 @@ class Transition(Record):
     set: tuple[tuple[str, Template], ...] = ()  #: context mapping applied when the transition is taken (A17)
 
 
-class State(Record):
+class State(Record, frozen=True, kw_only=True):
     name: str
     enter: tuple[Action, ...] = ()
     step: Branch | None = None
@@ -250,7 +250,7 @@ class State(Record):
         return not self.transitions
 
 
-class Catch(Record):
+class Catch(Record, frozen=True, kw_only=True):
     """Takes failures that no transition of the failing state handles: by code (empty = any)."""
 
     codes: tuple[str, ...] = ()
@@ -258,7 +258,7 @@ class Catch(Record):
     compensate: bool = True  #: first undo the scope's completed states, in reverse order
 
 
-class Scope(Record):
+class Scope(Record, frozen=True, kw_only=True):
     """A named group of states with its own catches. `parent` "" = the run itself."""
 
     name: str
@@ -266,8 +266,8 @@ class Scope(Record):
     catches: tuple[Catch, ...] = ()
 
 
-class Update(Record):
-    """A validated synchronous change from outside (B3): refused unless `when` holds; then `set` is applied and replied."""
+class Update(Record, frozen=True, kw_only=True):
+    """A validated synchronous change from outside (B3): refused unless `when` holds; then `set` is applied."""
 
     name: str
     when: Expression | None = None
@@ -276,7 +276,7 @@ class Update(Record):
     schema: Schema | None = None
 
 
-class Definition(Record):
+class Definition(Record, frozen=True, kw_only=True):
     """One immutable revision, checked and compiled."""
 
     name: str

@@ -1,0 +1,186 @@
+"""Templates: JSON values with `${path}` in their strings.
+
+A string that is exactly one `${…}` becomes the value itself, of whatever type; in any other string the value is put in
+as text (strings as they are, other values as JSON). `${path ?? 3}` gives a JSON value to take when the path leads
+nowhere. `$${` stands for a plain `${`. Keys of objects are not templates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from windlass.engine.core.paths import PathSyntaxError, Segment, SelectorError, parse_path, render_path, resolve
+
+TEMPLATE_DEPTH_MAX = 64  #: levels of nesting
+
+_OPENING = re.compile(r"\$\$\{|\$\{")
+_HOLE = re.compile(r"""\$\{((?:"(?:[^"\\]|\\.)*"|\{[^{}]*\}|[^{}"])*)\}""")
+
+
+class TemplateSyntaxError(ValueError):
+    """A string of the template cannot be read. `path` leads to it, as `a.b[0]`; empty for the template itself."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class Hole(msgspec.Struct, frozen=True):
+    """One `${path ?? default}`."""
+
+    segments: tuple[Segment, ...]
+    default: bytes | None = None  #: JSON text
+
+
+class Literal(msgspec.Struct, frozen=True):
+    """A part without holes: JSON text, parsed anew at each rendering so that nobody shares it."""
+
+    value: bytes
+
+
+class Text(msgspec.Struct, frozen=True):
+    """A string with holes in it."""
+
+    parts: tuple[str | Hole, ...]
+
+
+class Object(msgspec.Struct, frozen=True):
+    members: tuple[tuple[str, Part], ...]
+
+
+class Array(msgspec.Struct, frozen=True):
+    items: tuple[Part, ...]
+
+
+Part = Hole | Literal | Text | Object | Array
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A parsed template; made by `parse_template`, evaluated by `selectors.render`."""
+
+    root: Part
+
+
+def parse_template(value: Any) -> Template:
+    """Parse a template given as a JSON value. Raises TemplateSyntaxError."""
+    return Template(_parse(value, (), TEMPLATE_DEPTH_MAX))
+
+
+def _parse(value: Any, at: tuple[Segment, ...], depth: int) -> Part:
+    if depth == 0:
+        raise TemplateSyntaxError(f"nested deeper than {TEMPLATE_DEPTH_MAX} levels", render_path(at))
+    if isinstance(value, str):
+        return _parse_string(value, at)
+    if isinstance(value, dict):
+        members = tuple((str(key), _parse(item, (*at, str(key)), depth - 1)) for key, item in value.items())
+        if any(not isinstance(part, Literal) for _, part in members):
+            return Object(members)
+    if isinstance(value, list | tuple):
+        items = tuple(_parse(item, (*at, index), depth - 1) for index, item in enumerate(value))
+        if any(not isinstance(part, Literal) for part in items):
+            return Array(items)
+    return Literal(msgspec.json.encode(value))
+
+
+def _parse_string(text: str, at: tuple[Segment, ...]) -> Part:
+    try:
+        parts = list(_pieces(text))
+    except PathSyntaxError as error:
+        raise TemplateSyntaxError(str(error), render_path(at)) from error
+    if len(parts) == 1 and isinstance(parts[0], Hole):
+        return parts[0]
+    if any(isinstance(part, Hole) for part in parts):
+        return Text(tuple(parts))
+    return Literal(msgspec.json.encode("".join(str(part) for part in parts)))
+
+
+def _pieces(text: str) -> Iterator[str | Hole]:
+    at = 0
+    for opening in _OPENING.finditer(text):
+        if opening.start() < at:
+            continue  # inside the hole before it
+        if opening.start() > at:
+            yield text[at : opening.start()]
+        if opening[0] == "$${":
+            yield "${"
+            at = opening.end()
+            continue
+        hole = _HOLE.match(text, opening.start())
+        if hole is None:
+            where = opening.start()
+            raise PathSyntaxError(f"'${{' at character {where} is never closed; write '$${{' for a plain one", where)
+        yield _hole(hole[1])
+        at = hole.end()
+    if at < len(text):
+        yield text[at:]
+
+
+def _hole(inner: str) -> Hole:
+    path, mark, default = inner.partition("??")
+    segments = parse_path(path.strip())
+    if not mark:
+        return Hole(segments)
+    try:
+        return Hole(segments, msgspec.json.encode(msgspec.json.decode(default.strip())))
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise PathSyntaxError(f"the default after ?? must be JSON, not {default.strip()!r}", 0) from error
+
+
+def render_template(template: Template, scope: Mapping[str, Any]) -> Any:
+    """The value of the template. Raises SelectorError for a path that leads nowhere."""
+    return _render(template.root, scope)
+
+
+def _render(part: Part, scope: Mapping[str, Any]) -> Any:
+    match part:
+        case Literal(value=value):
+            return msgspec.json.decode(value)
+        case Hole():
+            return _fill(part, scope)
+        case Text(parts=parts):
+            return "".join(piece if isinstance(piece, str) else _as_text(_fill(piece, scope)) for piece in parts)
+        case Object(members=members):
+            return {name: _render(member, scope) for name, member in members}
+        case Array(items=items):
+            return [_render(item, scope) for item in items]
+
+
+def _fill(hole: Hole, scope: Mapping[str, Any]) -> Any:
+    found = resolve(hole.segments, scope)
+    if found.missing is None:
+        return found.value
+    if hole.default is not None:
+        return msgspec.json.decode(hole.default)
+    raise SelectorError(render_path(hole.segments), found.missing)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def template_names(template: Template) -> frozenset[str]:
+    """The top-level names that the template reads and cannot do without (those with a default are left out)."""
+    return frozenset(_names(template.root))
+
+
+def _names(part: Part) -> Iterator[str]:
+    match part:
+        case Hole(segments=segments, default=default):
+            if default is None:
+                yield str(segments[0])
+        case Text(parts=parts):
+            for piece in parts:
+                if isinstance(piece, Hole):
+                    yield from _names(piece)
+        case Object(members=members):
+            for _, member in members:
+                yield from _names(member)
+        case Array(items=items):
+            for item in items:
+                yield from _names(item)
+        case Literal():
+            return
