@@ -413,6 +413,7 @@ class TaskLimits(_message.Message):
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
     LOG_LINES_FIELD_NUMBER: _builtins.int
     DETERMINISTIC_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
     """Memory of the sandbox, in bytes."""
     fuel: _builtins.int
@@ -423,6 +424,10 @@ class TaskLimits(_message.Message):
     """Log lines kept; later ones are dropped with a mark."""
     deterministic: _builtins.bool
     """Fixed clock and seeded random, the same in every attempt."""
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the definition allows beyond the default, such as "clock" (a real clock)."""
+
     def __init__(
         self,
         *,
@@ -431,10 +436,11 @@ class TaskLimits(_message.Message):
         output_bytes: _builtins.int = ...,
         log_lines: _builtins.int = ...,
         deterministic: _builtins.bool = ...,
+        grants: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deterministic", b"deterministic", "fuel", b"fuel", "log_lines", b"log_lines", "memory_bytes", b"memory_bytes", "output_bytes", b"output_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deterministic", b"deterministic", "fuel", b"fuel", "grants", b"grants", "log_lines", b"log_lines", "memory_bytes", b"memory_bytes", "output_bytes", b"output_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

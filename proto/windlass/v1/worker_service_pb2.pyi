@@ -298,7 +298,9 @@ class StreamTasksRequest(_message.Message):
 
     @_builtins.property
     def task_heartbeats(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskHeartbeat]:
-        """Progress, checkpoints and signs of life of single tasks. Not answered, but by a cancel."""
+        """Progress, checkpoints and signs of life of single tasks. Taken before the results of the same message, so that a
+        failed attempt leaves its last checkpoint. Not answered, but by a cancel.
+        """
 
     @_builtins.property
     def releases(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskRelease]:
@@ -432,6 +434,7 @@ class Task(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     task_token: _builtins.bytes
     """Opaque: namespace, run, visit, path, attempt, lease epoch. Give it back with everything about this task."""
     run_id: _builtins.str
@@ -466,6 +469,8 @@ class Task(_message.Message):
     """
     workflow_id: _builtins.str
     """The user's id of the run."""
+    max_attempts: _builtins.int
+    """The retry policy's, for code that does something else on its last attempt. 0 = unlimited."""
     @_builtins.property
     def context(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
         """Context values for ctx.get: JSON by key."""
@@ -510,10 +515,11 @@ class Task(_message.Message):
         checkpoint: _builtins.bytes = ...,
         resume: _builtins.bytes = ...,
         workflow_id: _builtins.str = ...,
+        max_attempts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_timeout", b"heartbeat_timeout", "limits", b"limits", "open_time", b"open_time", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "config", b"config", "context", b"context", "handler", b"handler", "heartbeat_timeout", b"heartbeat_timeout", "input", b"input", "limits", b"limits", "module_digest", b"module_digest", "namespace", b"namespace", "open_time", b"open_time", "path", b"path", "resume", b"resume", "run_id", b"run_id", "runtime", b"runtime", "state", b"state", "task_token", b"task_token", "timeout", b"timeout", "visit", b"visit", "workflow", b"workflow", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoint", b"checkpoint", "config", b"config", "context", b"context", "handler", b"handler", "heartbeat_timeout", b"heartbeat_timeout", "input", b"input", "limits", b"limits", "max_attempts", b"max_attempts", "module_digest", b"module_digest", "namespace", b"namespace", "open_time", b"open_time", "path", b"path", "resume", b"resume", "run_id", b"run_id", "runtime", b"runtime", "state", b"state", "task_token", b"task_token", "timeout", b"timeout", "visit", b"visit", "workflow", b"workflow", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -613,15 +619,18 @@ class TaskAsks(_message.Message):
     SUSPEND_FIELD_NUMBER: _builtins.int
     SUSPEND_FOR_FIELD_NUMBER: _builtins.int
     EMITS_FIELD_NUMBER: _builtins.int
+    WAIT_ANY_FIELD_NUMBER: _builtins.int
     route: _builtins.str
     """Name of a declared route."""
     escalate: _builtins.bytes
     """JSON {to, message, inputs, timeout} as in a definition; empty = none."""
     suspend: _builtins.bytes
     """JSON resume state: ask the task again later with it. Empty = not suspended; JSON null is "null"."""
+    wait_any: _builtins.bool
+    """One of `wait_for` is enough."""
     @_builtins.property
     def wait_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of signals to wait for, all of them."""
+        """Names of signals to wait for: all of them, or with `wait_any` the first that comes."""
 
     @_builtins.property
     def wait_timeout(self) -> _duration_pb2.Duration:
@@ -650,10 +659,11 @@ class TaskAsks(_message.Message):
         suspend: _builtins.bytes = ...,
         suspend_for: _duration_pb2.Duration | None = ...,
         emits: _abc.Iterable[Global___EmitAsk] | None = ...,
+        wait_any: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["suspend_for", b"suspend_for", "wait_timeout", b"wait_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["emits", b"emits", "escalate", b"escalate", "route", b"route", "spawns", b"spawns", "suspend", b"suspend", "suspend_for", b"suspend_for", "wait_for", b"wait_for", "wait_timeout", b"wait_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["emits", b"emits", "escalate", b"escalate", "route", b"route", "spawns", b"spawns", "suspend", b"suspend", "suspend_for", b"suspend_for", "wait_any", b"wait_any", "wait_for", b"wait_for", "wait_timeout", b"wait_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -732,10 +742,13 @@ class LogLine(_message.Message):
     LEVEL_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     level: _builtins.str
     """debug, info, warn or error."""
     message: _builtins.str
     """The text."""
+    metadata: _builtins.bytes
+    """JSON that was logged with it; empty = none."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When, by the worker's clock; unset = not known."""
@@ -746,10 +759,11 @@ class LogLine(_message.Message):
         level: _builtins.str = ...,
         message: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        metadata: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "message", b"message", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "message", b"message", "metadata", b"metadata", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
