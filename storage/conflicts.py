@@ -78,12 +78,16 @@ class ConflictTable:
     def conflict(self, reads: ReadSet, snapshot: int) -> bytes | None:
         """A key or the begin of a range that was read at `snapshot` and written since, or None."""
         for key in reads.keys:
-            if self._last_write.get(key, 0) > snapshot or self._was_cleared(key, snapshot):
+            if self.conflict_of(key, snapshot):
                 return key
         for span in reads.ranges:
             if self._was_touched(span, snapshot):
                 return span.begin
         return None
+
+    def conflict_of(self, key: bytes, snapshot: int) -> bool:
+        """True if the key was written after `snapshot`."""
+        return self._last_write.get(key, 0) > snapshot or self._was_cleared(key, snapshot)
 
     def _was_cleared(self, key: bytes, snapshot: int) -> bool:
         return any(

@@ -18,7 +18,8 @@ from windlass.storage.backoff import Conflict, TooOld
 from windlass.storage.conflicts import ConflictTable, WriteSet
 from windlass.storage.optimistic import OptimisticTransaction
 from windlass.storage.own_writes import counter_sum
-from windlass.storage.port import TRANSACTION_SECONDS_MAX, Row
+from windlass.storage.port import Row
+from windlass.storage.snapshots import OpenSnapshots
 from windlass.storage.watches import LocalWatch, WatchTable
 
 
@@ -53,27 +54,23 @@ class Versions:
         self._before: dict[bytes, list[tuple[int, bytes | None]]] = {}
         self._changes: deque[WriteSet] = deque()
         self._recent = ConflictTable()
-        self._open: dict[MemorySnapshot, None] = {}
+        self._open: OpenSnapshots[MemorySnapshot] = OpenSnapshots()
 
     def __len__(self) -> int:
         return len(self._values)
 
     def snapshot(self, now: float) -> MemorySnapshot:
         """The present, kept readable until it is released or `TRANSACTION_SECONDS_MAX` old."""
-        while self._open and now - (oldest := next(iter(self._open))).taken_at > TRANSACTION_SECONDS_MAX:
-            self.release(oldest)
+        for outlived in self._open.outlived(now):
+            self.release(outlived)
         taken = MemorySnapshot(self, self.version, now)
-        self._open[taken] = None
+        self._open.add(taken)
         return taken
 
     def release(self, snapshot: MemorySnapshot) -> None:
         """Forget what only this snapshot could still see."""
-        self._open.pop(snapshot, None)
-        floor = next(iter(self._open)).version if self._open else self.version
-        self._recent.forget(floor)
-        while self._changes and self._changes[0].version <= floor:
-            for key in self._changes.popleft().keys:
-                self._forget_before(key, floor)
+        self._open.remove(snapshot)
+        self._forget(self._open.floor(self.version))
 
     def value_at(self, key: bytes, version: int) -> bytes | None:
         """The value that commit `version` left."""
@@ -95,8 +92,7 @@ class Versions:
         Raises `Conflict` or `TooOld`, then nothing changed.
         """
         if tx.read_version >= 0:
-            oldest = next(iter(self._open)).version if self._open else self.version
-            if tx.read_version < oldest:
+            if tx.read_version < self._open.floor(self.version):
                 raise TooOld
             if self._recent.conflict(tx.reads, tx.read_version) is not None:
                 raise Conflict
@@ -106,9 +102,7 @@ class Versions:
         self._recent.record(WriteSet(self.version, frozenset(changed) | tx.write_conflicts, ranges))
         self._changes.append(WriteSet(self.version, frozenset(changed), ()))
         self._fire(changed)
-        if not self._open:
-            self._recent.forget(self.version)
-            self._forget_all()
+        self._forget(self._open.floor(self.version))
         return self.version
 
     def arm(self, tx: OptimisticTransaction, watches: list[LocalWatch]) -> None:
@@ -145,6 +139,12 @@ class Versions:
         else:
             self._values[key] = value
 
+    def _forget(self, floor: int) -> None:
+        self._recent.forget(floor)
+        while self._changes and self._changes[0].version <= floor:
+            for key in self._changes.popleft().keys:
+                self._forget_before(key, floor)
+
     def _forget_before(self, key: bytes, floor: int) -> None:
         kept = [change for change in self._before.get(key, ()) if change[0] > floor]
         if kept:
@@ -153,12 +153,6 @@ class Versions:
             del self._before[key]
             if key not in self._values:
                 self._keys.remove(key)
-
-    def _forget_all(self) -> None:
-        for key in [key for key in self._before if key not in self._values]:
-            self._keys.remove(key)
-        self._before.clear()
-        self._changes.clear()
 
     def _fire(self, before: dict[bytes, bytes | None]) -> None:
         if len(self.watches):

@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from windlass.storage.backoff import Backoff, Conflict, Forgotten, TooOld
 from windlass.storage.conflicts import ReadSet
-from windlass.storage.own_writes import OwnWrites, merge
+from windlass.storage.own_writes import OwnWrites, check_readable, merge
 from windlass.storage.port import (
     TRANSACTION_SECONDS_MAX,
     CommitUnknown,
@@ -62,6 +62,17 @@ class Answer(Generic[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         yield from self._storage.network().__await__()
         return self._value
+
+
+def touching(key: bytes) -> Callable[[Transaction], Awaitable[bytes | None]]:
+    """The body of `settle`: a read of the key, and a write conflict on it that defeats whatever may land later."""
+
+    async def touch(tx: Transaction) -> bytes | None:
+        value = await tx.get(key)
+        tx.add_write_conflict_key(key)
+        return value
+
+    return touch
 
 
 class OptimisticTransaction:
@@ -200,7 +211,7 @@ class OptimisticTransaction:
 
     def _check_readable(self, begin: bytes, end: bytes) -> None:
         if self.own.stamped:
-            self._writing(lambda own: own.check_readable(begin, end))
+            self._writing(lambda own: check_readable(own.stamped, begin, end))
 
     def _check_usable(self) -> None:
         if not self._usable:
@@ -223,14 +234,9 @@ class OptimisticStorage(ABC):
         return await self._attempts(body, self._commit_nothing)
 
     async def settle(self, key: bytes) -> bytes | None:
-        async def touch(tx: Transaction) -> bytes | None:
-            value = await tx.get(key)
-            tx.add_write_conflict_key(key)
-            return value
-
         for _ in range(9):
             try:
-                return await self.transact(touch)
+                return await self.transact(touching(key))
             except CommitUnknown:
                 continue
         raise Unavailable(f"could not settle {key!r}: the answers to its commits keep getting lost")

@@ -54,6 +54,26 @@ def merge(base: Iterator[Row], patch: dict[bytes, bytes | None], limit: int, rev
     return rows[:limit] if limit else rows
 
 
+#: Prefix, suffix and value of a versionstamped write.
+Stamped = tuple[bytes, bytes, bytes]
+
+
+def check_readable(stamped: list[Stamped], begin: bytes, end: bytes) -> None:
+    """Raise `Unreadable` if one of these versionstamped keys may fall between begin and end."""
+    for prefix, suffix, _ in stamped:
+        if begin <= prefix + b"\xff" * STAMP_BYTES + suffix and prefix + b"\0" * STAMP_BYTES + suffix < end:
+            raise Unreadable(f"read of {begin!r} to {end!r}, where the versionstamped key {prefix!r}… may fall")
+
+
+def unstamped(stamped: list[Stamped], begin: bytes, end: bytes) -> list[Stamped]:
+    """Those that a clear of begin to end leaves, as their keys cannot all fall into it."""
+    return [
+        (prefix, suffix, value)
+        for prefix, suffix, value in stamped
+        if prefix + b"\0" * STAMP_BYTES + suffix < begin or prefix + b"\xff" * STAMP_BYTES + suffix >= end
+    ]
+
+
 class OwnWrites:
     """See the head of this file. `weight` is the transaction's size so far, writes and reads."""
 
@@ -63,7 +83,7 @@ class OwnWrites:
         self.values: dict[bytes, bytes | None] = {}
         self.cleared: list[tuple[bytes, bytes]] = []
         self.added: dict[bytes, int] = {}
-        self.stamped: list[tuple[bytes, bytes, bytes]] = []
+        self.stamped: list[Stamped] = []
         self.weight = 0
 
     def __bool__(self) -> bool:
@@ -88,7 +108,7 @@ class OwnWrites:
         for written in (self.values, self.added):
             for key in [key for key in written if begin <= key < end]:
                 del written[key]
-        self.stamped = [one for one in self.stamped if not _lies_in(one, begin, end)]
+        self.stamped = unstamped(self.stamped, begin, end)
         self.cleared.append((begin, end))
         self.weight += 2 * (len(begin) + len(end)) + RANGE_WEIGHT
 
@@ -113,12 +133,6 @@ class OwnWrites:
         """True if the key's value follows from the own writes alone."""
         return key in self.values or any(begin <= key < end for begin, end in self.cleared)
 
-    def check_readable(self, begin: bytes, end: bytes) -> None:
-        """Raise `Unreadable` if a versionstamped key of this transaction may fall between begin and end."""
-        for prefix, suffix, _ in self.stamped:
-            if begin <= prefix + b"\xff" * STAMP_BYTES + suffix and prefix + b"\0" * STAMP_BYTES + suffix < end:
-                raise Unreadable(f"read of {begin!r} to {end!r}, where the versionstamped key {prefix!r}… may fall")
-
     def seen(self, key: bytes, stored: Callable[[bytes], bytes | None]) -> bytes | None:
         """The key's value as this transaction sees it."""
         if self.knows(key):
@@ -139,8 +153,3 @@ class OwnWrites:
         if not self.cleared:
             return base
         return (row for row in base if not any(begin <= row[0] < end for begin, end in self.cleared))
-
-
-def _lies_in(stamped: tuple[bytes, bytes, bytes], begin: bytes, end: bytes) -> bool:
-    prefix, suffix, _ = stamped
-    return begin <= prefix + b"\0" * STAMP_BYTES + suffix and prefix + b"\xff" * STAMP_BYTES + suffix < end
