@@ -1,0 +1,149 @@
+"""The book of everything a worker was given and still owes an answer for.
+
+An entry is *working* until it has an answer (a result or a release), then *answered* until the engine has
+acknowledged it. Nothing leaves the book because a connection broke: all answers are then sent again, and the engine
+takes a repeated answer as the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from windlass.v1 import worker_service_pb2 as wire
+from windlass.worker.actions import Action, Stop
+
+#: Progress and checkpoints are gathered for this long before they are sent, so that a chatty task costs little.
+NOTES_EVERY_S = 0.2
+#: An answer that the engine could not take just now is sent again after this.
+REPEAT_AFTER_S = 0.5
+
+Answer = wire.TaskResult | wire.TaskRelease
+
+
+@dataclass
+class Entry:
+    """A task in the book."""
+
+    task: wire.Task
+    answer: Answer | None = None
+
+
+class Book:
+    """Entries by task token, and which of them have something to say."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, Entry] = {}
+        self.working = 0
+        self.notes_due_s = float("inf")
+        self.repeat_due_s = float("inf")
+        self._ready: list[bytes] = []  # answered, and not carried by this stream yet
+        self._repeat: list[bytes] = []
+        self._notes: dict[bytes, wire.TaskHeartbeat] = {}
+
+    @property
+    def unacknowledged(self) -> int:
+        """Entries whose answer the engine has not recorded yet."""
+        return len(self.entries) - self.working
+
+    def works_on(self, token: bytes) -> bool:
+        """True while an answer for this task is wanted."""
+        entry = self.entries.get(token)
+        return entry is not None and entry.answer is None
+
+    def add(self, task: wire.Task) -> bool:
+        """Enter a task. False if it is there already (delivered twice)."""
+        if task.task_token in self.entries:
+            return False
+        self.entries[task.task_token] = Entry(task)
+        self.working += 1
+        return True
+
+    def answer(self, answer: Answer) -> bool:
+        """A task has its answer. False if nobody wants it any more."""
+        entry = self.entries.get(answer.task_token)
+        if entry is None or entry.answer is not None:
+            return False
+        entry.answer = answer
+        self.working -= 1
+        self._ready.append(answer.task_token)
+        return True
+
+    def amend(self, token: bytes, answer: Answer | None) -> None:
+        """The answer was refused for good: send another one instead, or none."""
+        if answer is None:
+            self.forget(token)
+        else:
+            self.entries[token].answer = answer
+            self._ready.append(token)
+
+    def repeat(self, token: bytes, now_s: float) -> None:
+        """The engine cannot take the answer just now: send it again soon."""
+        self._repeat.append(token)
+        self.repeat_due_s = min(self.repeat_due_s, now_s + REPEAT_AFTER_S)
+
+    def wake_repeats(self, now_s: float) -> None:
+        """Make answers whose pause is over ready again."""
+        if now_s >= self.repeat_due_s:
+            self._ready += self._repeat
+            self._repeat, self.repeat_due_s = [], float("inf")
+
+    def say_all_again(self) -> None:
+        """A new stream: it has carried nothing yet."""
+        self._ready = [token for token, entry in self.entries.items() if entry.answer is not None]
+        self._repeat, self.repeat_due_s = [], float("inf")
+
+    def forget(self, token: bytes) -> None:
+        """The engine has recorded the answer. A working entry stays: the acknowledgement is of an older attempt."""
+        entry = self.entries.get(token)
+        if entry is not None and entry.answer is not None:
+            del self.entries[token]
+            self._notes.pop(token, None)
+
+    def drop(self, tokens: Iterable[bytes], why: str) -> list[Action]:
+        """Take tasks out without an answer. Returns what must stop."""
+        actions: list[Action] = []
+        for token in tokens:
+            entry = self.entries.pop(token, None)
+            self._notes.pop(token, None)
+            if entry is not None and entry.answer is None:
+                self.working -= 1
+                actions.append(Stop(token, why))
+        return actions
+
+    def note(self, note: wire.TaskHeartbeat, now_s: float) -> None:
+        """A task reports progress, a checkpoint, or just that it lives. The latest of each counts."""
+        if self.works_on(note.task_token):
+            gathered = self._notes.setdefault(note.task_token, wire.TaskHeartbeat(task_token=note.task_token))
+            gathered.MergeFrom(note)
+            self.notes_due_s = min(self.notes_due_s, now_s + NOTES_EVERY_S)
+
+    def put_answers(self, message: wire.StreamTasksRequest, room_bytes: float) -> bool:
+        """Add ready answers until `room_bytes` are full. True if anything was added."""
+        taken = 0
+        for token in self._ready:
+            if room_bytes <= 0:
+                break
+            taken += 1
+            entry = self.entries.get(token)
+            if entry is None or entry.answer is None:
+                continue
+            room_bytes -= entry.answer.ByteSize()
+            if token in self._notes:  # the engine takes notes before answers, so the last checkpoint is not lost
+                message.task_heartbeats.append(self._notes.pop(token))
+            if isinstance(entry.answer, wire.TaskResult):
+                message.results.append(entry.answer)
+            else:
+                message.releases.append(entry.answer)
+        del self._ready[:taken]
+        return taken > 0
+
+    def put_notes(self, message: wire.StreamTasksRequest, now_s: float) -> bool:
+        """Add notes if they are due. True if anything was added."""
+        if now_s < self.notes_due_s:
+            return False
+        spoke = bool(self._notes)
+        message.task_heartbeats.extend(self._notes.values())
+        self._notes.clear()
+        self.notes_due_s = float("inf")
+        return spoke
