@@ -1,0 +1,217 @@
+"""CEL expressions: compiled once at registration, evaluated over JSON values with bounded work.
+
+`common-expression-language` (Rust) does the language. Around it stand, because an expression is the one piece of an author's
+code that runs inside the engine:
+
+* limits on the source (size, nesting), so that no text can overflow a stack;
+* unknown functions refused when compiling (the library finds them only when it evaluates);
+* only the parts of the context that the expression names are converted (see `cel_tokens`);
+* an estimate of the work before evaluating. The library copies a value each time a member of it is read, and `map` and
+  `filter` copy the list they build for each item; so a short guard over long lists can take minutes. What would cost more
+  than WORK_MAX copied values is refused with an `ExpressionError` that says what to do.
+
+Values are JSON: timestamps come out as RFC 3339 text and durations as text such as "90s"; bytes, NaN and infinity are errors.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import cel
+
+from windlass.definition.cel_tokens import Usage, inspect, narrow, nesting
+from windlass.engine.core.definition import Expression, ExpressionError
+
+SOURCE_BYTES_MAX = 4096
+NESTING_MAX = 32
+WORK_MAX = 10_000_000  #: values copied in one evaluation; about 0.3 s
+
+FUNCTIONS = frozenset(
+    """bytes contains double duration dyn endsWith getDate getDayOfMonth getDayOfWeek getDayOfYear getFullYear getHours
+    getMilliseconds getMinutes getMonth getSeconds int matches size startsWith string timestamp type uint""".split()
+)
+_MACROS = ("all", "exists", "exists_one", "filter", "has", "map")
+_ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+_UNDEFINED = re.compile(r"Undefined variable or function: '([^']*)'")
+
+
+class ExpressionSyntaxError(ValueError):
+    """The text is no CEL expression. `line` and `column` count from 1 inside the expression."""
+
+    def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
+        super().__init__(message)
+        self.line, self.column = line, column
+
+
+def compile_expression(source: str, *, condition: bool = False) -> Expression:
+    """Compile an expression. A `condition` must give true or false, and anything else is an ExpressionError.
+
+    Raises ExpressionSyntaxError. The result's `evaluate` raises ExpressionError and nothing else.
+    """
+    program, usage = _compile(source)
+    weighed = _needs_weighing(usage)
+
+    def evaluate(scope: Mapping[str, Any]) -> Any:
+        variables = {name: narrow(scope[name], inner) for name, inner in usage.reads.items() if name in scope}
+        if weighed:
+            _refuse_excess(source, usage, variables)
+        try:
+            value = _plain(program.execute(variables))
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ExpressionError(f"{_quoted(source)}: {_reason(error)}") from error
+        if condition and not isinstance(value, bool):
+            raise ExpressionError(f"{_quoted(source)}: gives {_kind(value)} where true or false is needed")
+        return value
+
+    return Expression(source=source, evaluate=evaluate)
+
+
+def expression_names(source: str) -> frozenset[str]:
+    """The top-level names that a valid expression reads."""
+    return frozenset(inspect(source).reads)
+
+
+def _compile(source: str) -> tuple[cel.Program, Usage]:
+    if not source.strip():
+        raise ExpressionSyntaxError("the expression is empty")
+    if len(source.encode("utf-8", "surrogatepass")) > SOURCE_BYTES_MAX:
+        raise ExpressionSyntaxError(f"the expression is longer than {SOURCE_BYTES_MAX:,} bytes")
+    if nesting(source) > NESTING_MAX:
+        raise ExpressionSyntaxError(f"the expression has brackets nested deeper than {NESTING_MAX} levels")
+    try:
+        program = cel.compile(source)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise _syntax_error(str(error)) from error
+    usage = inspect(source)
+    _check_functions(source, program.functions())
+    for name in program.variables():
+        if not re.search(rf"(?:all|exists|exists_one|map|filter)\s*\(\s*{re.escape(name)}\s*,", source):
+            usage.reads.setdefault(name, None)
+    return program, usage
+
+
+def _check_functions(source: str, functions: list[str]) -> None:
+    for name in functions:
+        if re.fullmatch(r"[A-Za-z]\w*", name) is None or name in FUNCTIONS:
+            continue
+        close = difflib.get_close_matches(name, [*FUNCTIONS, *_MACROS], 1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted((*FUNCTIONS, *_MACROS)))}"
+        found = re.search(rf"\b{re.escape(name)}\s*\(", source)
+        start = found.start() if found else 0
+        line = source.count("\n", 0, start) + 1
+        raise ExpressionSyntaxError(f"unknown function {name!r}{hint}", line, start - source.rfind("\n", 0, start))
+
+
+def _syntax_error(message: str) -> ExpressionSyntaxError:
+    """The library's report, which lists several errors with a drawing: the one that says most, without the token lists."""
+    found = [(int(line), int(column), text) for line, column, text in _ERROR_LINE.findall(message)]
+    if not found:
+        return ExpressionSyntaxError(message.partition("\n")[0][:200])
+    line, column, text = next((entry for entry in found if entry[2].startswith("Syntax error")), found[0])
+    text = text.partition(" expecting ")[0].removeprefix("Syntax error: ")
+    text = text.replace("mismatched input '<EOF>'", "the expression ends too early").replace(
+        " at '<EOF>'", " at the end"
+    )
+    text = text.replace("mismatched input", "unexpected").replace("extraneous input", "unexpected")
+    return ExpressionSyntaxError(text.replace("token recognition error at:", "unexpected character"), line, column)
+
+
+def _needs_weighing(usage: Usage) -> bool:
+    """False for the common guard, whose work is linear in what is converted anyway."""
+    return usage.loop_depth > 0 or usage.additions > 2 or usage.names > 40
+
+
+def _refuse_excess(source: str, usage: Usage, variables: Mapping[str, Any]) -> None:
+    work = _work(usage, variables)
+    if work > WORK_MAX:
+        raise ExpressionError(
+            f"{_quoted(source)}: too much work for a guard (about {work:.1e} values copied, the limit is {WORK_MAX:.0e}); "
+            "the lists are too long for what is done with each item: work it out in a task and test its result"
+        )
+
+
+def _work(usage: Usage, variables: Mapping[str, Any]) -> float:
+    """An upper bound of the values copied. A value counts one, and one more for each 256 characters of text."""
+    sizes = {name: _Sizes(value) for name, value in variables.items()}
+    total = sum(size.total for size in sizes.values()) or 1
+    additions = 1 + usage.additions
+    length = max([usage.longest_list, *(size.longest for size in sizes.values())]) * additions
+    element = max([1, *(size.element for size in sizes.values())])
+    inside = sum(sizes[name].total for name in usage.loop_reads if name in sizes)
+    each = usage.names * (1 + element + inside) + additions**2 * max(1, element, inside)
+    if usage.loop_depth == 0:
+        return float(total * usage.names + additions**2 * total)
+    return float(length) ** usage.loop_depth * (each + (length * element if usage.copies else 0))
+
+
+class _Sizes:
+    """Of a JSON value: its size, its longest list or object, and its largest element of one."""
+
+    __slots__ = ("element", "longest", "total")
+
+    def __init__(self, value: Any) -> None:
+        self.longest = 0
+        self.element = 0
+        self.total = self._measure(value)
+
+    def _measure(self, value: Any) -> int:
+        if isinstance(value, str):
+            return 1 + len(value) // 256
+        if not isinstance(value, dict | list):
+            return 1
+        sizes = [self._measure(item) for item in (value.values() if isinstance(value, dict) else value)]
+        self.longest = max(self.longest, len(sizes))
+        self.element = max(self.element, *sizes, 0)
+        return 1 + sum(sizes)
+
+
+def _plain(value: Any) -> Any:
+    """The library's result as a JSON value."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("the result is not a finite number")
+        return value
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, datetime):
+        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
+    raise ValueError(f"the result is a {type(value).__name__}, which JSON does not have")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    undefined = _UNDEFINED.match(text)
+    if undefined and undefined[1] in FUNCTIONS:
+        return f"{undefined[1]}() does not take such arguments"
+    if undefined:
+        return f"there is no {undefined[1]!r} here"
+    if isinstance(error, ZeroDivisionError):
+        return "division by zero"
+    if isinstance(error, KeyError):
+        return f"there is no key {text}"
+    if isinstance(error, TypeError):
+        kinds = text.partition(". ")[0].partition(": ")
+        what = f" ({kinds[2]})" if kinds[0] == "Unsupported operation" else ""
+        return f"no such operation for these types{what}; int and double do not mix: convert with int(x) or double(x)"
+    return text.partition(". Check function")[0].removesuffix(".")
+
+
+def _kind(value: Any) -> str:
+    kinds = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return "null" if value is None else kinds.get(type(value), type(value).__name__)
+
+
+def _quoted(source: str) -> str:
+    one_line = " ".join(source.split())
+    return f"`{one_line if len(one_line) <= 120 else one_line[:117] + '...'}`"
