@@ -1,0 +1,118 @@
+"""One channel to an engine, and the rule by which calls over it are repeated.
+
+Only UNAVAILABLE is repeated: the engine was not there, is going away, or does not know whether its commit went
+through. That is safe because a mutating call carries a request_id that is made once, before the first try, and the
+engine answers a second try with the first one's outcome. Everything else is the caller's to decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+
+from windlass.client.errors import WindlassError, error_of_call
+
+DEFAULT_TARGET = "127.0.0.1:7711"
+CALL_TIMEOUT = 30.0  #: seconds that one try of a unary call may take
+RETRY_FOR = 30.0  #: seconds for which UNAVAILABLE is repeated
+MESSAGE_BYTES_MAX = 64 * 1024 * 1024  #: of an answer; the engine's own caps are lower
+
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    # An engine that restarts is back within a second or two; the library's default waits up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Channels of one process are separate: closing one client must not disturb another.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait between tries: doubling, with full jitter so that many clients do not come back as one."""
+
+    initial: float = 0.05  #: seconds
+    maximum: float = 2.0  #: seconds
+    random: Callable[[], float] = random.random  #: in [0, 1)
+
+    def delays(self) -> Iterator[float]:
+        """Seconds before the second try, the third, and so on, without end."""
+        limit = self.initial
+        while True:
+            yield limit * (0.5 + self.random() / 2)
+            limit = min(limit * 2, self.maximum)
+
+
+class Connection:
+    """A channel to one engine."""
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        retry_for: float = RETRY_FOR,
+        call_timeout: float = CALL_TIMEOUT,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.target, self.retry_for, self.call_timeout = target, retry_for, call_timeout
+        self.backoff = backoff or Backoff()
+        self.channel = (
+            grpc.aio.insecure_channel(target, options=_OPTIONS)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        )
+
+    async def close(self) -> None:
+        """Closes the channel; calls under way are cancelled."""
+        await self.channel.close()
+
+    async def call(
+        self,
+        method: Callable[..., grpc.aio.UnaryUnaryCall[Request, Response]],
+        request: Request,
+        *,
+        timeout: float | None = None,
+    ) -> Response:
+        """One unary call, repeated while the engine is unavailable. `timeout` is of one try, in seconds.
+
+        Raises WindlassError.
+        """
+        patience = Patience(self.backoff, self.retry_for)
+        while True:
+            try:
+                return await method(request, timeout=timeout or self.call_timeout)
+            except grpc.aio.AioRpcError as error:
+                await patience.after(error_of_call(error))
+
+
+class Patience:
+    """Decides after each failed try whether there is another, and waits for it."""
+
+    def __init__(self, backoff: Backoff, retry_for: float) -> None:
+        self._backoff, self._retry_for = backoff, retry_for
+        self.restart()
+
+    def restart(self) -> None:
+        """Counts anew: a stream has shown signs of life."""
+        self._delays = self._backoff.delays()
+        self._deadline = asyncio.get_running_loop().time() + self._retry_for
+
+    async def after(self, error: WindlassError) -> None:
+        """Waits until the next try. Raises the error if another try would not help or there is no time left for it."""
+        wait = max(next(self._delays), error.retry_after or 0.0)
+        if error.code is not grpc.StatusCode.UNAVAILABLE or asyncio.get_running_loop().time() + wait > self._deadline:
+            raise error
+        await asyncio.sleep(wait)
