@@ -1,0 +1,1 @@
+"""Run task code inside limits: the port, the jail, and the runtimes (JavaScript, WebAssembly, Python)."""

@@ -1,0 +1,178 @@
+"""The JavaScript that stands between the host and the author's code, in every fresh context.
+
+Theory of operation. One function, `host`, is all that Python ever calls, and it takes and gives strings only: the
+binding's conversions of other values have no time limit, and some of them crash. `host(0, …)` evaluates the source,
+calls `run` or the default export, and returns the whole outcome as JSON text, or "" when a promise is open; then Python
+runs the job queue and asks with `host(1)`. `host(2)` salvages the logs of an attempt that was interrupted.
+
+House rules for this file:
+
+1. Everything of the language's library that is used after the author's code began was captured before it (in `H`).
+   No method is called on a value (`x.slice()` could be theirs): `apply(slice, x, …)`. Lists are built as text, because
+   `list[n] = x` runs a setter that they may have put on `Array.prototype`. Records have a null prototype.
+2. An interrupt cannot be caught by JavaScript, so a `try` here is never a hiding place, and none is needed for it.
+3. Compiling costs about 55 µs per kB, and most tasks use little of this. So only `PRELUDE` is compiled in every
+   context; the `PARTS` (`console`, `ctx`, `Date`, …) are handed over as strings and evaluated when first touched. A
+   part is a function of `H` and reaches nothing else, because by then the global names may be the author's.
+4. Functions are called `$host…`: `javascript.py` cuts the stack of an error at the first such frame.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_CONSOLE: Final = """
+(H=>{'use strict';
+const show=v=>{if(typeof v==='string')return v;if(typeof v==='symbol'||typeof v==='function')return H.S(v);
+ if(v!==null&&typeof v==='object'&&v instanceof H.E)return H.S(v)+(typeof v.stack==='string'?'\\n'+v.stack:'');
+ try{const s=H.stringify(v);return s===undefined?H.S(v):s}catch(_){try{return H.S(v)}catch(_){return '[unprintable]'}}};
+const line=level=>function $hostLog(...a){let s='';
+ for(let i=0;i<a.length;i++)s+=(i?' ':'')+show(a[i]);H.log(level,s,'')};
+return {log:line('info'),info:line('info'),debug:line('debug'),trace:line('debug'),
+ warn:line('warn'),error:line('error')}})
+"""
+
+# A line that does not fit is cut where the room ends; from then on lines are only counted.
+_LOG: Final = """
+(H=>(level,text,meta)=>{'use strict';
+if(H.lines<1||H.room<1){H.lost++;return}
+if(text.length+meta.length>H.room){text=H.apply(H.slice,text,[0,H.room]);meta='';H.room=0;H.lost++}
+H.lines--;H.room-=text.length+meta.length;
+H.logs+=(H.logs&&',')+'["'+level+'",'+H.stringify(text)+(meta&&','+meta)+']'})
+"""
+
+# `Date` without arguments and `Date.now` give the start of the task: no clock finer than that reaches the code.
+_DATE: Final = """
+(H=>{'use strict';const {D,def,now,construct}=H;
+function Date(...a){if(new.target===undefined)return new D(now).toString();
+ return construct(D,a.length?a:[now],new.target)}
+Date.prototype=D.prototype;Date.now=function now$(){return now};Date.parse=D.parse;Date.UTC=D.UTC;
+def(Date,'length',{__proto__:null,value:7});def(Date.now,'name',{__proto__:null,value:'now'});
+def(D.prototype,'constructor',{__proto__:null,value:Date,writable:true,configurable:true});return Date})
+"""
+
+# sfc32: four words of state, no multiplication. Weak references would show when memory is collected, so they go too.
+_SEEDED: Final = """
+(H=>{'use strict';delete globalThis.WeakRef;delete globalThis.FinalizationRegistry;
+let [a,b,c,d]=H.parse(H.meta).seed;
+const next=()=>{const t=(a+b|0)+d|0;d=d+1|0;a=b^b>>>9;b=c+(c<<3)|0;c=(c<<21|c>>>11)+t|0;return t>>>0};
+for(let i=0;i<12;i++)next();Math.random=function random(){return next()/4294967296}})
+"""
+
+_FAILURE: Final = """
+(H=>e=>{'use strict';
+let name='',message='',stack='',own='null';
+try{
+ for(let m=H.marks;m!==null;m=m.next)if(m.error===e)own=m.own;
+ if(e!==null&&typeof e==='object'&&e instanceof H.E){
+  name=H.S(e.name);message=H.S(e.message);if(typeof e.stack==='string')stack=e.stack}
+ else if(typeof e==='object'&&e!==null){const s=H.stringify(e);message=s===undefined?H.S(e):s}
+ else message=H.S(e)
+}catch(_){message=message||'the thrown value cannot be described'}
+const cut=(s,n)=>H.stringify(s.length>n?H.apply(H.slice,s,[0,n]):s);
+return '{"failure":{"thrown":'+(e===null?'"null"':'"'+typeof e+'"')+',"name":'+cut(name,200)+
+ ',"message":'+cut(message,8000)+',"stack":'+cut(stack,8000)+',"own":'+own+'}'})
+"""
+
+# `await` and not `value.then`: it takes a native promise without asking the author's `Promise.prototype.then`.
+_SETTLE: Final = """
+(H=>(value,finish,failure)=>{'use strict';
+(async()=>{try{H.done=finish(await value)}catch(e){H.done=failure(e)}})()})
+"""
+
+_CONTEXT: Final = """
+(H=>{'use strict';const {parse,stringify,apply,S,T}=H,meta=parse(H.meta);
+const json=H.json=v=>{const s=stringify(v);return s===undefined?'null':s};
+H.text=(v,what)=>{if(typeof v!=='string'||v==='')
+ throw new T('ctx.'+what+' must be a string that is not empty');return v};
+H.fit=s=>{H.used+=s.length;if(H.used>H.max)
+ throw new T('ctx: more than '+H.max+' bytes of context values, asks and checkpoints');return s};
+H.asks='';const patch={__proto__:null};let progress='',last='',reports=0,checkpoint='null',beats=0;
+const context=meta.context,has=k=>apply(H.own,context,[k]);
+const levels={__proto__:null,debug:1,info:1,warn:1,error:1};
+H.tail=()=>{let p='';for(const k in patch)p+=(p&&',')+stringify(k)+':'+patch[k];
+ return ',"patch":{'+p+'},"asks":['+H.asks+'],"progress":['+progress+(last&&progress&&',')+last+']'+
+ (beats?',"checkpoint":'+checkpoint:'')};
+return {
+ namespace:meta.namespace,runId:meta.run_id,definition:meta.definition,state:meta.state,visit:meta.visit,path:meta.path,
+ attempt:meta.attempt,maxAttempts:meta.max_attempts,idempotencyKey:meta.idempotency_key,startTime:H.now,
+ run_id:meta.run_id,max_attempts:meta.max_attempts,idempotency_key:meta.idempotency_key,
+ checkpoint:meta.checkpoint===null?undefined:meta.checkpoint,
+ get:function $hostGet(key){key=S(key);return key in patch?parse(patch[key]):has(key)?context[key]:undefined},
+ set:function $hostSet(key,value){key=H.text(key,'set: the key');patch[key]=H.fit(json(value))},
+ log:function $hostLog(level,message,metadata){
+  if(typeof message!=='string'||!(level in levels)){metadata=message;message=level;level='info'}
+  H.log(level,typeof message==='string'?message:json(message),metadata===undefined?'':json(metadata))},
+ progress:function $hostProgress(fraction,message){
+  fraction=+fraction;if(!(fraction>=0&&fraction<=1))throw new T('ctx.progress: the fraction must lie between 0 and 1');
+  const s=json([fraction,message===undefined?'':apply(H.slice,S(message),[0,1000])]);
+  if(reports++<200)progress+=(progress&&',')+s;else last=s},
+ heartbeat:function $hostHeartbeat(value){beats++;if(value!==undefined)checkpoint=H.fit(json(value))},
+ resumeState:function $hostResumeState(){return meta.resume===null?undefined:meta.resume}}})
+"""
+
+_ASKS: Final = """
+(H=>{'use strict';const {text,json}=H,ask=o=>{H.asks+=(H.asks&&',')+H.fit(json(o))};
+return {__proto__:null,
+ spawn:function $hostSpawn(workflow,input,options){
+  ask({...options,kind:'spawn',workflow:text(workflow,'spawn: the workflow'),input:input===undefined?null:input})},
+ waitFor:function $hostWaitFor(signals,options){
+  ask({...options,kind:'wait_for',signals:typeof signals==='string'?[signals]:signals})},
+ escalate:function $hostEscalate(request){ask({...request,kind:'escalate'})},
+ suspend:function $hostSuspend(state,options){ask({...options,kind:'suspend',state:state===undefined?null:state})},
+ route:function $hostRoute(name){ask({kind:'route',name:text(name,'route: the name')})},
+ fail:function $hostFail(code,message,options){
+  const error=new H.E(message===undefined?code:H.S(message));
+  H.def(error,'name',{__proto__:null,value:text(code,'fail: the code'),writable:true,configurable:true});
+  H.marks={__proto__:null,error,own:H.fit(json({code,...options})),next:H.marks};return error}}})
+"""
+
+# `ctx` itself is a husk: each of its names fetches the part that has it, once. Most functions use two of them.
+_HUSK: Final = """
+(H=>{'use strict';const ctx={},{def,run}=H;let base=null,asks=null;
+const husk=(names,fetch)=>{for(let i=0;i<names.length;i++){const name=names[i];
+ const become=value=>def(ctx,name,{__proto__:null,value,writable:true,configurable:true,enumerable:true});
+ def(ctx,name,{__proto__:null,configurable:true,enumerable:true,set:become,
+ get(){const value=fetch()[name];become(value);return value}})}};
+const own=()=>base===null?base=run(H.CONTEXT)(H):base;
+husk(['namespace','runId','definition','state','visit','path','attempt','maxAttempts','idempotencyKey','startTime','run_id',
+'max_attempts','idempotency_key','checkpoint','get','set','log','progress','heartbeat','resumeState'],own);
+husk(['spawn','waitFor','escalate','suspend','route','fail'],()=>{own();return asks===null?asks=run(H.ASKS)(H):asks});
+return ctx})
+"""
+
+#: Handed over by `javascript.py` with every activation, in the order of `$host`'s last parameters.
+PARTS: Final = tuple(
+    part.strip() for part in (_CONSOLE, _LOG, _DATE, _SEEDED, _FAILURE, _SETTLE, _HUSK, _CONTEXT, _ASKS)
+)
+
+PRELUDE: Final = """
+(()=>{'use strict';
+const G=globalThis,{parse,stringify}=JSON,R=Reflect,def=R.defineProperty,run=eval,P=InternalError.prototype;
+P.toString=Error.prototype.toString;P[Symbol.toPrimitive]=undefined;Object.freeze(P);
+const H={__proto__:null,parse,stringify,run,def,E:Error,T:TypeError,S:String,D:Date,apply:R.apply,construct:R.construct,
+slice:String.prototype.slice,own:Object.prototype.hasOwnProperty,used:0,marks:null,tail:null,logs:'',lost:0,done:''};
+const lazy=(name,part)=>{const put=value=>def(G,name,{__proto__:null,value,writable:true,configurable:true});
+def(G,name,{__proto__:null,configurable:true,set:put,get(){const v=run(part)(H);put(v);return v}})};
+const tail=()=>(H.tail===null?'':H.tail())+',"lost":'+H.lost+',"logs":['+H.logs+']}';
+const flat=s=>H.apply(H.slice,s,[0]);
+const finish=v=>{let s=stringify(v);if(s===undefined)s='null';
+return flat((s.length>H.max?'{"size":'+s.length:'{"output":'+s)+tail())};
+const failure=e=>flat(run(H.FAILURE)(H)(e)+tail());
+return function $host(op,source,input,config,meta,now,max,lines,room,clock,seeded,
+console,log,date,seed,fail,settle,husk,context,asks){
+if(op)return op<2?H.done:flat('{"output":null'+tail());
+H.meta=meta;H.now=+now;H.max=max;H.lines=lines;H.room=room;H.FAILURE=fail;H.CONTEXT=context;H.ASKS=asks;
+H.log=(a,b,c)=>{H.log=run(log)(H);H.log(a,b,c)};
+delete G.performance;delete G.Atomics;delete G.SharedArrayBuffer;delete G.__date_clock;
+lazy('console',console);lazy('ctx',husk);if(!clock)lazy('Date',date);if(seeded)run(seed)(H);
+G.$default=undefined;
+try{const given=G.input=parse(input);G.config=parse(config);
+let value=run(source);const made=G.$default,main=made===undefined?G.run:made;
+if(typeof main==='function')value=main(given,G.ctx);
+else if(made!==undefined)value=made;
+else if(main!==undefined)return flat('{"notrun":"'+typeof main+'"'+tail());
+if(value!==null&&(typeof value==='object'||typeof value==='function')&&typeof value.then==='function'){
+run(settle)(H)(value,finish,failure);return H.done}
+return finish(value)}catch(e){return failure(e)}}})()
+""".strip()
