@@ -23,6 +23,7 @@ FORMAT_KEY: Final = b"\xff/format"
 FORMAT: Final = b"windlass 1"
 VERSION_KEY: Final = b"\xff/version"
 DATA_FILE: Final = "data.mdb"
+LMDB_LOCK_FILE: Final = "lock.mdb"
 LOCK_FILE: Final = "windlass.lock"
 #: The first size of the memory map. It is address space, not memory, and doubles when it is full.
 MAP_BYTES: Final = 1 << 30
@@ -91,6 +92,7 @@ def open_environment(directory: Path, map_bytes: int, *, readonly: bool) -> lmdb
             map_size=max(map_bytes, 2 * size),
             readonly=readonly,
             create=not readonly,
+            mode=0o600,
             max_readers=READERS_MAX,
             # Pages are wholly overwritten before they are written out; zeroing them first costs time for nothing.
             meminit=False,

@@ -35,21 +35,35 @@ class Layer:
 
     def between(self, begin: bytes, end: bytes) -> list[bytes]:
         """The keys with begin <= key < end, in order."""
-        order = self._order
-        fresh = len(self.values) - len(order)
-        if fresh:
-            self._sort_in(fresh)
+        order = self.order()
         low = bisect_left(order, begin)
         return order[low : bisect_left(order, end, low)]
 
-    def _sort_in(self, fresh: int) -> None:
-        newest = islice(reversed(self.values), fresh)
-        if fresh <= _FEW:
-            for key in newest:
-                insort(self._order, key)
-        else:
-            self._order.extend(newest)
-            self._order.sort()
+    def order(self) -> list[bytes]:
+        """All keys in order; valid until the next write."""
+        order = self._order
+        fresh = len(self.values) - len(order)
+        if fresh:
+            newest = islice(reversed(self.values), fresh)
+            if fresh <= _FEW:
+                for key in newest:
+                    insort(order, key)
+            else:
+                order.extend(newest)
+                order.sort()
+        return order
+
+    def first_piece(self, begin: bytes, end: bytes, keys: int) -> bytes:
+        """An end, at most `end`, before which lie no more than so many keys from `begin` on."""
+        order = self.order()
+        place = bisect_left(order, begin) + keys
+        return min(end, order[place]) if place < len(order) else end
+
+    def last_piece(self, begin: bytes, end: bytes, keys: int) -> bytes:
+        """A begin, at least `begin`, from which lie no more than so many keys before `end`."""
+        order = self.order()
+        place = bisect_left(order, end) - keys
+        return max(begin, order[place]) if place >= 0 else begin
 
 
 NO_LAYER: Final = Layer()

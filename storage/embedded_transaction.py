@@ -9,6 +9,7 @@ recorded for a conflict check that nobody needs. Strict mode (`embedded_strict`)
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
+from itertools import islice
 from typing import Any, Final, Generic, TypeVar, cast
 
 import lmdb
@@ -70,6 +71,16 @@ class View:
                 return self.get_stored(key)
         return value  # type: ignore[no-any-return]
 
+    def piece(self, begin: bytes, end: bytes, keys: int, reverse: bool) -> tuple[bytes, bytes]:
+        """The part of a range, at the end where reading starts, in which each layer has at most so many keys."""
+        for layer in (self.flying, self.open):
+            if layer.values:
+                if reverse:
+                    begin = layer.last_piece(begin, end, keys)
+                else:
+                    end = layer.first_piece(begin, end, keys)
+        return begin, end
+
     def patch(self, begin: bytes, end: bytes) -> dict[bytes, bytes | None]:
         """What the layers say about a range, the newer layer's word last."""
         patch: dict[bytes, bytes | None] = {}
@@ -121,20 +132,7 @@ class EmbeddedTransaction:
         if self.stamped:
             self._check_readable(begin, end)
         self.weight += len(begin) + len(end) + RANGE_WEIGHT
-        patch = self._view.patch(begin, end)
-        if self.own:
-            self._patch_own(patch, begin, end)
-        base = (backward if reverse else forward)(self._view.cursor, begin, end)
-        if patch:
-            return Ready(merge(base, patch, limit, reverse))
-        if not limit:
-            return Ready(list(base))
-        rows: Rows = []
-        for row in base:
-            rows.append(row)
-            if len(rows) == limit:
-                break
-        return Ready(rows)
+        return Ready(self._pieces(begin, end, limit, reverse) if limit else self._rows(begin, end, 0, reverse))
 
     def set(self, key: bytes, value: bytes) -> None:
         if not self._usable or len(key) > KEY_BYTES_MAX or len(value) > VALUE_BYTES_MAX or not b"" < key < KEYS_END:
@@ -226,6 +224,28 @@ class EmbeddedTransaction:
         except lmdb.BadValsizeError:
             check_key(key)
             raise
+
+    def _rows(self, begin: bytes, end: bytes, limit: int, reverse: bool) -> Rows:
+        view = self._view
+        patch = view.patch(begin, end)
+        if self.own:
+            self._patch_own(patch, begin, end)
+        base = (backward if reverse else forward)(view.cursor, begin, end)
+        if patch:
+            return merge(base, patch, limit, reverse)
+        return list(islice(base, limit) if limit else base)
+
+    def _pieces(self, begin: bytes, end: bytes, limit: int, reverse: bool) -> Rows:
+        """Piece by piece, so that a few rows off a long range do not cost all that the layers say about it."""
+        rows: Rows = []
+        keys = limit + _FEW
+        while True:
+            first, last = self._view.piece(begin, end, keys, reverse)
+            rows += self._rows(first, last, limit - len(rows), reverse)
+            if len(rows) == limit or (first == begin and last == end):
+                return rows
+            begin, end = (begin, first) if reverse else (last, end)
+            keys *= 2
 
     def _patch_own(self, patch: dict[bytes, bytes | None], begin: bytes, end: bytes) -> None:
         own = self.own
