@@ -40,6 +40,7 @@ class Book:
         self._ready: list[bytes] = []  # answered, and not carried by this stream yet
         self._repeat: list[bytes] = []
         self._notes: dict[bytes, wire.TaskHeartbeat] = {}
+        self._notes_ripe = False
 
     @property
     def unacknowledged(self) -> int:
@@ -82,8 +83,10 @@ class Book:
         self._repeat.append(token)
         self.repeat_due_s = min(self.repeat_due_s, now_s + REPEAT_AFTER_S)
 
-    def wake_repeats(self, now_s: float) -> None:
-        """Make answers whose pause is over ready again."""
+    def wake(self, now_s: float) -> None:
+        """Make answers and notes whose pause is over ready to be said."""
+        if now_s >= self.notes_due_s:
+            self._notes_ripe, self.notes_due_s = True, float("inf")
         if now_s >= self.repeat_due_s:
             self._ready += self._repeat
             self._repeat, self.repeat_due_s = [], float("inf")
@@ -116,7 +119,8 @@ class Book:
         if self.works_on(note.task_token):
             gathered = self._notes.setdefault(note.task_token, wire.TaskHeartbeat(task_token=note.task_token))
             gathered.MergeFrom(note)
-            self.notes_due_s = min(self.notes_due_s, now_s + NOTES_EVERY_S)
+            if not self._notes_ripe:
+                self.notes_due_s = min(self.notes_due_s, now_s + NOTES_EVERY_S)
 
     def put_answers(self, message: wire.StreamTasksRequest, room_bytes: float) -> bool:
         """Add ready answers until `room_bytes` are full. True if anything was added."""
@@ -138,12 +142,11 @@ class Book:
         del self._ready[:taken]
         return taken > 0
 
-    def put_notes(self, message: wire.StreamTasksRequest, now_s: float) -> bool:
+    def put_notes(self, message: wire.StreamTasksRequest) -> bool:
         """Add notes if they are due. True if anything was added."""
-        if now_s < self.notes_due_s:
+        if not self._notes_ripe:
             return False
-        spoke = bool(self._notes)
         message.task_heartbeats.extend(self._notes.values())
         self._notes.clear()
-        self.notes_due_s = float("inf")
-        return spoke
+        self._notes_ripe = False
+        return bool(message.task_heartbeats)

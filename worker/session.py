@@ -37,6 +37,7 @@ class Session:
         self._credit = 0  # granted on this stream and not used yet
         self._engine_draining = False
         self._drain_said = False
+        self._beat = 0  # number of a heartbeat that wants to be sent
         self._register_sent_s = 0.0
         self._message_bytes = DEFAULT_MESSAGE_BYTES
 
@@ -57,7 +58,7 @@ class Session:
         return self._book.works_on(token)
 
     def due_s(self) -> float:
-        """When `tick` or `outgoing` has something to do; infinity if only events can change anything."""
+        """When `tick` has something to do; infinity if only events can change anything."""
         stop_s = self.lease.stop_at_s if self.working else float("inf")
         if not self.registered:
             return stop_s
@@ -82,6 +83,7 @@ class Session:
         self._engine_draining = False
         self._drain_said = False
         self._credit = 0
+        self._beat = 0
         self.lease.disconnected()
 
     def forgotten(self, why: str) -> list[Action]:
@@ -117,7 +119,10 @@ class Session:
             actions += self._book.drop(working, "the lease could not be renewed in time")
         if self.registered and self.lease.silent(now_s):
             actions.append(Reconnect("the engine leaves heartbeats unanswered", elsewhere=True))
-        self._book.wake_repeats(now_s)
+        # A heartbeat counts from here, not from when the stream takes it: if a write hangs, silence must still show.
+        if now_s >= self.lease.beat_due_s:
+            self._beat = self.lease.beat(now_s)
+        self._book.wake(now_s)
         return actions
 
     # ---- the tasks
@@ -136,18 +141,18 @@ class Session:
 
     # ---- what to say
 
-    def outgoing(self, now_s: float) -> wire.StreamTasksRequest | None:
+    def outgoing(self) -> wire.StreamTasksRequest | None:
         """Everything that is ready to be said, in one message; None if there is nothing."""
         if not self.registered:
             return None
         message = wire.StreamTasksRequest()
         spoke = self._book.put_answers(message, self._message_bytes * MESSAGE_SHARE)
-        spoke = self._book.put_notes(message, now_s) or spoke
+        spoke = self._book.put_notes(message) or spoke
         spoke = self._put_credits(message) or spoke
         if self.draining and not self._drain_said:
             self._drain_said = message.drain = spoke = True
-        if now_s >= self.lease.beat_due_s:
-            message.heartbeat.number = self.lease.beat(now_s)
+        if self._beat:
+            message.heartbeat.number, self._beat = self._beat, 0
             message.heartbeat.running = self.working
             spoke = True
         return message if spoke else None

@@ -1,0 +1,305 @@
+"""The worker process's loop: one stream at a time, to one engine at a time, until it is drained.
+
+Theory of operation. `Session` decides what is said and what must happen, `Execution` runs the tasks, this joins both
+to a wire. Three things go on at once, all on one event loop: the reader (in `_converse`), the writer (`_write`), and
+a timer for what the session must do by the clock (`_on_timer`). The timer never waits for the network: a task whose
+lease runs out is stopped even while a write hangs in a dead connection. The writer sleeps one turn of the loop before
+it collects, so that everything which finished in that turn travels in one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from windlass.v1 import worker_service_pb2 as wire
+from windlass.worker.actions import Action, Cancel, Reconnect, Refused, Registered, Start, Stop
+from windlass.worker.answers import Refusal
+from windlass.worker.backoff import Backoff
+from windlass.worker.book import Answer
+from windlass.worker.execution import Execution
+from windlass.worker.journal import Journal
+from windlass.worker.session import Session
+from windlass.worker.transport import Transport, Wire, WireError
+
+#: An engine that takes the connection and does not answer the registration within this is left.
+REGISTER_WITHIN_S: Final = 10.0
+#: After the last task has been given back, this long for the engine to take it down.
+FAREWELL_S: Final = 2.0
+#: The engine forgot the session; the worker registers anew.
+_FORGOTTEN: Final = "SESSION_NOT_FOUND"
+#: Registering again with the same settings cannot help.
+_FATAL: Final = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})
+
+
+class Unreachable(Exception):
+    """No engine could be reached in time, or the one that was reached refuses this worker. The message says which."""
+
+
+class Worker:
+    """One worker: a session, its execution and its engines."""
+
+    def __init__(
+        self,
+        session: Session,
+        execution: Execution,
+        transport: Transport,
+        engines: Sequence[str],
+        journal: Journal,
+        backoff: Backoff,
+        *,
+        first_contact_s: float = 30.0,
+        drain_s: float = 30.0,
+    ) -> None:
+        """`first_contact_s`: give up if no engine takes the registration by then; infinity = never.
+
+        `drain_s`: how long running tasks may go on after `drain`.
+        """
+        self.session = session
+        self._execution = execution
+        self._transport = transport
+        self._engines = list(engines)
+        self._journal = journal
+        self._backoff = backoff
+        self._first_contact_s = first_contact_s
+        self._drain_s = drain_s
+        self._turn = 0
+        self._wire: Wire | None = None
+        self._said = asyncio.Event()  # the session may have something to say
+        self._over = asyncio.Event()  # drained: nothing is held, or there is no more time for it
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines: list[asyncio.TimerHandle] = []
+        self._closings: set[asyncio.Task[None]] = set()
+        self._ever_registered = False
+        execution.attach(self._answered, self._noted, self.fetch_module)
+
+    # ---- life
+
+    async def run(self) -> None:
+        """Work until drained. Raises Unreachable if it never got to work."""
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + self._first_contact_s
+        try:
+            while not self._over.is_set():
+                error = await self._converse(self._engines[self._turn % len(self._engines)])
+                if not self._ever_registered:
+                    self._check_contact(error, loop.time() >= give_up_s)
+                await self._pause()
+        finally:
+            for timer in (*self._deadlines, *([self._timer] if self._timer else [])):
+                timer.cancel()
+            await self._execution.close()
+            await asyncio.gather(*self._closings)
+
+    def drain(self) -> None:
+        """Take no more tasks, finish what runs, then end `run`. A second call ends it at once."""
+        if self.session.draining:
+            self._give_up_running()
+            return
+        self._journal.info("draining", running=self.session.working, seconds=self._drain_s)
+        self.session.drain()
+        self._execution.release_waiting("the worker drains")
+        self._later(self._drain_s, self._give_up_running)
+        self._stir()
+
+    def _give_up_running(self) -> None:
+        self._execution.release_running("the worker had to stop")
+        self._stir()
+        self._later(FAREWELL_S, self._end)
+
+    def _later(self, delay_s: float, what: Callable[[], None]) -> None:
+        self._deadlines.append(asyncio.get_running_loop().call_later(delay_s, what))
+
+    def _end(self) -> None:
+        self._over.set()
+        self._leave()
+
+    def _check_contact(self, error: WireError | None, too_late: bool) -> None:
+        """Before the first registration, an error that will not pass ends the worker."""
+        where = ", ".join(self._engines)
+        if error is not None and error.code in _FATAL:
+            raise Unreachable(f"the engine at {where} refuses this worker: {error}")
+        if too_late:
+            raise Unreachable(f"no engine at {where} ({error or 'it ends the stream at once'}); is one running there?")
+
+    async def _pause(self) -> None:
+        """Wait before the next connection, or until there is no need for one."""
+        if self._over.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), self._backoff.next_s())
+
+    # ---- one connection
+
+    async def _converse(self, engine: str) -> WireError | None:
+        """Open a stream and keep it as long as it lasts. Returns why it ended, None if the engine just ended it."""
+        writer: asyncio.Task[None] | None = None
+        ending: WireError | None = None
+        try:
+            self._wire = current = await self._transport.open(engine)
+            await current.send(self.session.opened(self._now()))
+            self._receive(await self._first(current))
+            writer = asyncio.create_task(self._write(current))
+            writer.add_done_callback(self._writer_ended)
+            while (message := await current.receive()) is not None:
+                self._receive(message)
+        except WireError as error:
+            ending = error
+        finally:
+            if writer:
+                writer.cancel()
+            await self._disconnected(engine, ending)
+        return ending
+
+    async def _first(self, current: Wire) -> wire.StreamTasksResponse:
+        try:
+            message = await asyncio.wait_for(current.receive(), REGISTER_WITHIN_S)
+        except TimeoutError as error:
+            raise no_answer() from error
+        if message is None:
+            raise no_answer()
+        return message
+
+    async def _disconnected(self, engine: str, error: WireError | None) -> None:
+        self._turn += 1
+        was_registered = self.session.registered
+        self.session.lost()
+        if error is not None and error.refusal.reason == _FORGOTTEN:
+            self._perform(self.session.forgotten("the engine does not know the session any more"))
+        self._arm()
+        if self._wire is not None:
+            current, self._wire = self._wire, None
+            await current.close()
+        tell = self._journal.info if self._over.is_set() else self._journal.warning
+        if was_registered or not self._ever_registered:
+            tell("disconnected", engine=engine, why=error or "the engine ended the stream", held=self.session.held)
+
+    async def _write(self, current: Wire) -> None:
+        """Say whatever there is to say, for as long as this stream lasts."""
+        try:
+            while True:
+                await self._said.wait()
+                self._said.clear()
+                await asyncio.sleep(0)  # what else finishes in this turn joins the message
+                while (message := self.session.outgoing()) is not None:
+                    await current.send(message)
+                self._arm()
+        except WireError:
+            await current.close()  # the reader then ends, and says why
+
+    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
+        """A writer ends with its stream; anything else is a defect, and a stream that only listens is no use."""
+        if not writer.cancelled() and (error := writer.exception()) is not None:
+            self._journal.error("the writer failed", error=repr(error))
+            self._leave()
+
+    # ---- what the session wants
+
+    def _receive(self, message: wire.StreamTasksResponse) -> None:
+        self._perform(self.session.received(message, self._now()))
+        self._stir()
+
+    def _perform(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Start(task):
+                    self._execution.start(task, self._now())
+                case Stop(token, why):
+                    self._journal.warning("task stopped", why=why, **self._execution.describe(token))
+                    self._execution.drop(token)
+                case Cancel(token, why):
+                    self._journal.debug("task cancelled", why=why, **self._execution.describe(token))
+                    self._execution.cancel(token)
+                case Refused(task, refusal):
+                    self._journal.warning(
+                        "answer refused", run=task.run_id, state=task.state, reason=refusal.reason, why=refusal.message
+                    )
+                case Reconnect(why, _):
+                    self._journal.info("leaving the engine", why=why)
+                    self._leave()
+                case Registered(reply):
+                    self._on_registered(reply)
+
+    def _on_registered(self, reply: wire.RegisterWorkerResponse) -> None:
+        self._backoff.reset()
+        self._ever_registered = True
+        self._execution.output_bytes = reply.max_output_bytes
+        self._journal.info(
+            "registered",
+            engine=reply.engine_id,
+            worker=reply.worker_id,
+            session=reply.session_id,
+            resumed=reply.resumed,
+            lease_s=self.session.lease.duration_s,
+        )
+
+    def _leave(self) -> None:
+        if self._wire is not None:
+            closing = asyncio.ensure_future(self._wire.close())
+            self._closings.add(closing)
+            closing.add_done_callback(self._closings.discard)
+
+    # ---- what the execution says
+
+    def _answered(self, answer: Answer) -> None:
+        self.session.answered(answer)
+        self._stir()
+
+    def _noted(self, note: wire.TaskHeartbeat) -> None:
+        self.session.noted(note, self._now())
+        self._arm()
+
+    async def fetch_module(self, namespace: str, digest: str) -> bytes:
+        """Fetch task code from the engine of the moment. Raises WireError, also if there is none."""
+        if self._wire is None:
+            raise no_answer()
+        return await self._wire.fetch_module(namespace, digest)
+
+    # ---- the clock
+
+    def _stir(self) -> None:
+        """Something has happened that may need saying, or may end a drain."""
+        self.session.capacity = self._execution.capacity
+        if self.session.draining and not self.session.held and not self._over.is_set():
+            self._over.set()
+            farewell = asyncio.ensure_future(self._farewell())
+            self._closings.add(farewell)
+            farewell.add_done_callback(self._closings.discard)
+        self._said.set()
+        self._arm()
+
+    async def _farewell(self) -> None:
+        """End the session, so that nobody waits for its lease; the stream ends in any case."""
+        if self._wire is not None and self.session.registered:
+            try:
+                await asyncio.wait_for(self._wire.leave(self.session.session_id), FAREWELL_S)
+            except (WireError, TimeoutError) as error:
+                self._journal.warning("the session could not be ended; its lease will run out", why=error)
+        self._leave()
+
+    def _arm(self) -> None:
+        """Have the timer go off when the session next has something to do by the clock."""
+        due_s = self.session.due_s()
+        if self._timer is not None:
+            if self._timer.when() <= due_s:
+                return  # it goes off early, finds nothing, and is armed again
+            self._timer.cancel()
+            self._timer = None
+        if due_s != float("inf"):
+            self._timer = asyncio.get_running_loop().call_at(due_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._perform(self.session.tick(self._now()))
+        self._stir()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def no_answer() -> WireError:
+    """Return the error for an engine that is not there, or does not say anything."""
+    return WireError(Refusal("NO_ANSWER", "the engine does not answer", passing=True), "UNAVAILABLE")

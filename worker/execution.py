@@ -1,0 +1,260 @@
+"""Running what the session starts: code by digest, an activation, a slot or a handler, and the answer.
+
+How many tasks to take at once is decided here. Short tasks are taken several per slot, so that they share one
+crossing of the pipe into the jail and one message to the engine; tasks that take longer are taken one per slot, so
+that none waits here while another worker is idle. Which of the two it is, is learned from the tasks themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from windlass.runtimes import failures, port
+from windlass.v1 import worker_service_pb2 as wire
+from windlass.worker.activation import activation_of, answer_of, failed, identity_of, note_of
+from windlass.worker.book import Answer
+from windlass.worker.journal import Journal
+from windlass.worker.modules import ModuleCache, ModuleUnusable
+from windlass.worker.transport import WireError
+
+#: A slot's tasks are short if they take less than this on average; then several are taken per slot.
+SHORT_S: Final = 0.02
+#: Weight of the newest task in that average.
+NEWEST: Final = 0.2
+#: Pause between tries to fetch a module while the engine is away, and how long it is tried without a timeout given.
+FETCH_PAUSE_S: Final = 0.3
+FETCH_MOST_S: Final = 60.0
+
+
+class Slots(Protocol):
+    """Where activations are run: the pool of jailed children, or the trusted handlers."""
+
+    async def run(self, activation: port.Activation, report: port.Report) -> port.Completion:
+        """Run it. Never raises."""
+
+    def cancel(self, key: port.TaskKey) -> object:
+        """Interrupt it; its `run` returns soon. Nothing happens if it is not there."""
+
+
+@dataclass
+class Job:
+    """A task on its way through this worker."""
+
+    task: wire.Task
+    received_s: float
+    runner: asyncio.Task[None] | None = None
+    slots: Slots | None = None  #: set while it is with them
+
+
+@dataclass
+class Tally:
+    """What has been done since the worker started."""
+
+    started: int = 0
+    succeeded: int = 0
+    failed: dict[str, int] = field(default_factory=dict)
+    released: int = 0
+    dropped: int = 0
+    busy_s: float = 0.0
+
+
+class Execution:
+    """All tasks that this worker has, by token."""
+
+    def __init__(
+        self,
+        jail: Slots | None,
+        handlers: Slots | None,
+        modules: ModuleCache,
+        journal: Journal,
+        *,
+        slots: int,
+        prefetch: int = 4,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        """`jail` runs untrusted code, `handlers` the runtime "python"; None = this worker has none of them."""
+        self.output_bytes = 0  #: the engine's cap; 0 = none
+        self.tally = Tally()
+        self._jail = jail
+        self._handlers = handlers
+        self._modules = modules
+        self._journal = journal
+        self._slots = slots
+        self._prefetch = prefetch
+        self._clock_us = clock_us
+        self._average_s = float("inf")
+        self._jobs: dict[bytes, Job] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def attach(
+        self,
+        answered: Callable[[Answer], None],
+        noted: Callable[[wire.TaskHeartbeat], None],
+        fetch: Callable[[str, str], Awaitable[bytes]],
+    ) -> None:
+        """Say where answers and notes go, and where code comes from (namespace, digest)."""
+        self._answered = answered
+        self._noted = noted
+        self._fetch = fetch
+
+    @property
+    def capacity(self) -> int:
+        """How many tasks to take at once."""
+        return self._slots * (self._prefetch if self._average_s < SHORT_S else 1)
+
+    def describe(self, token: bytes) -> dict[str, object]:
+        """Return what the log says about a task."""
+        job = self._jobs.get(token)
+        if job is None:
+            return {}
+        task = job.task
+        return {"run": task.run_id, "state": task.state, "path": task.path, "attempt": task.attempt}
+
+    # ---- what the driver wants
+
+    def start(self, task: wire.Task, now_s: float) -> None:
+        """Run a task; its answer comes through `answered`."""
+        self.tally.started += 1
+        job = self._jobs[task.task_token] = Job(task, now_s)
+        job.runner = self._spawn(self._run(job))
+
+    def drop(self, token: bytes) -> None:
+        """Stop a task; nobody wants its answer."""
+        job = self._jobs.pop(token, None)
+        if job is not None:
+            self.tally.dropped += 1
+            self._interrupt(job)
+
+    def cancel(self, token: bytes) -> None:
+        """Interrupt a task; its answer (CANCELLED, or what it had by then) is wanted."""
+        job = self._jobs.get(token)
+        if job is None:
+            return
+        if job.slots is not None:
+            self._interrupt(job)
+        else:
+            self._give(job, failed(job.task, failures.CANCELLED, "the task was cancelled before it started"))
+            self._interrupt(job)
+
+    def release_waiting(self, why: str) -> None:
+        """Give back what has not reached a slot yet."""
+        self._release([job for job in self._jobs.values() if job.slots is None], why)
+
+    def release_running(self, why: str) -> None:
+        """Give back everything, and stop it."""
+        self._release(list(self._jobs.values()), why)
+
+    async def close(self) -> None:
+        """Stop whatever runs; no more answers come."""
+        for token in list(self._jobs):
+            self.drop(token)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    # ---- one task
+
+    async def _run(self, job: Job) -> None:
+        try:
+            answer = await self._answer(job)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the task must not be left without an answer
+            self._journal.error("defect while running a task", error=repr(error), run=job.task.run_id)
+            reason = wire.RELEASE_REASON_CRASHED  # counts, so that a defect cannot loop for ever
+            answer = wire.TaskRelease(task_token=job.task.task_token, reason=reason, message=f"defect: {error!r}")
+        self._give(job, answer)
+
+    async def _answer(self, job: Job) -> Answer:
+        task = job.task
+        slots = self._handlers if task.runtime == "python" else self._jail
+        if slots is None:
+            return failed(task, failures.RUNTIME_UNSUPPORTED, f"this worker has no runtime {task.runtime!r}")
+        code = b""
+        if task.module_digest:
+            code = self._modules.at_hand(task.module_digest) or b""
+            if not code:
+                fetched = await self._fetched(task)
+                if not isinstance(fetched, bytes):
+                    return fetched
+                code = fetched
+        started_s = self._now()
+        activation = activation_of(
+            task,
+            code,
+            waited_s=started_s - job.received_s,
+            now_us=self._clock_us(),
+            output_bytes=self.output_bytes,
+        )
+        job.slots = slots
+        completion = await slots.run(activation, lambda note: self._note(job, note))
+        self._learn(completion, self._now() - started_s, jailed=slots is self._jail)
+        return answer_of(task, completion)
+
+    async def _fetched(self, task: wire.Task) -> bytes | Answer:
+        """Return the task's code, or what to answer instead. An engine that is away may come back within the lease."""
+        limit_s = task.timeout.ToMicroseconds() / 1e6 if task.HasField("timeout") else FETCH_MOST_S
+        give_up_s = self._now() + limit_s
+        while True:
+            try:
+                return await self._modules.get(task.module_digest, lambda digest: self._fetch(task.namespace, digest))
+            except ModuleUnusable as error:
+                return failed(task, failures.MODULE_MISSING, str(error))
+            except WireError as error:
+                if error.code == "NOT_FOUND":
+                    return failed(task, failures.MODULE_MISSING, str(error))
+                if self._now() + FETCH_PAUSE_S >= give_up_s:
+                    return _unable(task, f"module {task.module_digest} could not be fetched: {error}")
+            await asyncio.sleep(FETCH_PAUSE_S)
+
+    def _learn(self, completion: port.Completion, whole_s: float, *, jailed: bool) -> None:
+        took_s = completion.usage.wall_us / 1e6 or whole_s
+        self.tally.busy_s += took_s
+        if not jailed:
+            return
+        first = self._average_s == float("inf")
+        self._average_s = took_s if first else self._average_s + NEWEST * (took_s - self._average_s)
+
+    def _note(self, job: Job, note: port.Note) -> None:
+        told = note_of(job.task.task_token, note)
+        if told is not None and self._jobs.get(job.task.task_token) is job:
+            self._noted(told)
+
+    def _give(self, job: Job, answer: Answer) -> None:
+        """Hand the answer over, unless the task was dropped in the meantime."""
+        if self._jobs.get(job.task.task_token) is not job:
+            return
+        del self._jobs[job.task.task_token]
+        if isinstance(answer, wire.TaskRelease):
+            self.tally.released += 1
+        elif answer.HasField("failure"):
+            self.tally.failed[answer.failure.code] = self.tally.failed.get(answer.failure.code, 0) + 1
+        else:
+            self.tally.succeeded += 1
+        self._answered(answer)
+
+    def _release(self, jobs: list[Job], why: str) -> None:
+        for job in jobs:
+            reason = wire.RELEASE_REASON_DRAINED
+            self._give(job, wire.TaskRelease(task_token=job.task.task_token, reason=reason, message=why))
+            self._interrupt(job)
+
+    def _interrupt(self, job: Job) -> None:
+        if job.slots is not None:
+            job.slots.cancel(identity_of(job.task).key)
+        elif job.runner is not None:
+            job.runner.cancel()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        runner = asyncio.get_running_loop().create_task(work)
+        self._ending.add(runner)
+        runner.add_done_callback(self._ending.discard)
+        return runner
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _unable(task: wire.Task, why: str) -> wire.TaskRelease:
+    return wire.TaskRelease(task_token=task.task_token, reason=wire.RELEASE_REASON_UNABLE, message=why)
