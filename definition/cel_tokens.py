@@ -5,8 +5,9 @@ work. Both follow from a walk over the tokens:
 
 * `reads`: the free variables, each with the members named after it. Evaluation then converts only these parts of the
   context. (`order.total > 100` over an order of 500 items costs 5 µs and not 2 ms.)
-* `loops`: how deep comprehensions (`all`, `exists`, `exists_one`, `map`, `filter`) are nested, and which free variables
-  their bodies read: the library copies a value each time a member of it is read, so a loop multiplies sizes.
+* `loops`: how deep comprehensions (`all`, `exists`, `exists_one`, `map`, `filter`) are nested, and which free
+  variables their bodies read: the library copies a value each time a member of it is read, so a loop multiplies
+  sizes.
 
 The walk over-approximates: a part that it does not understand counts as "the whole variable".
 """

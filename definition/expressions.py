@@ -1,16 +1,17 @@
 """CEL expressions: compiled once at registration, evaluated over JSON values with bounded work.
 
-`common-expression-language` (Rust) does the language. Around it stand, because an expression is the one piece of an author's
-code that runs inside the engine:
+`common-expression-language` (Rust) does the language. Around it stand, because an expression is the one piece of an
+author's code that runs inside the engine:
 
 * limits on the source (size, nesting), so that no text can overflow a stack;
 * unknown functions refused when compiling (the library finds them only when it evaluates);
 * only the parts of the context that the expression names are converted (see `cel_tokens`);
 * an estimate of the work before evaluating. The library copies a value each time a member of it is read, and `map` and
-  `filter` copy the list they build for each item; so a short guard over long lists can take minutes. What would cost more
-  than WORK_MAX copied values is refused with an `ExpressionError` that says what to do.
+  `filter` copy the list they build for each item; so a short guard over long lists can take minutes. What would cost
+  more than WORK_MAX copied values is refused with an `ExpressionError` that says what to do.
 
-Values are JSON: timestamps come out as RFC 3339 text and durations as text such as "90s"; bytes, NaN and infinity are errors.
+Values are JSON: timestamps come out as RFC 3339 text and durations as text such as "90s"; bytes, NaN and infinity
+are errors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import cel
@@ -31,11 +32,15 @@ SOURCE_BYTES_MAX = 4096
 NESTING_MAX = 32
 WORK_MAX = 10_000_000  #: values copied in one evaluation; about 0.3 s
 
+_CONVERSIONS = {"bytes", "double", "duration", "dyn", "int", "string", "timestamp", "type", "uint"}
+_DATE_PARTS = ("Date", "DayOfMonth", "DayOfWeek", "DayOfYear", "FullYear", "Month")
+_TIME_PARTS = ("Hours", "Milliseconds", "Minutes", "Seconds")
 FUNCTIONS = frozenset(
-    """bytes contains double duration dyn endsWith getDate getDayOfMonth getDayOfWeek getDayOfYear getFullYear getHours
-    getMilliseconds getMinutes getMonth getSeconds int matches size startsWith string timestamp type uint""".split()
+    _CONVERSIONS
+    | {"contains", "endsWith", "matches", "size", "startsWith"}
+    | {f"get{part}" for part in _DATE_PARTS + _TIME_PARTS}
 )
-_MACROS = ("all", "exists", "exists_one", "filter", "has", "map")
+_MACROS = frozenset({"all", "exists", "exists_one", "filter", "has", "map"})
 _ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _UNDEFINED = re.compile(r"Undefined variable or function: '([^']*)'")
 
@@ -99,16 +104,22 @@ def _check_functions(source: str, functions: list[str]) -> None:
     for name in functions:
         if re.fullmatch(r"[A-Za-z]\w*", name) is None or name in FUNCTIONS:
             continue
-        close = difflib.get_close_matches(name, [*FUNCTIONS, *_MACROS], 1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted((*FUNCTIONS, *_MACROS)))}"
         found = re.search(rf"\b{re.escape(name)}\s*\(", source)
         start = found.start() if found else 0
         line = source.count("\n", 0, start) + 1
-        raise ExpressionSyntaxError(f"unknown function {name!r}{hint}", line, start - source.rfind("\n", 0, start))
+        raise ExpressionSyntaxError(_unknown_function(name), line, start - source.rfind("\n", 0, start))
+
+
+def _unknown_function(name: str) -> str:
+    if name in _MACROS:
+        return f"{name} is used with wrong arguments; write list.{name}(item, expression of item)"
+    close = difflib.get_close_matches(name, FUNCTIONS | _MACROS, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(FUNCTIONS | _MACROS))}"
+    return f"unknown function {name!r}; {hint}"
 
 
 def _syntax_error(message: str) -> ExpressionSyntaxError:
-    """The library's report, which lists several errors with a drawing: the one that says most, without the token lists."""
+    """The library reports several errors with a drawing: take the one that says most, without its token lists."""
     found = [(int(line), int(column), text) for line, column, text in _ERROR_LINE.findall(message)]
     if not found:
         return ExpressionSyntaxError(message.partition("\n")[0][:200])
@@ -130,8 +141,8 @@ def _refuse_excess(source: str, usage: Usage, variables: Mapping[str, Any]) -> N
     work = _work(usage, variables)
     if work > WORK_MAX:
         raise ExpressionError(
-            f"{_quoted(source)}: too much work for a guard (about {work:.1e} values copied, the limit is {WORK_MAX:.0e}); "
-            "the lists are too long for what is done with each item: work it out in a task and test its result"
+            f"{_quoted(source)}: too much work (about {work:.1e} values copied; the limit is {WORK_MAX:.0e}):"
+            " the lists are too long for what is done with each item: work it out in a task and test its result"
         )
 
 
@@ -183,7 +194,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key if isinstance(key, str) else str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, datetime):
-        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, timedelta):
         return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
     raise ValueError(f"the result is a {type(value).__name__}, which JSON does not have")

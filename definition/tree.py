@@ -54,7 +54,10 @@ class Tree:
 
 @dataclass(frozen=True)
 class Document:
-    """A document read: its plain JSON value and its marks. `value` is whatever could be read if there were problems."""
+    """A document read: its plain JSON value and its marks.
+
+    `value` is whatever could be read if there were problems.
+    """
 
     value: Any
     marks: dict[Place, Mark]

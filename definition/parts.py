@@ -1,0 +1,162 @@
+"""Compiles the small parts of a document (expressions, templates, selectors, schemas), with problems instead of
+exceptions.
+
+A part that cannot be compiled is reported and replaced by a stand-in, so that the whole document is always gone
+through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from windlass.definition.code import CheckCode, Module
+from windlass.definition.expressions import ExpressionSyntaxError, compile_expression
+from windlass.definition.model_bodies import SelectorModel
+from windlass.definition.problems import Place, Report
+from windlass.definition.schemas import SchemaError, compile_schema, with_defaults
+from windlass.engine.core.definition import Expression, Schema
+from windlass.engine.core.selectors import (
+    NO_INPUT,
+    Full,
+    Key,
+    Keys,
+    PathSyntaxError,
+    Selector,
+    Static,
+    Template,
+    TemplateSelector,
+    TemplateSyntaxError,
+    parse_path,
+    parse_template,
+)
+from windlass.engine.core.selectors import (
+    Path as PathSelector,
+)
+
+_SELECTORS = ("key", "keys", "path", "template", "static", "full", "none")
+_NO_DEFAULT = ("static", "full", "none")
+
+
+class Parts:
+    """Compiles parts for one document and collects the modules it needs."""
+
+    def __init__(
+        self,
+        report: Report,
+        *,
+        folder: Path | None = None,
+        check_code: CheckCode | None = None,
+        text: str = "",
+        runtimes: tuple[str, ...] = (),
+    ) -> None:
+        self.report = report
+        self.folder = folder
+        self.check_code = check_code
+        self.runtimes = runtimes
+        self.modules: dict[str, Module] = {}
+        self.digests: dict[str, str] = {}  #: every module referred to, with its runtime
+        self.code_places: dict[Place, str] = {}  #: tasks with code, and the digest that stands for it
+        self._lines = text.split("\n")
+
+    def expression(self, source: str, place: Place, *, condition: bool = False) -> Expression:
+        """A compiled expression. A syntax error is reported at its own line and column where these can be told."""
+        try:
+            return compile_expression(source, condition=condition)
+        except ExpressionSyntaxError as error:
+            self._report_syntax(error, place)
+            return Expression(source=source, evaluate=_never)
+
+    def condition(self, source: str | None, place: Place) -> Expression | None:
+        return None if source is None else self.expression(source, place, condition=True)
+
+    def template(self, value: Any, place: Place) -> Template:
+        try:
+            return parse_template(value)
+        except TemplateSyntaxError as error:
+            self.report.error((*place, *(parse_path(error.path) if error.path else ())), str(error))
+            return parse_template(None)
+
+    def values(self, values: Mapping[str, Any], place: Place) -> tuple[tuple[str, Template], ...]:
+        """The members of a `set`."""
+        return tuple((name, self.template(value, (*place, name))) for name, value in values.items())
+
+    def selector(self, model: SelectorModel | None, place: Place) -> Selector:
+        """A selector; none given is no input."""
+        if model is None:
+            return NO_INPUT
+        kinds = [kind for kind in _SELECTORS if kind in model.model_fields_set]
+        if len(kinds) != 1:
+            given = f"has {' and '.join(kinds)}" if kinds else "has none of them"
+            self.report.error(place, f"needs exactly one of {', '.join(_SELECTORS)}; it {given}")
+            return NO_INPUT
+        default = msgspec.json.encode(model.default) if "default" in model.model_fields_set else None
+        if default is not None and kinds[0] in _NO_DEFAULT:
+            self.report.error((*place, "default"), f"{kinds[0]!r} is never missing: it takes no default", at_key=True)
+        return self._selector(kinds[0], model, default, place)
+
+    def _selector(self, kind: str, model: SelectorModel, default: bytes | None, place: Place) -> Selector:
+        match kind:
+            case "key":
+                return Key(key=model.key or "", default=default)
+            case "keys":
+                return Keys(keys=tuple(model.keys or ()), default=default)
+            case "path":
+                return self._path(model.path or "", default, (*place, "path"))
+            case "template":
+                template = self.template(model.template, (*place, "template"))
+                return TemplateSelector(template=template, default=default)
+            case "static":
+                return Static(value=msgspec.json.encode(model.static))
+            case "full":
+                return Full()
+            case _:
+                return NO_INPUT
+
+    def _path(self, text: str, default: bytes | None, place: Place) -> Selector:
+        try:
+            return PathSelector(segments=parse_path(text), default=default)
+        except PathSyntaxError as error:
+            self.report.error(place, str(error))
+            return NO_INPUT
+
+    def schema(self, value: Any, place: Place) -> Schema | None:
+        if value is None:
+            return None
+        try:
+            return compile_schema(value)
+        except SchemaError as error:
+            self.report.error((*place, *error.place), str(error))
+            return None
+
+    def config(self, config: dict[str, Any], schema_value: Any, schema: Schema | None, place: Place) -> bytes:
+        """The config with the schema's defaults filled in, checked against it."""
+        filled = with_defaults(schema_value, config) if schema is not None else config
+        for finding in schema.check(filled) if schema is not None else ():
+            self.report.error((*place, "config"), f"does not fit config_schema: {finding}")
+        return msgspec.json.encode(filled)
+
+    def _report_syntax(self, error: ExpressionSyntaxError, place: Place) -> None:
+        mark = self.report.mark(place)
+        message = f"not a CEL expression: {error}"
+        if mark is None or place not in self.report.marks:
+            self.report.error(place, f"{message} (at character {error.column})")
+        elif mark.style in ("|", ">"):
+            line = mark.line + error.line
+            indent = len(re.match(" *", self._line(line))[0])  # type: ignore[index]
+            self.report.at(place, message, line, indent + error.column)
+        elif error.line == 1:
+            self.report.at(place, message, mark.line, mark.column + error.column - (0 if mark.style else 1))
+        else:
+            self.report.error(place, message)
+
+    def _line(self, number: int) -> str:
+        return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
+
+
+def _never(scope: Mapping[str, Any]) -> Any:
+    raise AssertionError("this expression was refused and must not be evaluated")

@@ -1,0 +1,174 @@
+"""The document's shape: pydantic's findings turned into problems that an author can act on."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from windlass.definition.model import DocumentModel
+from windlass.definition.problems import Place, Report
+
+_ATTEMPTS = 8  #: leaving something out can leave its parent incomplete, so it takes a few turns
+_FRAME: dict[str, Any] = {"workflow": "unnamed", "initial": "", "states": {"unnamed": {}}}
+_KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+_WANTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "finite_number": "a finite number",
+}
+
+
+def read_model(value: Any, report: Report) -> DocumentModel | None:
+    """The document as its model, or None if not even its frame is there.
+
+    Parts of the wrong shape are reported and left out, so that the rest can be checked in the same go: when the report
+    has errors, the model is good for finding more of them and for nothing else.
+    """
+    if not isinstance(value, dict):
+        report.error((), f"a definition is an object with `workflow`, `initial` and `states`, not {_kind(value)}")
+        return None
+    for attempt in range(_ATTEMPTS):
+        try:
+            return DocumentModel.model_validate(value)
+        except ValidationError as error:
+            findings = error.errors(include_url=False)
+        for finding in findings if attempt == 0 else ():
+            _report(finding, report)
+        value = copy.deepcopy(value)
+        for finding in findings:
+            _leave_out(value, finding)
+    return None
+
+
+def _leave_out(value: Any, finding: Mapping[str, Any]) -> None:
+    """Remove the nearest member of an object around the finding, so that list items keep their places."""
+    place = [part for part in finding["loc"] if part != "[key]"]
+    if finding["type"] == "missing":
+        last = place.pop()
+        if not place or last == "to":
+            _put(value, place, str(last), _FRAME.get(str(last)))
+            return
+    parents: list[tuple[dict[str, Any], str]] = []
+    for part in place:
+        if isinstance(value, dict) and part in value:
+            parents.append((value, part))
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            break
+    if parents:
+        parents[-1][0].pop(parents[-1][1], None)
+
+
+def _put(value: Any, place: list[str | int], name: str, stand_in: Any) -> None:
+    for part in place:
+        value = value[part]
+    value[name] = stand_in
+
+
+def _report(finding: Mapping[str, Any], report: Report) -> None:
+    parts = tuple(finding["loc"])
+    at_key = "[key]" in parts
+    place: Place = tuple(part for part in parts if part != "[key]")
+    kind = str(finding["type"])
+    if kind == "extra_forbidden":
+        report.error(place, _unknown_key(place), at_key=True)
+        return
+    report.error(place[:-1] if kind == "missing" else place, _message(kind, finding, place), at_key=at_key)
+
+
+def _message(kind: str, finding: Mapping[str, Any], place: Place) -> str:
+    context: Mapping[str, Any] = finding.get("ctx", {})
+    if kind in _WANTED:
+        return _wrong_kind(_WANTED[kind], finding["input"])
+    simple: dict[str, Callable[[], str]] = {
+        "missing": lambda: f"{place[-1]!r} is missing" + _around(place),
+        "value_error": lambda: str(context.get("error", finding["msg"])),
+        "literal_error": lambda: _not_one_of(str(context["expected"]), finding["input"]),
+        "greater_than_equal": lambda: f"must be at least {context['ge']}, not {finding['input']!r}",
+        "less_than_equal": lambda: f"must be at most {context['le']}, not {finding['input']!r}",
+        "too_short": lambda: "must not be empty",
+        "too_long": lambda: f"has {context['actual_length']} entries; at most {context['max_length']} are allowed",
+    }
+    return simple[kind]() if kind in simple else str(finding["msg"])
+
+
+def _around(place: Place) -> str:
+    owner = place[-2] if len(place) > 1 else ""
+    if place == ("initial",):
+        return ": name the state in which a run starts"
+    return f" in {owner!r}" if isinstance(owner, str) and owner else ""
+
+
+def _wrong_kind(wanted: str, value: Any) -> str:
+    hint = ""
+    if wanted == "text" and isinstance(value, int | float):
+        hint = f'; put it in quotes: "{str(value).lower() if isinstance(value, bool) else value}"'
+    return f"must be {wanted}, not {_kind(value)}{hint}"
+
+
+def _not_one_of(expected: str, value: Any) -> str:
+    allowed = [word.strip("' ") for word in expected.replace(" or ", ", ").split(",")]
+    shown = repr(value) if isinstance(value, str | int | float) else _kind(value)
+    close = difflib.get_close_matches(str(value), allowed, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"must be {' or '.join(allowed)}, not {shown}{hint}"
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
+
+
+def _unknown_key(place: Place) -> str:
+    known = _known_keys(place[:-1])
+    name = str(place[-1])
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; known here are {', '.join(known)}" if known else ""
+    return f"unknown key {name!r}{hint}"
+
+
+def _known_keys(place: Place) -> list[str]:
+    """The keys of the model at this place, found by walking the document's model along it."""
+    annotation: Any = DocumentModel
+    for part in place:
+        annotation = _inside(annotation, part)
+    model = _model_in(annotation)
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
+
+
+def _inside(annotation: Any, part: str | int) -> Any:
+    model = _model_in(annotation)
+    if model is not None and not _is_container(annotation):
+        by_key = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        return by_key.get(str(part))
+    arguments = get_args(_container_in(annotation))
+    return arguments[-1] if arguments else None
+
+
+def _container_in(annotation: Any) -> Any:
+    """The list or dict type inside Annotated and unions."""
+    if getattr(annotation, "__origin__", None) in (list, dict):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _container_in(part)) is not None), None)
+
+
+def _is_container(annotation: Any) -> bool:
+    return _container_in(annotation) is not None
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
