@@ -20,8 +20,8 @@ from typing import Final
 import asyncpg
 
 from windlass.storage.backoff import Conflict, Forgotten, TooOld
-from windlass.storage.conflicts import ConflictTable
 from windlass.storage.port import TRANSACTION_SECONDS_MAX, StoreFull, StoreReadOnly
+from windlass.storage.postgres_conflicts import RecentWrites
 from windlass.storage.postgres_connections import Connection, PostgresOptions, connect, cut, lost, translated
 from windlass.storage.postgres_group import Group, Member, commit_version
 from windlass.storage.postgres_schema import FENCED, TOO_OLD
@@ -49,8 +49,7 @@ class Committer:
         self._session: uuid.UUID | None = None
         self._boot = b""
         self._version = 0
-        self._recent = ConflictTable()
-        self._ages: deque[tuple[float, int]] = deque()
+        self._recent = RecentWrites()
 
     async def start(self) -> None:
         """Connect. Raises what the driver raises."""
@@ -82,7 +81,7 @@ class Committer:
 
     def _gather(self) -> Group:
         """The next group, from those who wait. Who cannot be committed any more is told so."""
-        self._forget()
+        self._recent.forget(self._loop.time() - TRANSACTION_SECONDS_MAX - 1)
         group = Group(self._version)
         while self._waiting and not group.full() and not group.must_wait(self._waiting[0]):
             member = self._waiting.popleft()
@@ -102,12 +101,7 @@ class Committer:
             return False
         if member.boot != self._boot:
             return True  # the server crashed since it read
-        return self._recent.conflict(member.tx.reads, member.reads_from) is not None
-
-    def _forget(self) -> None:
-        """Drop the commits that every snapshot contains which is young enough to commit."""
-        while self._ages and self._ages[0][0] < self._loop.time() - TRANSACTION_SECONDS_MAX - 1:
-            self._recent.forget(self._ages.popleft()[1])
+        return self._recent.conflict(member.tx.reads, member.reads_from)
 
     async def _commit(self, group: Group) -> None:
         """Commit it whole, or without those who conflict with other stores. Everyone in it gets an answer."""
@@ -137,8 +131,7 @@ class Committer:
 
     def _committed(self, group: Group, version: int) -> None:
         self._version = version
-        self._recent.record(group.written(version))
-        self._ages.append((self._loop.time(), version))
+        self._recent.record(self._loop.time(), group.written(version))
         for number, member in enumerate(group.members):
             for watch in member.tx.watches:
                 self._listener.arm(watch)

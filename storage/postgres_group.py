@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from windlass.storage.backoff import Conflict
-from windlass.storage.conflicts import ConflictTable, WriteSet
+from windlass.storage.conflicts import WriteSet
 from windlass.storage.own_writes import OwnWrites
+from windlass.storage.postgres_conflicts import Written
 from windlass.storage.postgres_schema import GROUP_BITS
 from windlass.storage.postgres_transaction import PostgresTransaction
 from windlass.storage.postgres_watches import Listener
@@ -74,25 +75,19 @@ class Group:
         self._own = OwnWrites()
         self._stamped: dict[tuple[bytes, bytes, int], bytes] = {}
         self._touched: set[bytes] = set()
-        self._written = ConflictTable()
-        self._stamps_from = commit_version(last_version, 0).to_bytes(8, "big")
+        self._written = Written(commit_version(last_version, 0).to_bytes(8, "big"))
 
     def full(self) -> bool:
         return len(self.members) >= GROUP_MEMBERS_MAX or self._own.weight >= GROUP_BYTES_MAX
 
     def must_wait(self, member: Member) -> bool:
         """True if it clears a range in which a stamped key of this group may fall."""
-        return any(
-            begin < last and first < end
-            for begin, end in member.tx.own.cleared
-            for prefix, suffix, _ in self._stamped
-            for first, last in (self._stamp_range(prefix, suffix),)
-        )
+        return any(self._written.may_stamp(begin, end) for begin, end in member.tx.own.cleared)
 
     def add(self, member: Member) -> bool:
         """Take it in, unless it read what a member before it writes."""
         tx = member.tx
-        if member.reads_from is not None and self._written.conflict(tx.reads, 0) is not None:
+        if member.reads_from is not None and self._written.meets(tx.reads):
             return False
         number = len(self.members)
         self.members.append(member)
@@ -101,7 +96,8 @@ class Group:
         for prefix, suffix, value in tx.own.stamped:
             self._stamped[prefix, suffix, number] = value
         if tx.writes:
-            self._written.record(self._write_set(tx))
+            keys = (*tx.own.values, *tx.own.added, *tx.write_conflicts)
+            self._written.add(keys, tx.own.cleared, [prefix for prefix, _, _ in tx.own.stamped])
         return True
 
     def again(self, last_version: int) -> Group:
@@ -121,15 +117,6 @@ class Group:
         for member in self.members:
             for watch in member.tx.watches:
                 listener.withdraw(watch)
-
-    def _stamp_range(self, prefix: bytes, suffix: bytes) -> tuple[bytes, bytes]:
-        """Where a stamped key of this group may fall."""
-        return prefix + self._stamps_from, prefix + b"\xff" * 8 + _STAMP_TAIL + suffix + b"\0"
-
-    def _write_set(self, tx: PostgresTransaction) -> WriteSet:
-        keys = frozenset((*tx.own.values, *tx.own.added, *tx.write_conflicts))
-        stamped = {self._stamp_range(prefix, suffix) for prefix, suffix, _ in tx.own.stamped}
-        return WriteSet(1, keys, (*tx.own.cleared, *stamped))
 
     def _lay_over(self, later: OwnWrites) -> None:
         own = self._own
