@@ -1,0 +1,8 @@
+"""`python -m windlass.client.cli`: the same as the `windlass` script, where the script is not on the path."""
+
+from __future__ import annotations
+
+from windlass.client.cli import main
+
+if __name__ == "__main__":
+    main()

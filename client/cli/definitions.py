@@ -1,0 +1,225 @@
+"""Commands about definitions and the modules they run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from windlass.client.cli.connected import connected, limit_option, output_option, wrong
+from windlass.client.cli.failures import WRONG, Stop
+from windlass.client.cli.plain import enum_name, local_time, plain, value_of
+from windlass.client.cli.screen import Screen
+from windlass.client.client import Client
+from windlass.v1 import common_pb2, definition_service_pb2
+
+_file = click.argument("file", type=click.Path(path_type=Path))
+_workflow = click.argument("workflow", metavar="NAME")
+_revision = click.option("--revision", default="", help="As hex or its first 8 digits. Default: the default one.")
+
+
+@click.command()
+@_file
+@output_option
+def validate(file: Path, output: str) -> None:
+    """Check a definition file; says what is wrong with file, line and path. Needs no engine."""
+    definition = importlib.import_module("windlass.definition")
+    authored = definition.load(file)
+    compiled = definition.compile(authored)
+    screen = Screen(output)
+    warnings = [str(problem) for problem in getattr(compiled, "problems", ())]
+    if screen.json:
+        screen.value(
+            {"file": str(file), "workflow": compiled.definition.name, "revision": compiled.definition.revision}
+        )
+        return
+    for warning in warnings:
+        screen.say(warning)
+    screen.say(f"{file} is valid: workflow {compiled.definition.name}, revision {compiled.definition.revision[:12]}")
+
+
+@click.command()
+@_file
+@click.option("--keep-default", is_flag=True, help="Do not make it the revision that new runs take.")
+@click.option("--dry-run", is_flag=True, help="Let the engine check it; store nothing.")
+@connected
+async def register(client: Client, screen: Screen, file: Path, keep_default: bool, dry_run: bool) -> None:
+    """Register a definition file, with the code files it names."""
+    reply = await client.register(file, validate_only=dry_run, set_default=not keep_default)
+    if screen.json:
+        screen.value(plain(reply))
+    else:
+        for problem in reply.problems:
+            screen.say(_problem(problem, file))
+        screen.say(_registered(reply, dry_run))
+    if any(problem.severity == common_pb2.Problem.SEVERITY_ERROR for problem in reply.problems):
+        raise Stop(f"{file} has errors; nothing was stored", WRONG)
+
+
+def _problem(problem: common_pb2.Problem, file: Path) -> str:
+    severity = enum_name(common_pb2.Problem.Severity.DESCRIPTOR, problem.severity)
+    line = f":{problem.line}:{problem.column}" if problem.line else ""
+    return f"{problem.file or file}{line}: {problem.path}: {severity}: {problem.message}"
+
+
+def _registered(reply: definition_service_pb2.RegisterDefinitionResponse, dry_run: bool) -> str:
+    if dry_run:
+        return f"{reply.workflow or 'the definition'}: checked, nothing stored"
+    how = "registered" if reply.created else "was registered already"
+    default = "; new runs take it" if reply.is_default else "; new runs take another revision"
+    return f"{reply.workflow} @ {reply.revision[:12]} {how}{default}"
+
+
+@click.group()
+def definitions() -> None:
+    """Workflows that are registered."""
+
+
+@definitions.command("list")
+@limit_option
+@connected
+async def list_definitions(client: Client, screen: Screen, limit: int) -> None:
+    """List workflows with their default revisions."""
+    headers = ("workflow", "revision", "version", "registered", "description")
+    none = "no workflows yet; register one with: windlass register FILE"
+    await screen.rows(headers, client.definitions(), _definition, limit=limit, none=none)
+
+
+def _definition(each: definition_service_pb2.Definition) -> tuple[Any, ...]:
+    return each.workflow, each.revision[:12], each.version, local_time(each.create_time), each.description
+
+
+@definitions.command()
+@_workflow
+@limit_option
+@connected
+async def revisions(client: Client, screen: Screen, workflow: str, limit: int) -> None:
+    """List the revisions of a workflow, newest first."""
+    found = client.revisions(workflow)
+    headers = ("revision", "default", "version", "registered", "open runs")
+    await screen.rows(headers, found, _revision_row, limit=limit, none="no revisions")
+
+
+def _revision_row(each: definition_service_pb2.Definition) -> tuple[Any, ...]:
+    default = "default" if each.is_default else ""
+    return each.revision, default, each.version, local_time(each.create_time), each.open_runs
+
+
+@definitions.command()
+@_workflow
+@_revision
+@click.option("--canonical", is_flag=True, help="The canonical JSON instead of what the author wrote.")
+@connected
+async def show(client: Client, screen: Screen, workflow: str, revision: str, canonical: bool) -> None:
+    """Print a workflow as its author wrote it."""
+    reply = await client.get_definition(workflow, revision)
+    if screen.json:
+        screen.value({"definition": plain(reply.definition), "document": value_of(reply.document)})
+    else:
+        sys.stdout.write((reply.document if canonical or not reply.source else reply.source).decode().rstrip() + "\n")
+
+
+@definitions.command()
+@_workflow
+@_revision
+@click.option("--format", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True)
+@connected
+async def graph(client: Client, screen: Screen, workflow: str, revision: str, format: str) -> None:
+    """Draw a workflow as text for Mermaid or Graphviz."""
+    drawn = await client.graph(workflow, revision, format=format)
+    if screen.json:
+        screen.value({"graph": drawn})
+    else:
+        sys.stdout.write(drawn.rstrip() + "\n")
+
+
+@definitions.command("set-default")
+@_workflow
+@click.argument("revision")
+@connected
+async def set_default(client: Client, screen: Screen, workflow: str, revision: str) -> None:
+    """Make REVISION the one that new runs take."""
+    definition = await client.set_default_revision(workflow, revision)
+    if screen.json:
+        screen.value(plain(definition))
+    else:
+        screen.say(f"new runs of {workflow} take {definition.revision[:12]}")
+
+
+@definitions.command()
+@_workflow
+@click.option("--revision", default="", help="Only this revision. Default: all of them.")
+@connected
+async def delete(client: Client, screen: Screen, workflow: str, revision: str) -> None:
+    """Remove a workflow or one of its revisions; refused while open runs need it."""
+    deleted = await client.delete_definition(workflow, revision)
+    if screen.json:
+        screen.value({"deleted": deleted})
+    else:
+        screen.say(f"removed {deleted} {'revision' if deleted == 1 else 'revisions'} of {workflow}")
+
+
+@click.group()
+def modules() -> None:
+    """Task code that is stored, by digest."""
+
+
+@modules.command("list")
+@limit_option
+@connected
+async def list_modules(client: Client, screen: Screen, limit: int) -> None:
+    """List stored modules."""
+    headers = ("digest", "runtime", "bytes", "abi", "stored", "name")
+    await screen.rows(headers, client.modules(), _module, limit=limit, none="no modules")
+
+
+def _module(each: definition_service_pb2.Module) -> tuple[Any, ...]:
+    stored = local_time(each.create_time)
+    return each.digest, each.runtime, each.size_bytes, each.abi, stored, each.display_name
+
+
+@modules.command()
+@_file
+@click.option("--runtime", type=click.Choice(["wasm", "javascript"]), default="wasm", show_default=True)
+@connected
+async def upload(client: Client, screen: Screen, file: Path, runtime: str) -> None:
+    """Store a module and print its digest."""
+    module = await client.upload_module(_bytes_of(file), runtime, display_name=file.name)
+    if screen.json:
+        screen.value(plain(module))
+    else:
+        screen.say(module.digest)
+
+
+@modules.command()
+@click.argument("digest")
+@click.argument("file", type=click.Path(path_type=Path))
+@connected
+async def download(client: Client, screen: Screen, digest: str, file: Path) -> None:
+    """Write a stored module to FILE."""
+    data = await client.get_module(digest)
+    _write(data, digest, file)
+    screen.say(f"{len(data)} bytes written to {file}")
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise wrong(f"cannot read {file}: {error.strerror}") from error
+
+
+def _write(data: bytes, digest: str, file: Path) -> None:
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise wrong(f"what came does not have the digest {digest}; nothing was written")
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise wrong(f"cannot write {file}: {error.strerror}") from error
+
+
+COMMANDS = (validate, register, definitions, modules)

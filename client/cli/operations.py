@@ -1,0 +1,122 @@
+"""Commands for operators: workers, queues, namespaces, the engine itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from windlass.client.cli.connected import connected, limit_option
+from windlass.client.cli.plain import enum_name, local_time, plain
+from windlass.client.cli.screen import Screen
+from windlass.client.client import Client
+from windlass.v1 import admin_service_pb2, queue_service_pb2
+
+
+@click.group()
+def workers() -> None:
+    """Workers with a live session."""
+
+
+@workers.command("list")
+@click.option("--queue", default="", help="Only those that take tasks from this queue.")
+@limit_option
+@connected
+async def list_workers(client: Client, screen: Screen, queue: str, limit: int) -> None:
+    """List workers, with what they can run and how busy they are."""
+    headers = ("worker", "state", "busy", "runtimes", "queues", "host", "isolation missing")
+    none = "no workers; start one with: windlass worker"
+    await screen.rows(headers, client.workers(queue=queue), _worker, limit=limit, none=none)
+
+
+def _worker(each: queue_service_pb2.Worker) -> tuple[Any, ...]:
+    state = enum_name(queue_service_pb2.Worker.State.DESCRIPTOR, each.state)
+    runtimes = ", ".join([runtime.name for runtime in each.runtimes])
+    busy, queues, missing = f"{each.running}/{each.slots}", ", ".join(each.queues), ", ".join(each.missing_guards)
+    return each.worker_id, state, busy, runtimes, queues, each.host, missing or "none"
+
+
+@click.command()
+@click.argument("name", default="default")
+@connected
+async def queue(client: Client, screen: Screen, name: str) -> None:
+    """Show how a queue stands: what waits, what is held, who could work."""
+    reply = await client.queue(name)
+    if screen.json:
+        screen.value(plain(reply))
+        return
+    screen.say(f"{reply.queue}: {reply.leased} held, {reply.workers} workers")
+    if reply.backlogs:
+        headers = ("runtime", "handler", "waiting", "oldest", "able workers")
+        screen.table(headers, [_backlog(each) for each in reply.backlogs])
+
+
+def _backlog(each: queue_service_pb2.Backlog) -> tuple[Any, ...]:
+    oldest = f"{each.oldest_age.seconds} s" if each.HasField("oldest_age") else ""
+    return each.runtime, each.handler, each.queued, oldest, each.able_workers
+
+
+@click.command()
+@connected
+async def info(client: Client, screen: Screen) -> None:
+    """Show what the engine is and can do."""
+    reply = await client.info()
+    rows = [
+        ("version", reply.version),
+        ("engine", reply.engine_id),
+        ("storage", reply.storage),
+        ("started", local_time(reply.start_time)),
+        ("runtimes", ", ".join(reply.runtimes)),
+        ("features", ", ".join(reply.features)),
+        *((f"limit {name}", value) for name, value in sorted(reply.limits.items())),
+    ]
+    screen.fields(rows, reply)
+
+
+@click.group()
+def namespace() -> None:
+    """Tenants: each has its own definitions, runs and workers."""
+
+
+@namespace.command("list")
+@limit_option
+@connected
+async def list_namespaces(client: Client, screen: Screen, limit: int) -> None:
+    """List namespaces."""
+    headers = ("name", "created", "kept", "time", "description")
+    await screen.rows(headers, client.namespaces(), _namespace, limit=limit, none="no namespaces")
+
+
+def _namespace(each: admin_service_pb2.Namespace) -> tuple[Any, ...]:
+    kept = f"{each.retention.seconds} s" if each.HasField("retention") else "for ever"
+    return each.name, local_time(each.create_time), kept, "virtual" if each.virtual_time else "real", each.description
+
+
+@namespace.command()
+@click.argument("name")
+@click.option("--description", default="", help="What it is for.")
+@click.option("--retention", type=float, help="Seconds for which closed runs are kept. Default: for ever.")
+@click.option("--virtual-time", is_flag=True, help="Its clock moves by `advance-time` only. For tests.")
+@connected
+async def create(client: Client, screen: Screen, name: str, **options: Any) -> None:
+    """Make a namespace."""
+    made = await client.create_namespace(name, **options)
+    if screen.json:
+        screen.value(plain(made))
+    else:
+        screen.say(f"namespace {made.name} is there; use it with --namespace {made.name}")
+
+
+@namespace.command("advance-time")
+@click.option("--seconds", type=float, help="By how much. Default: to the next timer.")
+@connected
+async def advance_time(client: Client, screen: Screen, seconds: float | None) -> None:
+    """Move the clock of a namespace with virtual time, and fire what is due."""
+    reply = await client.advance_time(seconds)
+    if screen.json:
+        screen.value(plain(reply))
+    else:
+        screen.say(f"it is {local_time(reply.current_time)}; {reply.fired} timers fired")
+
+
+COMMANDS = (workers, queue, info, namespace)

@@ -1,0 +1,126 @@
+"""What commands write: tables for people, JSON for programs. Errors never come here; they go to stderr, in one line.
+
+On a terminal a table is fitted to its width. Into a pipe it is written in full, one row a line, so that `grep` and
+`awk` see everything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from windlass.client.cli.plain import plain
+
+Row = TypeVar("Row", bound=Message)
+
+#: Colours of states of runs, so that a list can be read from afar.
+COLOURS = {
+    "running": "cyan",
+    "waiting": "blue",
+    "pending": "blue",
+    "paused": "magenta",
+    "incident": "bold red",
+    "cancelling": "yellow",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "terminated": "yellow",
+}
+
+
+class Screen:
+    """Where a command writes its answer."""
+
+    def __init__(self, output: str = "table") -> None:
+        self.json = output == "json"
+        self.console = Console(highlight=False, soft_wrap=True)
+
+    @property
+    def terminal(self) -> bool:
+        """True if a person is looking."""
+        return self.console.is_terminal and not self.json
+
+    def say(self, text: str) -> None:
+        """A sentence for people; nothing for programs."""
+        if not self.json:
+            self.console.print(Text(text))
+
+    def value(self, value: Any, *, compact: bool = False) -> None:
+        """A JSON value, whatever the output is."""
+        indent = None if compact else 2
+        sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def fields(self, rows: Iterable[tuple[str, Any]], whole: Message | dict[str, Any]) -> None:
+        """One thing: names and values for people, the whole of it for programs. Empty values are left out."""
+        if self.json:
+            self.value(whole if isinstance(whole, dict) else plain(whole))
+            return
+        shown = [(name, cell(value)) for name, value in rows if value not in (None, "", [], {})]
+        width = max((len(name) for name, _ in shown), default=0)
+        for name, value in shown:
+            self.console.print(Text.assemble((name.ljust(width), "dim"), "  ", (value, COLOURS.get(value, ""))))
+
+    async def rows(
+        self,
+        headers: Sequence[str],
+        items: AsyncIterator[Row],
+        row: Callable[[Row], Sequence[Any]],
+        *,
+        limit: int,
+        none: str,
+    ) -> None:
+        """Up to `limit` things: a table for people, an array for programs. `none`: what to say when there are none."""
+        found: list[Row] = []
+        more = False
+        async for item in items:
+            if len(found) == limit:
+                more = True
+                break
+            found.append(item)
+        if self.json:
+            self.value([plain(item) for item in found])
+        elif not found:
+            self.say(none)
+        else:
+            self.table(headers, [row(item) for item in found])
+            if more:
+                self.say(f"… and more; --limit {limit * 10} shows them")
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table for people."""
+        texts = [[cell(value) for value in row] for row in rows]
+        if self.console.is_terminal:
+            self.console.print(rich_table(headers, texts))
+            return
+        widths = [max(len(header), *(len(row[place]) for row in texts)) for place, header in enumerate(headers)]
+        for line in ([header.upper() for header in headers], *texts):
+            sys.stdout.write(
+                "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() + "\n"
+            )
+
+
+def rich_table(headers: Sequence[str], texts: Sequence[Sequence[str]]) -> Table:
+    """A table that fits the terminal; states of runs are coloured."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for place, header in enumerate(headers):
+        table.add_column(header.upper(), overflow="fold" if place == 0 else "ellipsis", no_wrap=place == 0)
+    for row in texts:
+        table.add_row(*(Text(text, style=COLOURS.get(text, "")) for text in row))
+    return table
+
+
+def cell(value: Any) -> str:
+    """A value in one line."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.replace("\n", " ⏎ ")
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))

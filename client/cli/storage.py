@@ -1,0 +1,136 @@
+"""Commands about the embedded store's files: check, dump, backup, compact."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from windlass.client.cli.connected import output_option
+from windlass.client.cli.extras import load
+from windlass.client.cli.failures import REFUSED, UNAVAILABLE, Stop
+from windlass.client.cli.screen import Screen
+
+_directory = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    envvar="WINDLASS_DATA_DIR",
+    required=True,
+    help="The engine's data directory. Environment: WINDLASS_DATA_DIR.",
+)
+
+
+@click.group()
+def storage() -> None:
+    """Look after an embedded store: check, dump, backup, compact."""
+
+
+@storage.command()
+@_directory
+@click.option(
+    "--deep", is_flag=True, help="Also check what the rows say: every open run has a reason to move, and so on."
+)
+@output_option
+def check(data_dir: Path, deep: bool, output: str) -> None:
+    """Read a store at rest, page by page and row by row."""
+    offline, screen = load("windlass.storage.offline", "engine"), Screen(output)
+    with _named():
+        report = offline.check(_store(data_dir))
+    findings = _deep(data_dir) if deep else []
+    whole = {
+        "rows": report.rows,
+        "key_bytes": report.key_bytes,
+        "value_bytes": report.value_bytes,
+        "version": report.version,
+        "file_bytes": report.file_bytes,
+        "findings": findings,
+    }
+    screen.fields([*whole.items()][:-1], whole)
+    if not screen.json:
+        for finding in findings:
+            screen.say(finding)
+        screen.say("whole" if not findings else f"{len(findings)} findings")
+    if findings:
+        raise Stop(f"the store in {data_dir} breaks {len(findings)} invariants; keep a copy and report them", REFUSED)
+
+
+def _deep(data_dir: Path) -> list[str]:
+    """The findings of the engine's own check; it reads the store through the port."""
+    return [
+        str(each) for each in asyncio.run(load("windlass.engine.checking", "engine").check_directory(_store(data_dir)))
+    ]
+
+
+@storage.command()
+@_directory
+@click.option("--table", default="", help="Only rows of this table, such as RUN or LEASE.")
+@click.option("--values", is_flag=True, help="Also the values, in hex.")
+@click.option("--limit", type=click.IntRange(1), help="How many rows at most.")
+def dump(data_dir: Path, table: str, values: bool, limit: int | None) -> None:
+    """Print every key of a store in words. Works beside a running engine."""
+    offline, keys = load("windlass.storage.offline", "engine"), load("windlass.engine.keys", "engine")
+    shown = 0
+    with _named():
+        for key, value in offline.dump(_store(data_dir)):
+            line = _described(keys.describe, key)
+            if table and not line.startswith(table.upper()):
+                continue
+            sys.stdout.write(f"{line}  {len(value)} bytes{'  ' + value.hex() if values else ''}\n")
+            shown += 1
+            if shown == limit:
+                return
+
+
+def _described(describe: Callable[[bytes], str], key: bytes) -> str:
+    try:
+        return describe(key)
+    except (ValueError, IndexError):
+        return f"? {key.hex()}"
+
+
+@storage.command()
+@_directory
+@click.argument("target", type=click.Path(path_type=Path))
+@output_option
+def backup(data_dir: Path, target: Path, output: str) -> None:
+    """Copy a store into the new directory TARGET. Works beside a running engine."""
+    with _named():
+        report = load("windlass.storage.offline", "engine").backup(_store(data_dir), _store(target))
+    whole = {"target": str(target), "rows": report.rows, "version": report.version, "file_bytes": report.file_bytes}
+    Screen(output).fields(whole.items(), whole)
+
+
+@storage.command()
+@_directory
+@output_option
+def compact(data_dir: Path, output: str) -> None:
+    """Rewrite the file of a store at rest without its free pages."""
+    with _named():
+        before, after = load("windlass.storage.offline", "engine").compact(_store(data_dir))
+    whole = {"bytes_before": before, "bytes_after": after}
+    Screen(output).fields(whole.items(), whole)
+
+
+def _store(data_dir: Path) -> Path:
+    """Where the store lies in a data directory."""
+    return data_dir
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Turns the store's own errors, whose messages say what to do, into one line and an exit code."""
+    port: Any = load("windlass.storage.port", "engine")
+    try:
+        yield
+    except port.StoreLocked as error:
+        raise Stop(str(error), UNAVAILABLE) from error
+    except (port.StorageError, OSError) as error:
+        raise Stop(str(error), REFUSED) from error
+
+
+COMMANDS = (storage,)

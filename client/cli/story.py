@@ -1,0 +1,112 @@
+"""A run's history folded into what a person wants to see: which states, which tasks, which attempt on which worker.
+
+Event types are open (docs/history.md): one that is not known here changes nothing and is still shown as a line of its
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from windlass.client.cli.plain import value_of
+from windlass.client.cli.screen import cell
+from windlass.v1 import common_pb2
+
+#: Attributes that say nothing to a person, or are shown elsewhere.
+_HIDDEN = frozenset(
+    {"at_us", "path", "node", "nodes", "timers", "run_timers", "session", "lease_us", "undo", "take", "key"}
+)
+_TEXT_MAX = 160
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of a task."""
+
+    worker: str
+    end: str = ""  #: completed, or why it ended otherwise; "" = under way
+
+
+@dataclass(slots=True)
+class Step:
+    """One piece of work of a visit: the state's own step, a branch, an item, an action's task."""
+
+    state: str
+    visit: int
+    path: str
+    attempts: list[Attempt] = field(default_factory=list)
+    outcome: str = ""
+
+    @property
+    def retried(self) -> bool:
+        """True if it took more than one attempt."""
+        return len(self.attempts) > 1
+
+
+@dataclass(slots=True)
+class Story:
+    """What has happened so far."""
+
+    visits: list[tuple[str, int]] = field(default_factory=list)  #: states in the order entered
+    steps: dict[tuple[int, str], Step] = field(default_factory=dict)  #: by visit and node path
+    closed: str = ""
+
+    def add(self, event: common_pb2.HistoryEvent) -> None:
+        """One more event."""
+        attributes = attributes_of(event)
+        if event.type == "StateEntered":
+            self.visits.append((event.state or str(attributes.get("state", "")), event.visit))
+        elif event.type == "AttemptStarted":
+            self._step(event).attempts.append(Attempt(str(attributes.get("worker", ""))))
+        elif event.type == "AttemptEnded":
+            self._end(event, _why(attributes))
+        elif event.type == "TaskCompleted":
+            self._end(event, "completed")
+            self._step(event).outcome = str(attributes.get("outcome", "success"))
+        elif event.type == "NodeClosed":
+            self._end(event, _why(attributes))
+            self._step(event).outcome = str(attributes.get("outcome", ""))
+        elif event.type == "RunClosed":
+            self.closed = str(attributes.get("status", "closed"))
+
+    def steps_of(self, visit: int) -> list[Step]:
+        """The steps of a visit, in the order they began."""
+        return [step for step in self.steps.values() if step.visit == visit]
+
+    def _step(self, event: common_pb2.HistoryEvent) -> Step:
+        return self.steps.setdefault((event.visit, event.path), Step(event.state, event.visit, event.path))
+
+    def _end(self, event: common_pb2.HistoryEvent, why: str) -> None:
+        attempts = self._step(event).attempts
+        if attempts and not attempts[-1].end:
+            attempts[-1].end = why
+
+
+def attributes_of(event: common_pb2.HistoryEvent) -> Mapping[str, Any]:
+    """The event's attributes; empty if they are no object."""
+    value = value_of(event.attributes)
+    return value if isinstance(value, dict) else {}
+
+
+def place_of(event: common_pb2.HistoryEvent) -> str:
+    """State and node path, such as `charge` or `notify/#3`."""
+    return "/".join(part for part in (event.state, event.path) if part)
+
+
+def detail_of(event: common_pb2.HistoryEvent) -> str:
+    """The attributes that tell something, in one line."""
+    shown = [
+        f"{key}={cell(value)}"
+        for key, value in attributes_of(event).items()
+        if key not in _HIDDEN and value not in (None, "", [], {}, False)
+    ]
+    text = "  ".join(shown)
+    return text if len(text) <= _TEXT_MAX else text[: _TEXT_MAX - 1] + "…"
+
+
+def _why(attributes: Mapping[str, Any]) -> str:
+    failure = attributes.get("failure")
+    code = failure.get("code") if isinstance(failure, dict) else None
+    return str(code or attributes.get("why") or attributes.get("outcome") or "ended")
