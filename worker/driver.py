@@ -58,7 +58,7 @@ class Worker:
         `drain_s`: how long running tasks may go on after `drain`.
         """
         self.session = session
-        self._execution = execution
+        self.execution = execution
         self._transport = transport
         self._engines = list(engines)
         self._journal = journal
@@ -90,7 +90,7 @@ class Worker:
         finally:
             for timer in (*self._deadlines, *([self._timer] if self._timer else [])):
                 timer.cancel()
-            await self._execution.close()
+            await self.execution.close()
             await asyncio.gather(*self._closings)
 
     def drain(self) -> None:
@@ -100,12 +100,12 @@ class Worker:
             return
         self._journal.info("draining", running=self.session.working, seconds=self._drain_s)
         self.session.drain()
-        self._execution.release_waiting("the worker drains")
+        self.execution.release_waiting("the worker drains")
         self._later(self._drain_s, self._give_up_running)
         self._stir()
 
     def _give_up_running(self) -> None:
-        self._execution.release_running("the worker had to stop")
+        self.execution.release_running("the worker had to stop")
         self._stir()
         self._later(FAREWELL_S, self._end)
 
@@ -205,13 +205,13 @@ class Worker:
         for action in actions:
             match action:
                 case Start(task):
-                    self._execution.start(task, self._now())
+                    self.execution.start(task, self._now())
                 case Stop(token, why):
-                    self._journal.warning("task stopped", why=why, **self._execution.describe(token))
-                    self._execution.drop(token)
+                    self._journal.warning("task stopped", why=why, **self.execution.describe(token))
+                    self.execution.drop(token)
                 case Cancel(token, why):
-                    self._journal.debug("task cancelled", why=why, **self._execution.describe(token))
-                    self._execution.cancel(token)
+                    self._journal.debug("task cancelled", why=why, **self.execution.describe(token))
+                    self.execution.cancel(token)
                 case Refused(task, refusal):
                     self._journal.warning(
                         "answer refused", run=task.run_id, state=task.state, reason=refusal.reason, why=refusal.message
@@ -225,7 +225,7 @@ class Worker:
     def _on_registered(self, reply: wire.RegisterWorkerResponse) -> None:
         self._backoff.reset()
         self._ever_registered = True
-        self._execution.output_bytes = reply.max_output_bytes
+        self.execution.output_bytes = reply.max_output_bytes
         self._journal.info(
             "registered",
             engine=reply.engine_id,
@@ -261,7 +261,7 @@ class Worker:
 
     def _stir(self) -> None:
         """Something has happened that may need saying, or may end a drain."""
-        self.session.capacity = self._execution.capacity
+        self.session.capacity = self.execution.capacity
         if self.session.draining and not self.session.held and not self._over.is_set():
             self._over.set()
             farewell = asyncio.ensure_future(self._farewell())

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 from windlass.runtimes import failures, port
@@ -33,11 +34,13 @@ FETCH_MOST_S: Final = 60.0
 class Slots(Protocol):
     """Where activations are run: the pool of jailed children, or the trusted handlers."""
 
-    async def run(self, activation: port.Activation, report: port.Report) -> port.Completion:
-        """Run it. Never raises."""
+    def submit(
+        self, activation: port.Activation, on_note: Callable[[port.Note], None] | None = None
+    ) -> asyncio.Future[port.Completion]:
+        """Run it. The future always gets a completion, never an exception."""
 
     def cancel(self, key: port.TaskKey) -> object:
-        """Interrupt it; its `run` returns soon. Nothing happens if it is not there."""
+        """Interrupt it; its future is settled soon. Nothing happens if it is not there."""
 
 
 @dataclass
@@ -46,7 +49,7 @@ class Job:
 
     task: wire.Task
     received_s: float
-    runner: asyncio.Task[None] | None = None
+    fetching: asyncio.Task[None] | None = None  #: while its code is on the way
     slots: Slots | None = None  #: set while it is with them
 
 
@@ -88,7 +91,7 @@ class Execution:
         self._clock_us = clock_us
         self._average_s = float("inf")
         self._jobs: dict[bytes, Job] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._fetching: set[asyncio.Task[None]] = set()
 
     def attach(
         self,
@@ -120,7 +123,13 @@ class Execution:
         """Run a task; its answer comes through `answered`."""
         self.tally.started += 1
         job = self._jobs[task.task_token] = Job(task, now_s)
-        job.runner = self._spawn(self._run(job))
+        code = self._modules.at_hand(task.module_digest) if task.module_digest else b""
+        if code is None:
+            job.fetching = asyncio.get_running_loop().create_task(self._fetch_then_submit(job))
+            self._fetching.add(job.fetching)
+            job.fetching.add_done_callback(self._fetching.discard)
+        else:
+            self._submit(job, code)
 
     def drop(self, token: bytes) -> None:
         """Stop a task; nobody wants its answer."""
@@ -152,44 +161,45 @@ class Execution:
         """Stop whatever runs; no more answers come."""
         for token in list(self._jobs):
             self.drop(token)
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        await asyncio.gather(*self._fetching, return_exceptions=True)
 
     # ---- one task
 
-    async def _run(self, job: Job) -> None:
-        try:
-            answer = await self._answer(job)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the task must not be left without an answer
-            self._journal.error("defect while running a task", error=repr(error), run=job.task.run_id)
-            reason = wire.RELEASE_REASON_CRASHED  # counts, so that a defect cannot loop for ever
-            answer = wire.TaskRelease(task_token=job.task.task_token, reason=reason, message=f"defect: {error!r}")
-        self._give(job, answer)
+    async def _fetch_then_submit(self, job: Job) -> None:
+        code = await self._fetched(job.task)
+        if isinstance(code, bytes):
+            self._submit(job, code)
+        else:
+            self._give(job, code)
 
-    async def _answer(self, job: Job) -> Answer:
+    def _submit(self, job: Job, code: bytes) -> None:
         task = job.task
         slots = self._handlers if task.runtime == "python" else self._jail
         if slots is None:
-            return failed(task, failures.RUNTIME_UNSUPPORTED, f"this worker has no runtime {task.runtime!r}")
-        code = b""
-        if task.module_digest:
-            code = self._modules.at_hand(task.module_digest) or b""
-            if not code:
-                fetched = await self._fetched(task)
-                if not isinstance(fetched, bytes):
-                    return fetched
-                code = fetched
+            message = f"this worker has no runtime {task.runtime!r}"
+            self._give(job, failed(task, failures.RUNTIME_UNSUPPORTED, message))
+            return
         started_s = self._now()
-        activation = activation_of(
-            task,
-            code,
-            waited_s=started_s - job.received_s,
-            now_us=self._clock_us(),
-            output_bytes=self.output_bytes,
-        )
+        waited_s, now_us = started_s - job.received_s, self._clock_us()
+        activation = activation_of(task, code, waited_s=waited_s, now_us=now_us, output_bytes=self.output_bytes)
         job.slots = slots
-        completion = await slots.run(activation, lambda note: self._note(job, note))
-        self._learn(completion, self._now() - started_s, jailed=slots is self._jail)
-        return answer_of(task, completion)
+        coming = slots.submit(activation, partial(self._note, job))
+        coming.add_done_callback(partial(self._completed, job, started_s))
+
+    def _completed(self, job: Job, started_s: float, coming: asyncio.Future[port.Completion]) -> None:
+        if coming.cancelled():  # only when the loop is being torn down
+            return
+        completion = coming.result()
+        self._learn(completion, self._now() - started_s, jailed=job.slots is self._jail)
+        self._give(job, self._answer_for(job.task, completion))
+
+    def _answer_for(self, task: wire.Task, completion: port.Completion) -> Answer:
+        """A child that was taken over can say numbers which no message holds; no task may stay without an answer."""
+        try:
+            return answer_of(task, completion)
+        except (ValueError, TypeError) as error:
+            self._journal.error("a completion that cannot be sent", run=task.run_id, state=task.state, error=error)
+            return failed(task, failures.BAD_OUTPUT, f"what the task asked for cannot be sent: {error}")
 
     async def _fetched(self, task: wire.Task) -> bytes | Answer:
         """Return the task's code, or what to answer instead. An engine that is away may come back within the lease."""
@@ -242,14 +252,8 @@ class Execution:
     def _interrupt(self, job: Job) -> None:
         if job.slots is not None:
             job.slots.cancel(identity_of(job.task).key)
-        elif job.runner is not None:
-            job.runner.cancel()
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        runner = asyncio.get_running_loop().create_task(work)
-        self._ending.add(runner)
-        runner.add_done_callback(self._ending.discard)
-        return runner
+        elif job.fetching is not None:
+            job.fetching.cancel()
 
     @staticmethod
     def _now() -> float:

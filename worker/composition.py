@@ -1,0 +1,70 @@
+"""Where a worker is put together: the only file of the worker that names the jail, its runtimes and the transport."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from windlass.runtimes.jail_pool import SlotPool
+from windlass.runtimes.jail_settings import JailReport, JailSettings
+from windlass.worker.backoff import Backoff
+from windlass.worker.driver import Worker
+from windlass.worker.execution import Execution
+from windlass.worker.journal import Journal
+from windlass.worker.modules import ModuleCache
+from windlass.worker.profile import profile_of
+from windlass.worker.session import Session
+from windlass.worker.settings import WorkerSettings
+from windlass.worker.transport import GrpcTransport, Transport
+
+
+@asynccontextmanager
+async def composed(
+    settings: WorkerSettings, journal: Journal, transport: Transport | None = None
+) -> AsyncIterator[Worker]:
+    """Give a worker that is ready to run; its jail and its cache end with the block.
+
+    Raises JailIncomplete and JailBroken when untrusted code could not be run safely, and what loading the handlers raises.
+    """
+    pool, report = await _jail(settings, journal)
+    folder = settings.cache_folder or Path(tempfile.mkdtemp(prefix="windlass-modules-"))
+    try:
+        modules = ModuleCache(folder, journal)
+        execution = Execution(pool, None, modules, journal, slots=settings.slots, prefetch=settings.prefetch)
+        session = Session(profile_of(settings, report, ()), execution.capacity)
+        yield Worker(
+            session,
+            execution,
+            transport or GrpcTransport(),
+            settings.engines,
+            journal,
+            Backoff(random.Random()),
+            first_contact_s=settings.first_contact_s or float("inf"),
+            drain_s=settings.drain_s,
+        )
+    finally:
+        if pool is not None:
+            await pool.close()
+        if settings.cache_folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _jail(settings: WorkerSettings, journal: Journal) -> tuple[SlotPool | None, JailReport | None]:
+    """Start the slots, and say which layers hold."""
+    if not settings.jailed:
+        return None, None
+    pool = SlotPool(JailSettings(slots=settings.slots, runtimes=settings.jailed, required=settings.require_layers))
+    report = await pool.start()
+    for layer in report.layers:
+        if not layer.active:
+            journal.warning("a layer of the jail does not hold", layer=layer.name, why=layer.detail)
+    for runtime in report.runtimes:
+        if runtime.missing:
+            journal.warning("a runtime is missing", runtime=runtime.name, why=runtime.missing)
+    active = [layer.name for layer in report.layers if layer.active]
+    journal.info("slots are ready", slots=settings.slots, layers=",".join(active) or "none")
+    return pool, report

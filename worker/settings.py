@@ -1,0 +1,85 @@
+"""What a worker is told. The command line, the environment and a file give these; checked here, once, for all of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+KNOWN_RUNTIMES = ("javascript", "wasm", "python")
+
+
+class BadSettings(ValueError):
+    """A setting is wrong. The message names it and says what to give instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """Settings of one worker process. Times in seconds, sizes in bytes."""
+
+    #: Engines to try in turn, as host:port.
+    engines: tuple[str, ...] = ("127.0.0.1:7711",)
+    namespace: str = "default"
+    queues: tuple[str, ...] = ("default",)
+    #: Jailed runtimes to offer; "python" is offered when handlers are given.
+    runtimes: tuple[str, ...] = ("javascript", "wasm")
+    #: Tasks that run at the same time.
+    slots: int = 2
+    #: Short tasks that are taken per slot; see `windlass.worker.execution`.
+    prefetch: int = 4
+    #: Modules with trusted Python handlers, by import name.
+    handlers: tuple[str, ...] = ()
+    #: Offer the ready-made handlers (HTTP request, webhook, email, log) as well.
+    standard_handlers: bool = False
+    #: Stable name; None = host name and process id.
+    worker_id: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    #: Where modules are kept between starts; None = a private folder that goes with the process.
+    cache_folder: Path | None = None
+    #: Layers of the jail that must hold, or the worker refuses to start.
+    require_layers: frozenset[str] = frozenset()
+    #: How long running tasks may go on after SIGTERM.
+    drain_s: float = 30.0
+    #: Give up if no engine takes the registration within this; 0 = never.
+    first_contact_s: float = 30.0
+    #: A line about what was done, this often; 0 = none.
+    summary_s: float = 60.0
+
+    def check(self) -> None:
+        """Raise BadSettings for the first setting that cannot work."""
+        if not self.engines or any(not _is_address(engine) for engine in self.engines):
+            raise BadSettings(f"--engine takes host:port, and at least one; got {', '.join(self.engines) or 'none'}")
+        if not 1 <= self.slots <= 1024:
+            raise BadSettings(f"--slots must be between 1 and 1024; got {self.slots}")
+        if not 1 <= self.prefetch <= 64:
+            raise BadSettings(f"--prefetch must be between 1 and 64; got {self.prefetch}")
+        if unknown := [name for name in self.runtimes if name not in KNOWN_RUNTIMES]:
+            known = ", ".join(KNOWN_RUNTIMES)
+            raise BadSettings(f"--runtimes: there is no runtime {unknown[0]!r}; known are {known}")
+        if "python" in self.runtimes and not self.handlers and not self.standard_handlers:
+            raise BadSettings("--runtimes python needs --handlers MODULE, as Python runs only handlers that you trust")
+        if not self.runtimes and not self.handlers and not self.standard_handlers:
+            raise BadSettings("a worker without --runtimes and without --handlers has nothing to do")
+        if not self.queues:
+            raise BadSettings("--queue: give at least one")
+
+    @property
+    def jailed(self) -> tuple[str, ...]:
+        """The runtimes that need the jail."""
+        return tuple(name for name in self.runtimes if name != "python")
+
+    def name(self) -> str:
+        """The worker's id: the one given, or one that is likely to be this process's alone."""
+        return self.worker_id or f"{platform.node() or 'worker'}-{os.getpid()}"
+
+
+def instance_id() -> str:
+    """A name for this start of the process."""
+    return uuid.uuid4().hex
+
+
+def _is_address(text: str) -> bool:
+    host, separator, port = text.rpartition(":")
+    return bool(host and separator and port.isdigit() and 0 < int(port) < 65536)
