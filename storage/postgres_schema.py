@@ -55,9 +55,9 @@ CREATE INDEX ON watches (key);
 # Signed 64-bit little-endian addition that wraps, in two halves because bigint addition refuses to overflow.
 _COUNTER: Final = """
 CREATE FUNCTION counter_number(held bytea) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT get_byte(b, 0)::bigint | get_byte(b, 1)::bigint << 8 | get_byte(b, 2)::bigint << 16
-         | get_byte(b, 3)::bigint << 24 | get_byte(b, 4)::bigint << 32 | get_byte(b, 5)::bigint << 40
-         | get_byte(b, 6)::bigint << 48 | get_byte(b, 7)::bigint << 56
+    SELECT get_byte(b, 0)::bigint | (get_byte(b, 1)::bigint << 8) | (get_byte(b, 2)::bigint << 16)
+         | (get_byte(b, 3)::bigint << 24) | (get_byte(b, 4)::bigint << 32) | (get_byte(b, 5)::bigint << 40)
+         | (get_byte(b, 6)::bigint << 48) | (get_byte(b, 7)::bigint << 56)
     FROM (SELECT substring(coalesce(held, '') || '\\x0000000000000000'::bytea FROM 1 FOR 8) AS b) AS filled
 $$;
 CREATE FUNCTION counter_bytes(number bigint) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from windlass.storage.backoff import TooOld
 from windlass.storage.conflicts import ReadRange, ReadSet
 from windlass.storage.own_writes import OwnWrites, check_readable, counter_sum, merge
-from windlass.storage.port import TRANSACTION_SECONDS_MAX, Row, Rows, StorageError
+from windlass.storage.port import TRANSACTION_SECONDS_MAX, Row, Rows, StorageError, Unreadable
 from windlass.storage.postgres_snapshots import Snapshot, SnapshotPool
 from windlass.storage.postgres_watches import PostgresWatch
 from windlass.storage.sizes import KEYS_END, check_key, check_transaction
@@ -90,8 +90,7 @@ class PostgresTransaction:
 
     def get(self, key: bytes, *, snapshot: bool = False) -> Awaitable[bytes | None]:
         stored = self.stored()
-        if self.own.stamped:
-            check_readable(self.own.stamped, key, key + b"\0")
+        self._check_readable(key, key + b"\0")
         if self.own.knows(key):
             known: asyncio.Future[bytes | None] = self._pool.loop.create_future()
             known.set_result(self.own.values.get(key))
@@ -106,8 +105,7 @@ class PostgresTransaction:
     ) -> Awaitable[Rows]:
         self.stored()
         end = max(begin, min(end, KEYS_END))
-        if self.own.stamped:
-            check_readable(self.own.stamped, begin, end)
+        self._check_readable(begin, end)
         place = None
         if not snapshot and begin < end:
             place = len(self.reads.ranges)
@@ -197,6 +195,13 @@ class PostgresTransaction:
         try:
             write(self.own)
         except StorageError as refused:
+            self._refused = refused
+            raise
+
+    def _check_readable(self, begin: bytes, end: bytes) -> None:
+        try:
+            check_readable(self.own.stamped, begin, end)
+        except Unreadable as refused:
             self._refused = refused
             raise
 
