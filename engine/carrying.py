@@ -1,0 +1,172 @@
+"""Effects carried out: for each kind one function that writes what it asks for into the unit's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from windlass.engine import keys
+from windlass.engine.core import effects as fx
+from windlass.engine.core.commands import ChildClosed, Continue, Signal
+from windlass.engine.records import EscalationRecord, IncidentRecord, MessageRecord, OutboxRecord, pack, unpack
+from windlass.engine.unit import Unit, Work
+
+Carry = Callable[[Unit, Work, Any], Awaitable[None]]
+
+
+async def schedule_task(unit: Unit, work: Work, effect: fx.ScheduleTask) -> None:
+    await unit.lease(work, effect)
+
+
+async def withdraw_task(unit: Unit, work: Work, effect: fx.WithdrawTask) -> None:
+    kind = f"{effect.runtime}:{effect.handler}" if effect.handler else effect.runtime
+    head = keys.queue(work.ns, effect.queue, kind)
+    shard = unit.shard(work.run_id)
+    unit.tr.clear(
+        keys.queue_entry(head, shard, effect.priority, effect.queued_us, work.run_id, effect.visit, effect.path)
+    )
+
+
+async def stop_task(unit: Unit, work: Work, effect: fx.StopTask) -> None:
+    task = (work.ns, work.run_id, effect.visit, effect.path, effect.epoch)
+    unit.after.stops.append((effect.session, task, effect.reason))
+
+
+async def release_lease(unit: Unit, work: Work, effect: fx.ReleaseLease) -> None:
+    unit.tr.clear(keys.lease(effect.session, work.ns, work.run_id, effect.visit, effect.path))
+    unit.after.released.append((effect.session, (work.ns, work.run_id, effect.visit, effect.path, effect.epoch)))
+
+
+async def arm_timer(unit: Unit, work: Work, effect: fx.ArmTimer) -> None:
+    unit.tr.set(_timer_key(unit, work, effect), b"")
+    unit.armed(effect.due_us)
+
+
+async def disarm_timer(unit: Unit, work: Work, effect: fx.DisarmTimer) -> None:
+    unit.tr.clear(_timer_key(unit, work, effect))
+
+
+def _timer_key(unit: Unit, work: Work, effect: fx.ArmTimer | fx.DisarmTimer) -> bytes:
+    assert work.state is not None
+    if work.state.virtual_time:
+        return keys.virtual_timer(work.ns, effect.due_us, work.run_id, effect.timer)
+    return keys.timer(unit.shard(work.run_id), effect.due_us, work.ns, work.run_id, effect.timer)
+
+
+async def start_child(unit: Unit, work: Work, effect: fx.StartChild) -> None:
+    unit.children.append((work.ns, effect))
+
+
+async def tell_run(unit: Unit, work: Work, effect: fx.TellRun) -> None:
+    unit.follow_ups.append((work.ns, effect.run_id, effect.command))
+
+
+async def tell_parent(unit: Unit, work: Work, effect: fx.TellParent) -> None:
+    parent = effect.parent
+    command = ChildClosed(
+        visit=parent.visit,
+        path=parent.path,
+        child_run_id=work.run_id,
+        status=effect.status,
+        output=effect.output,
+        failure=effect.failure,
+    )
+    unit.follow_ups.append((work.ns, parent.run_id, command))
+
+
+async def append_outbox(unit: Unit, work: Work, effect: fx.AppendOutbox) -> None:
+    assert work.state is not None
+    unit.outbox_rows += 1
+    record = OutboxRecord(work.run_id, work.state.seq, effect.name, effect.payload, unit.now_us)
+    suffix = unit.outbox_rows.to_bytes(2, "big")
+    unit.tr.set_versionstamped_key(keys.outbox(work.ns) + b"\x33", suffix, pack(record))
+
+
+async def buffer_signal(unit: Unit, work: Work, effect: fx.BufferSignal) -> None:
+    assert work.state is not None
+    key = keys.inbox(work.ns, work.run_id, effect.name) + keys.integer(work.state.seq)
+    unit.tr.set(key, effect.payload)
+    work.signals_seen.pop(effect.name, None)
+
+
+async def consume_signal(unit: Unit, work: Work, effect: fx.ConsumeSignal) -> None:
+    unit.tr.clear(effect.key)
+    work.signals_seen.clear()
+
+
+async def open_escalation(unit: Unit, work: Work, effect: fx.OpenEscalation) -> None:
+    assert work.state is not None
+    record = EscalationRecord(
+        work.ns, effect.escalation_id, work.run_id, work.state.workflow, "pending", effect.details, unit.now_us
+    )
+    unit.tr.set(keys.escalations(work.ns, "pending", effect.escalation_id), pack(record))
+
+
+async def close_escalation(unit: Unit, work: Work, effect: fx.CloseEscalation) -> None:
+    key = keys.escalations(work.ns, "pending", effect.escalation_id)
+    value = await unit.tr.get(key)
+    if value is None:
+        return
+    record = unpack(EscalationRecord, value)
+    unit.tr.clear(key)
+    closed = msgspec.structs.replace(
+        record, status=effect.status, values=effect.values, by=effect.by, closed_us=unit.now_us
+    )
+    unit.tr.set(keys.escalations(work.ns, effect.status, effect.escalation_id), pack(closed))
+
+
+async def open_incident(unit: Unit, work: Work, effect: fx.OpenIncident) -> None:
+    assert work.state is not None
+    record = IncidentRecord(
+        work.ns, work.run_id, effect.incident_id, work.state.workflow, effect.code, effect.message, unit.now_us
+    )
+    unit.tr.set(keys.incidents(work.ns, work.run_id, effect.incident_id), pack(record))
+
+
+async def close_incident(unit: Unit, work: Work, effect: fx.CloseIncident) -> None:
+    unit.tr.clear(keys.incidents(work.ns, work.run_id, effect.incident_id))
+
+
+async def subscribe_message(unit: Unit, work: Work, effect: fx.SubscribeMessage) -> None:
+    key = keys.subscription(work.ns, effect.name, effect.correlation_key, work.run_id, effect.wait_id)
+    unit.tr.set(key, b"")
+    head = keys.messages(work.ns, effect.name, effect.correlation_key)
+    for message_key, value in await unit.tr.get_range(head, keys.end(head)):
+        record = unpack(MessageRecord, value)
+        if not record.delivered and record.expires_us > unit.now_us:
+            unit.tr.set(message_key, pack(msgspec.structs.replace(record, delivered=True)))
+            unit.follow_ups.append((work.ns, work.run_id, Signal(name=effect.name, payload=record.payload)))
+            return
+
+
+async def unsubscribe_message(unit: Unit, work: Work, effect: fx.UnsubscribeMessage) -> None:
+    unit.tr.clear(keys.subscription(work.ns, effect.name, effect.correlation_key, work.run_id, effect.wait_id))
+
+
+async def defer(unit: Unit, work: Work, effect: fx.Defer) -> None:
+    unit.put_off(work.ns, work.run_id, Continue(token=effect.token))
+
+
+CARRYING: Final[Mapping[type, Carry]] = {
+    fx.ScheduleTask: schedule_task,
+    fx.WithdrawTask: withdraw_task,
+    fx.StopTask: stop_task,
+    fx.ReleaseLease: release_lease,
+    fx.ArmTimer: arm_timer,
+    fx.DisarmTimer: disarm_timer,
+    fx.StartChild: start_child,
+    fx.TellRun: tell_run,
+    fx.TellParent: tell_parent,
+    fx.AppendOutbox: append_outbox,
+    fx.BufferSignal: buffer_signal,
+    fx.ConsumeSignal: consume_signal,
+    fx.OpenEscalation: open_escalation,
+    fx.CloseEscalation: close_escalation,
+    fx.OpenIncident: open_incident,
+    fx.CloseIncident: close_incident,
+    fx.SubscribeMessage: subscribe_message,
+    fx.UnsubscribeMessage: unsubscribe_message,
+    fx.Defer: defer,
+}

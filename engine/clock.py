@@ -1,0 +1,35 @@
+"""The engine's clock and its ids: the only place where the shell asks for the time of day and for randomness.
+
+Deadlines inside a process are measured by the event loop's own monotonic time; the wall clock only stamps records and
+decides when a stored timer is due. Simulation replaces both functions and runs the loop on virtual time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+
+class Clock:
+    """Wall time in microseconds, and ids that begin with their time."""
+
+    def __init__(self) -> None:
+        self.random = random.Random(os.urandom(16))
+        self._last = 0
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch; never goes back within a process."""
+        self._last = max(self._last, self.read_us())
+        return self._last
+
+    def read_us(self) -> int:
+        """The host's wall clock."""
+        return time.time_ns() // 1000
+
+    def new_id(self) -> str:
+        """A UUIDv7 as 32 hex digits: 48 bits of milliseconds, 12 of microseconds, 62 random."""
+        now = self.now_us()
+        milliseconds, rest = divmod(now, 1000)
+        value = milliseconds << 80 | 0x7 << 76 | (rest << 2) << 64 | 0b10 << 62 | self.random.getrandbits(62)
+        return f"{value:032x}"

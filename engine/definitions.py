@@ -1,0 +1,127 @@
+"""Definitions and namespaces as stored, and compiled revisions as the core wants them.
+
+A revision never changes, so its compiled form is cached for good; the default pointer and namespaces are read in the
+transaction that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from windlass.engine import keys
+from windlass.engine.core.definition import Definition
+from windlass.engine.errors import EngineError
+from windlass.engine.records import DefinitionRecord, NamespaceRecord, RevisionRecord, get_large, unpack
+from windlass.storage.port import Transaction
+
+#: Compiled revisions kept in memory.
+CACHE_MAX: Final = 2_000
+DEFAULT_NAMESPACE: Final = "default"
+
+decode_json: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+
+
+def parse_json(value: bytes, what: str) -> Any:
+    """A value from outside, parsed. Raises EngineError INVALID_JSON that says what was wrong with `what`."""
+    try:
+        return decode_json(value)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise EngineError("INVALID_JSON", f"{what} is not valid JSON: {reason}", field=what) from error
+
+
+class Definitions:
+    """Reads and compiles what is registered. `revive` turns a canonical document into the core's record."""
+
+    def __init__(self, revive: Callable[[bytes], Definition]) -> None:
+        self._revive = revive
+        self._compiled: dict[tuple[str, str, str], Definition] = {}
+
+    async def compiled(self, tr: Transaction, ns: str, name: str, revision: str) -> Definition:
+        """One revision. Raises EngineError REVISION_NOT_FOUND."""
+        found = self._compiled.get((ns, name, revision))
+        if found is None:
+            value = await get_large(tr, keys.revision(ns, name, revision), snapshot=True)
+            if value is None:
+                raise EngineError(
+                    "REVISION_NOT_FOUND",
+                    f"workflow {name!r} has no revision {revision!r} in namespace {ns!r}",
+                    workflow=name,
+                    revision=revision,
+                )
+            found = self._revive(unpack(RevisionRecord, value).document)
+            self._remember((ns, name, revision), found)
+        return found
+
+    def _remember(self, key: tuple[str, str, str], definition: Definition) -> None:
+        if len(self._compiled) >= CACHE_MAX:
+            self._compiled.pop(next(iter(self._compiled)))
+        self._compiled[key] = definition
+
+    def forget(self, ns: str, name: str) -> None:
+        """The definition was deleted."""
+        for key in [key for key in self._compiled if key[:2] == (ns, name)]:
+            del self._compiled[key]
+
+    async def resolve(self, tr: Transaction, ns: str, name: str, revision: str = "", at_us: int = 0) -> Definition:
+        """The named revision, or the default one ("" or "latest"), or the one that was default at `at_us`.
+
+        Raises EngineError WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND.
+        """
+        record = await self.record(tr, ns, name)
+        if revision in ("", "latest"):
+            revision = record.default_at(at_us) if at_us and not revision else record.default_revision
+        elif len(revision) < 64:
+            revision = await self._expand(tr, ns, name, revision)
+        return await self.compiled(tr, ns, name, revision)
+
+    async def _expand(self, tr: Transaction, ns: str, name: str, prefix: str) -> str:
+        """The one revision whose hash begins with `prefix` (at least 6 digits)."""
+        begin = keys.revision(ns, name)[:] + keys.text(prefix)[:-1]
+        rows = await tr.get_range(begin, begin + b"\xff", snapshot=True)
+        found = {str(keys.unpack(key)[3]) for key, _ in rows}
+        if len(prefix) >= 6 and len(found) == 1:
+            return found.pop()
+        problem = "is not known" if not found else "is too short to be told from others"
+        raise EngineError(
+            "REVISION_NOT_FOUND", f"revision {prefix!r} of workflow {name!r} {problem}", workflow=name, revision=prefix
+        )
+
+    async def record(self, tr: Transaction, ns: str, name: str) -> DefinitionRecord:
+        """The definition's record. Raises EngineError WORKFLOW_NOT_REGISTERED."""
+        value = await tr.get(keys.definition(ns, name))
+        if value is None:
+            await self.namespace(tr, ns)
+            raise EngineError(
+                "WORKFLOW_NOT_REGISTERED",
+                f"no workflow {name!r} is registered in namespace {ns!r}; register it first (`windlass register FILE`)",
+                workflow=name,
+                namespace=ns,
+            )
+        return unpack(DefinitionRecord, value)
+
+    async def namespace(self, tr: Transaction, ns: str) -> NamespaceRecord:
+        """The namespace's record; `default` needs none. Raises EngineError NAMESPACE_NOT_FOUND."""
+        value = await tr.get(keys.namespace(ns))
+        if value is not None:
+            return unpack(NamespaceRecord, value)
+        if ns == DEFAULT_NAMESPACE:
+            return NamespaceRecord(ns, 0)
+        raise EngineError("NAMESPACE_NOT_FOUND", f"there is no namespace {ns!r}; create it first", namespace=ns)
+
+    def check_input(self, definition: Definition, value: bytes) -> None:
+        """Raises EngineError INVALID_JSON or INPUT_SCHEMA_MISMATCH, with every problem and its path."""
+        parsed = parse_json(value, "input")
+        if definition.input_schema is None:
+            return
+        problems = definition.input_schema.check(parsed)
+        if problems:
+            raise EngineError(
+                "INPUT_SCHEMA_MISMATCH",
+                f"input does not fit the input schema of workflow {definition.name!r}: " + "; ".join(problems[:20]),
+                workflow=definition.name,
+                problems=" | ".join(problems[:20]),
+            )

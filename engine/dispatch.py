@@ -1,0 +1,212 @@
+"""Dispatch: which connected worker gets the next task.
+
+Theory of operation ------------------- A worker's stream grants *credits*: how many more tasks it can take. A task that
+becomes ready is leased, in the very transaction that makes it ready, to the worker whose turn it is among those with
+credit for its queue and kind (round-robin, one ring per namespace, queue and kind). If there is none, or others of that
+kind are queued already, it is queued, and `claims.py` takes it from there when credit comes back. Everything here is
+memory of one engine: the lease in the store is what counts, and a session's leases are read back from the store when
+its worker reconnects.
+
+A credit is spent by `reserve` and comes back only by the worker's grant, or by `release` if the transaction did not
+commit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from windlass.engine import keys
+from windlass.engine.core.activation import TaskActivation, activation_of
+from windlass.engine.records import LeaseRecord, SessionRecord, pack
+from windlass.engine.unit import After, TaskKey, Work
+
+log = logging.getLogger(__name__)
+
+QueueKey = tuple[str, str, str]  #: namespace, queue, kind
+
+
+class Assignment:
+    """A leased task on its way to its worker."""
+
+    __slots__ = ("activation", "deadline_us", "heartbeat_us", "session", "task")
+
+    def __init__(
+        self, session: str, task: TaskKey, activation: TaskActivation, deadline_us: int, heartbeat_us: int
+    ) -> None:
+        self.session, self.task, self.activation = session, task, activation
+        self.deadline_us, self.heartbeat_us = deadline_us, heartbeat_us
+
+    def lease_record(self) -> tuple[bytes, bytes]:
+        """Key and value of the lease in the store."""
+        ns, run_id, visit, path, epoch = self.task
+        record = LeaseRecord(epoch, self.deadline_us, self.heartbeat_us)
+        return keys.lease(self.session, ns, run_id, visit, path), pack(record)
+
+
+class Outlet(Protocol):
+    """The way to one worker: its stream, or the answers of its polls."""
+
+    def send_tasks(self, assignments: list[Assignment]) -> None: ...
+    def send_stop(self, task: TaskKey, reason: str) -> None: ...
+    def send_drain(self) -> None: ...
+    def lapsed(self) -> None: ...
+
+
+class Connected:
+    """A worker session connected to this engine."""
+
+    __slots__ = ("credits", "held", "outlet", "record", "rings")
+
+    def __init__(self, record: SessionRecord, outlet: Outlet) -> None:
+        self.record, self.outlet = record, outlet
+        self.credits = 0
+        self.held: dict[TaskKey, Held] = {}
+        self.rings: list[QueueKey] = [(record.namespace, q, k) for q in record.queues for k in record.kinds]
+
+    def drain(self) -> None:
+        """The worker says it stops: it gets no more tasks."""
+        self.record = msgspec.structs.replace(self.record, draining=True)
+
+
+class Held:
+    """A lease this engine watches: its start-to-close deadline and its last heartbeat, wall clock µs."""
+
+    __slots__ = ("deadline_us", "heard_us", "heartbeat_us")
+
+    def __init__(self, deadline_us: int, heartbeat_us: int, heard_us: int) -> None:
+        self.deadline_us, self.heartbeat_us, self.heard_us = deadline_us, heartbeat_us, heard_us
+
+    def due_us(self) -> int:
+        """When this lease must be judged; 0 = never."""
+        beat = self.heard_us + self.heartbeat_us if self.heartbeat_us else 0
+        return min(filter(None, (self.deadline_us, beat)), default=0)
+
+
+class Dispatch:
+    """The connected workers of one engine and whose turn it is."""
+
+    def __init__(self) -> None:
+        self.connected: dict[str, Connected] = {}
+        self._rings: dict[QueueKey, deque[Connected]] = {}
+        self.backlog: set[QueueKey] = set()
+        #: Called when a queue with a backlog may have a worker, or a worker a backlog.
+        self.on_claimable: Callable[[], None] = lambda: None
+        #: Called when a worker was handed tasks.
+        self.on_held: Callable[[], None] = lambda: None
+
+    # Sessions
+
+    def connect(self, record: SessionRecord, outlet: Outlet) -> Connected:
+        """Add a worker's session; what lies in its queues may be claimed for it as soon as it grants credit."""
+        old = self.connected.get(record.session)
+        if old is not None:
+            self.disconnect(record.session, old.outlet)
+        session = self.connected[record.session] = Connected(record, outlet)
+        for ring in session.rings:
+            self._rings.setdefault(ring, deque()).append(session)
+            self.backlog.add(ring)
+        return session
+
+    def disconnect(self, session_id: str, outlet: Outlet) -> Connected | None:
+        """Remove a session, if it still is the one of this outlet. Its leases live on until they lapse."""
+        session = self.connected.get(session_id)
+        if session is None or session.outlet is not outlet:
+            return None
+        del self.connected[session_id]
+        for ring in session.rings:
+            members = self._rings[ring]
+            members.remove(session)
+            if not members:
+                del self._rings[ring]
+                self.backlog.discard(ring)
+        return session
+
+    def grant(self, session_id: str, credits: int) -> None:
+        """The worker can take `credits` more tasks."""
+        session = self.connected.get(session_id)
+        if session is not None and credits > 0:
+            session.credits += credits
+            if self.backlog and not self.backlog.isdisjoint(session.rings):
+                self.on_claimable()
+
+    def worker_of(self, session_id: str) -> str:
+        """The worker's id, as shown to people."""
+        session = self.connected.get(session_id)
+        return session.record.worker if session else ""
+
+    # Choosing
+
+    def reserve(self, ns: str, queue: str, kind: str, *, claiming: bool = False) -> str | None:
+        """The session whose turn it is, with one credit taken; None if there is none or others wait before it."""
+        ring = (ns, queue, kind)
+        if not claiming and ring in self.backlog:
+            return None
+        members = self._rings.get(ring)
+        for _ in range(len(members or ())):
+            assert members is not None
+            session = members[0]
+            members.rotate(-1)
+            if session.credits > 0 and not session.record.draining:
+                session.credits -= 1
+                return session.record.session
+        return None
+
+    def release(self, session_id: str) -> None:
+        """Give back a credit taken by `reserve` for a transaction that did not commit."""
+        self.grant(session_id, 1)
+
+    def claimable(self) -> list[tuple[QueueKey, int]]:
+        """Queues with a backlog that connected workers have credit for, and how much."""
+        found = []
+        for ring in self.backlog:
+            credits = sum(s.credits for s in self._rings.get(ring, ()) if not s.record.draining)
+            if credits:
+                found.append((ring, credits))
+        return found
+
+    def rings(self) -> list[QueueKey]:
+        """All queues and kinds that connected workers serve."""
+        return list(self._rings)
+
+    # Leases
+
+    def assignment(
+        self, work: Work, path: str, visit: int, session_id: str, deadline_us: int, heartbeat_us: int
+    ) -> Assignment:
+        """Describe a task just leased, and note the lease under its session."""
+        assert work.state is not None
+        activation = activation_of(work.definition, work.state, work, path)
+        task = (work.ns, work.run_id, visit, path, activation.epoch)
+        return Assignment(session_id, task, activation, deadline_us, heartbeat_us)
+
+    def deliver(self, after: After) -> None:
+        """After a commit: tasks to their workers, stops to whoever holds them, and the news of queued tasks."""
+        for session_id, task in after.released:
+            if (session := self.connected.get(session_id)) is not None:
+                session.held.pop(task, None)
+        if after.assigned:
+            self._send(after.assigned)
+        for session_id, task, reason in after.stops:
+            if (session := self.connected.get(session_id)) is not None:
+                session.outlet.send_stop(task, reason)
+        if after.queued:
+            self.backlog |= after.queued
+            self.on_claimable()
+
+    def _send(self, assigned: list[Assignment]) -> None:
+        batches: dict[str, list[Assignment]] = {}
+        for assignment in assigned:
+            batches.setdefault(assignment.session, []).append(assignment)
+        for session_id, batch in batches.items():
+            session = self.connected.get(session_id)
+            if session is None:
+                continue  # disconnected meanwhile: the lease lapses, or is found when the worker reconnects
+            for each in batch:
+                session.held[each.task] = Held(each.deadline_us, each.heartbeat_us, each.activation.leased_us)
+            session.outlet.send_tasks(batch)
+        self.on_held()

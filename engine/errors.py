@@ -1,0 +1,93 @@
+"""The public error table: every reason a caller can meet, with its gRPC code.
+
+Code that refuses raises `EngineError(reason, message, **metadata)`; the gRPC layer turns it into a google.rpc.Status
+with one ErrorInfo. Failures of user code are data in the run and never come here. `docs/errors.md` tells the reader
+what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+
+DOMAIN: Final = "windlass"
+
+_INVALID, _MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+_EXISTS, _STATE = grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.FAILED_PRECONDITION
+_ABORTED, _EXHAUSTED = grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED
+_UNAVAILABLE, _RANGE = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OUT_OF_RANGE
+
+CODES: Final[dict[str, grpc.StatusCode]] = {
+    "INPUT_SCHEMA_MISMATCH": _INVALID,
+    "INVALID_JSON": _INVALID,
+    "INVALID_FIELD": _INVALID,
+    "BAD_DEFINITION": _INVALID,
+    "BAD_MODULE": _INVALID,
+    "BAD_FILTER": _INVALID,
+    "BAD_SELECTOR": _INVALID,
+    "BAD_PAGE_TOKEN": _INVALID,
+    "BAD_TASK_TOKEN": _INVALID,
+    "REQUEST_ID_REUSED": _INVALID,
+    "UPDATE_SCHEMA_MISMATCH": _INVALID,
+    "SIGNAL_SCHEMA_MISMATCH": _INVALID,
+    "ESCALATION_VALUES_INVALID": _INVALID,
+    "RUN_NOT_FOUND": _MISSING,
+    "WORKFLOW_NOT_REGISTERED": _MISSING,
+    "REVISION_NOT_FOUND": _MISSING,
+    "MODULE_NOT_FOUND": _MISSING,
+    "TASK_NOT_FOUND": _MISSING,
+    "ESCALATION_NOT_FOUND": _MISSING,
+    "INCIDENT_NOT_FOUND": _MISSING,
+    "NAMESPACE_NOT_FOUND": _MISSING,
+    "SESSION_NOT_FOUND": _MISSING,
+    "UPDATE_NOT_DECLARED": _MISSING,
+    "STATE_NOT_FOUND": _MISSING,
+    "RUN_ALREADY_STARTED": _EXISTS,
+    "NAMESPACE_EXISTS": _EXISTS,
+    "MESSAGE_DUPLICATE": _EXISTS,
+    "RUN_CLOSED": _STATE,
+    "RUN_OPEN": _STATE,
+    "RUN_PAUSED": _STATE,
+    "RUN_NOT_PAUSED": _STATE,
+    "RUN_CANCELLING": _STATE,
+    "WAIT_NOT_OPEN": _STATE,
+    "UPDATE_REFUSED": _STATE,
+    "ESCALATION_CLOSED": _STATE,
+    "INCIDENT_CLOSED": _STATE,
+    "REVISION_IN_USE": _STATE,
+    "TIME_NOT_VIRTUAL": _STATE,
+    "ETAG_MISMATCH": _ABORTED,
+    "LEASE_LOST": _ABORTED,
+    "TRANSACTION_CONFLICT": _ABORTED,
+    "IDEMPOTENCY_IN_PROGRESS": _ABORTED,
+    "PAYLOAD_TOO_LARGE": _EXHAUSTED,
+    "CONTEXT_TOO_LARGE": _EXHAUSTED,
+    "MODULE_TOO_LARGE": _EXHAUSTED,
+    "BACKLOG_FULL": _EXHAUSTED,
+    "STORE_FULL": _EXHAUSTED,
+    "WATCH_COMPACTED": _RANGE,
+    "ENGINE_DRAINING": _UNAVAILABLE,
+    "STORE_UNAVAILABLE": _UNAVAILABLE,
+    "COMMIT_UNKNOWN": _UNAVAILABLE,
+    "RUNTIME_UNSUPPORTED": grpc.StatusCode.UNIMPLEMENTED,
+    "INTERNAL": grpc.StatusCode.INTERNAL,
+}
+
+#: Reasons whose call may simply be repeated after a short wait (RetryInfo is attached).
+RETRYABLE: Final = frozenset(
+    {"ENGINE_DRAINING", "STORE_UNAVAILABLE", "COMMIT_UNKNOWN", "TRANSACTION_CONFLICT", "IDEMPOTENCY_IN_PROGRESS"}
+)
+
+
+class EngineError(Exception):
+    """A refusal for the caller. `metadata` holds each value named in the message."""
+
+    def __init__(self, reason: str, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.reason, self.metadata = reason, metadata
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        """The gRPC code of the reason; a reason missing from the table is a defect and shows as INTERNAL."""
+        return CODES.get(self.reason, grpc.StatusCode.INTERNAL)

@@ -1,0 +1,102 @@
+"""News from other engines on a shared store: queued tasks, earlier timers, runs that moved.
+
+Writers ring a counter per topic (`Unit._bump`). This loop reads all counters this engine cares for, reacts to those
+that changed, and waits on watches for the next change, with a bounded poll behind them. The counters are read in the
+transaction that arms the watches, so nothing that changed before is missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zlib
+from typing import Final
+
+from windlass.engine import keys
+from windlass.engine.core.state import CLOSED
+from windlass.engine.dispatch import Dispatch, QueueKey
+from windlass.engine.errors import EngineError
+from windlass.engine.loops import Loop
+from windlass.engine.notices import Notices
+from windlass.engine.reading import get_run
+from windlass.engine.timers import Timers
+from windlass.storage.port import Storage, Transaction, Watch
+
+#: The poll behind the watches, in seconds.
+LOOK_SECONDS: Final = 1.0
+
+Topic = tuple[str, ...]
+
+
+class Feed(Loop):
+    """Watches the bumps of a shared store."""
+
+    def __init__(self, storage: Storage, dispatch: Dispatch, notices: Notices, timers: Timers) -> None:
+        super().__init__("feed")
+        self._storage, self._dispatch, self._notices, self._timers = storage, dispatch, notices, timers
+        self._seen: dict[Topic, bytes | None] = {}
+
+    async def turn(self) -> float | None:
+        """Read the counters, react, wait for the next ring."""
+        topics = self._topics()
+        counters, watches = await self._look(topics)
+        for topic, value in counters.items():
+            if self._seen.get(topic, b"") != value:
+                self._seen[topic] = value
+                await self._react(topic)
+        for stale in self._seen.keys() - topics:
+            del self._seen[stale]
+        await _first(watches, LOOK_SECONDS)
+        return 0
+
+    def _topics(self) -> set[Topic]:
+        topics: set[Topic] = {("timers",)}
+        topics |= {("queue", *ring) for ring in self._dispatch.rings()}
+        topics |= {("runs", str(bucket(run_id))) for _, run_id in self._notices.waited_for()}
+        return topics
+
+    async def _look(self, topics: set[Topic]) -> tuple[dict[Topic, bytes | None], list[Watch]]:
+        async def body(tr: Transaction) -> tuple[dict[Topic, bytes | None], list[Watch]]:
+            counters = {topic: await tr.get(keys.bump(*topic), snapshot=True) for topic in topics}
+            return counters, [tr.watch(keys.bump(*topic)) for topic in topics]
+
+        return await self._storage.transact(body)
+
+    async def _react(self, topic: Topic) -> None:
+        if topic[0] == "timers":
+            self._timers.wake()
+        elif topic[0] == "queue":
+            _, ns, queue, kind = topic
+            ring: QueueKey = (ns, queue, kind)
+            self._dispatch.backlog.add(ring)
+            self._dispatch.on_claimable()
+        else:
+            await self._runs(int(topic[1]))
+
+    async def _runs(self, number: int) -> None:
+        for ns, run_id in self._notices.waited_for():
+            if bucket(run_id) != number:
+                continue
+            with contextlib.suppress(EngineError):  # not started yet, or deleted: whoever waits has its own end
+                state = await self._storage.read(lambda tr, n=ns, r=run_id: get_run(tr, n, r))  # type: ignore[misc]
+                self._notices.moved(ns, run_id)
+                if state.status in CLOSED:
+                    self._notices.closed_elsewhere(state)
+
+
+def bucket(run_id: str) -> int:
+    """The topic of a run's changes."""
+    return zlib.crc32(run_id.encode()) % 16
+
+
+async def _first(watches: list[Watch], seconds: float) -> None:
+    """Until one of the watches fires or is lost, or the time is over."""
+    waits = [asyncio.ensure_future(watch.wait()) for watch in watches]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        for watch in watches:
+            watch.cancel()

@@ -1,0 +1,304 @@
+"""One worker's stream, without the wire: messages in, messages out.
+
+Theory of operation ------------------- `receive` takes one message of the worker and returns at once; results are
+recorded by tasks of their own, so that many commits are under way at the same time. `next` gives the next message for
+the worker: whatever was gathered since the last one, in one message. The gRPC servicer only pumps these two, and the
+simulation connects them to a fake wire.
+
+A result is acknowledged after its commit. If the store fails the result is neither acknowledged nor refused: the worker
+keeps it and sends it again, and the epoch makes that harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Final
+
+from windlass.engine.clock import Clock
+from windlass.engine.core import commands as cmd
+from windlass.engine.dispatch import Assignment, Connected, Dispatch
+from windlass.engine.errors import EngineError
+from windlass.engine.leases import Leases, Report, Told, parse_token, token_of
+from windlass.engine.notices import Notices
+from windlass.engine.records import SessionRecord
+from windlass.engine.service import convert
+from windlass.engine.service.status import to_status
+from windlass.engine.sessions import Sessions
+from windlass.engine.starting import check_name
+from windlass.engine.tasks import task_message
+from windlass.engine.unit import TaskKey
+from windlass.storage.port import StorageError
+from windlass.v1 import worker_service_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+#: Results whose recording failed for want of the store are tried again by the engine after this, in seconds.
+RETRY_SECONDS: Final = 0.2
+#: Tasks in one message to a worker, so that no message nears the size limit.
+TASKS_MAX: Final = 100
+
+_CANCEL_REASONS: Final = {
+    "cancelled": pb.CANCEL_REASON_CANCELLED,
+    "lost": pb.CANCEL_REASON_LOST,
+    "timed_out": pb.CANCEL_REASON_TIMED_OUT,
+}
+
+
+class Workers:
+    """What a link needs of the engine."""
+
+    def __init__(
+        self, clock: Clock, dispatch: Dispatch, leases: Leases, sessions: Sessions, notices: Notices, engine_id: str
+    ) -> None:
+        self.clock, self.dispatch, self.leases = clock, dispatch, leases
+        self.sessions, self.notices, self.engine_id = sessions, notices, engine_id
+        self.links: set[Link] = set()
+
+
+class Link:
+    """One worker's stream. Also the outlet through which dispatch reaches the worker."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self.session: Connected | None = None
+        self._out = pb.StreamTasksResponse()
+        self._tasks: list[Assignment] = []
+        self._wake = asyncio.Event()
+        self._recording: set[asyncio.Task[None]] = set()
+        self.closed = self._lapsed = False
+
+    # From the worker
+
+    async def register(self, request: pb.RegisterWorkerRequest) -> None:
+        """The first message. Raises EngineError INVALID_FIELD, BAD_TASK_TOKEN."""
+        workers = self._workers
+        held = [parse_token(token) for token in request.held_task_tokens]
+        record, resumed, lost = await workers.sessions.register(
+            session_record(request, workers), request.resume_session_id, held
+        )
+        self.session = workers.dispatch.connect(record, self)
+        workers.links.add(self)
+        if resumed:
+            lost = await workers.sessions.adopt(self.session, held)
+        self._out.registered.CopyFrom(registered(record, resumed, lost, workers))
+        self._wake.set()
+
+    def receive(self, message: pb.StreamTasksRequest) -> None:
+        """Any later message."""
+        assert self.session is not None
+        if message.results or message.releases:
+            clock = self._workers.clock
+            self._spawn(self._record(results_in(message.results, clock) + releases_in(message.releases, clock)))
+        if message.credits:
+            self._workers.dispatch.grant(self.session.record.session, message.credits)
+        if message.HasField("heartbeat"):
+            self._spawn(self._renew(message.heartbeat))
+        if message.task_heartbeats:
+            self._beat(message.task_heartbeats)
+        if message.drain:
+            self.session.drain()
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+
+    async def _record(self, reports: Sequence[tuple[TaskKey, Report]]) -> None:
+        while True:
+            try:
+                told = await self._workers.leases.report(reports)
+                break
+            except StorageError as error:
+                log.warning("results wait for the store: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+        self._tell(reports, told)
+
+    def _tell(self, reports: Sequence[tuple[TaskKey, Report]], told: Sequence[Told]) -> None:
+        for (task, _), answer in zip(reports, told, strict=True):
+            token = token_of(task)
+            if answer.error is None:
+                self._out.accepted_task_tokens.append(token)
+            else:
+                self._out.rejected.append(pb.RejectedTask(task_token=token, error=to_status(answer.error)))
+        self._wake.set()
+
+    async def _renew(self, heartbeat: pb.WorkerHeartbeat) -> None:
+        assert self.session is not None
+        try:
+            await self._workers.sessions.renew(self.session.record.session)
+        except EngineError:
+            self.lapsed()
+            return
+        except StorageError as error:
+            log.warning("a heartbeat was not recorded: %s", error)
+            return  # unanswered: the worker counts on its last renewal
+        lease = convert.duration(self._workers.sessions.lease_us)
+        self._out.heartbeat.CopyFrom(pb.HeartbeatAck(number=heartbeat.number, lease_duration=lease))
+        self._wake.set()
+
+    def _beat(self, heartbeats: Iterable[pb.TaskHeartbeat]) -> None:
+        assert self.session is not None
+        reports: list[tuple[TaskKey, Report]] = []
+        for beat in heartbeats:
+            task = parse_token(beat.task_token)
+            held = self.session.held.get(task)
+            if held is None:
+                self.send_stop(task, "lost")
+                continue
+            held.heard_us = self._workers.clock.now_us()
+            if beat.progress:
+                self._workers.notices.progressed(task, beat.progress)
+            if beat.checkpoint:
+                reports.append(
+                    (task, cmd.TaskHeartbeat(path=task[3], visit=task[2], epoch=task[4], checkpoint=beat.checkpoint))
+                )
+        if reports:
+            self._spawn(self._checkpoint(reports))
+
+    async def _checkpoint(self, reports: Sequence[tuple[TaskKey, Report]]) -> None:
+        try:
+            told = await self._workers.leases.report(reports)
+        except StorageError as error:
+            log.warning("checkpoints were not recorded: %s", error)
+            return
+        for (task, _), answer in zip(reports, told, strict=True):
+            if answer.error is not None:
+                self.send_stop(task, "lost")
+
+    # To the worker (the outlet)
+
+    def send_tasks(self, assignments: list[Assignment]) -> None:
+        """Leased tasks, after their commit."""
+        self._tasks += assignments
+        self._wake.set()
+
+    def send_stop(self, task: TaskKey, reason: str) -> None:
+        """Stop a task."""
+        kind = _CANCEL_REASONS.get(reason, pb.CANCEL_REASON_CANCELLED)
+        self._out.cancels.append(pb.TaskCancel(task_token=token_of(task), reason=kind, message=reason))
+        self._wake.set()
+
+    def send_drain(self) -> None:
+        """The engine stops, or the session is gone."""
+        self._out.drain = True
+        self._wake.set()
+
+    def lapsed(self) -> None:
+        """The session is gone: end the stream, so that the worker registers again."""
+        self._lapsed = True
+        self._wake.set()
+
+    def hang_up(self) -> None:
+        """Say what is left, then end."""
+        self.closed = True
+        self._wake.set()
+
+    async def next(self) -> pb.StreamTasksResponse | None:
+        """Wait for something to say, and say all of it; None at the end. Raises EngineError SESSION_NOT_FOUND."""
+        await self._wake.wait()
+        if self._lapsed:
+            raise EngineError("SESSION_NOT_FOUND", "the worker's session has lapsed; register again")
+        if self.closed and not self._tasks and not self._out.ByteSize():
+            return None
+        out, self._out = self._out, pb.StreamTasksResponse()
+        tasks, self._tasks = self._tasks[:TASKS_MAX], self._tasks[TASKS_MAX:]
+        for assignment in tasks:
+            out.tasks.append(task_message(assignment))
+        if not self._tasks and not self.closed:
+            self._wake.clear()
+        return out
+
+    async def settle(self) -> None:
+        """Wait until the results received so far are recorded and answered."""
+        while self._recording:
+            await asyncio.wait(set(self._recording))
+
+    async def close(self) -> None:
+        """The stream ended. Results already received are still recorded; the leases live on until the session lapses."""
+        self.closed = True
+        self._workers.links.discard(self)
+        if self.session is not None:
+            self._workers.dispatch.disconnect(self.session.record.session, self)
+            if self.session.record.draining and not self.session.held:
+                await self._workers.sessions.end(self.session.record.session, "the worker drained")
+        await self.settle()
+
+
+def session_record(request: pb.RegisterWorkerRequest, workers: Workers) -> SessionRecord:
+    """What is stored of a registration. Raises EngineError INVALID_FIELD."""
+    kinds = [runtime.name for runtime in request.runtimes if runtime.name != "python"]
+    kinds += [f"python:{each.handler}" for each in request.handlers]
+    for field, values in (("queues", request.queues), ("runtimes", kinds)):
+        for value in values:
+            check_name(value, field)
+    return SessionRecord(
+        session=workers.clock.new_id(),
+        worker=check_name(request.worker_id, "worker_id"),
+        namespace=check_name(request.namespace or "default", "namespace"),
+        queues=tuple(request.queues) or ("default",),
+        kinds=tuple(kinds),
+        slots=request.slots,
+        expires_us=0,
+        engine=workers.engine_id,
+        labels=dict(request.labels),
+        versions={runtime.name: runtime.version for runtime in request.runtimes},
+        active_guards=tuple(request.active_guards),
+        missing_guards=tuple(request.missing_guards),
+        host=request.host,
+        sdk=request.sdk,
+        instance=request.instance_id,
+    )
+
+
+def registered(
+    record: SessionRecord, resumed: bool, lost: Sequence[TaskKey], workers: Workers
+) -> pb.RegisterWorkerResponse:
+    """The answer to a registration."""
+    lease_us = workers.sessions.lease_us
+    return pb.RegisterWorkerResponse(
+        session_id=record.session,
+        worker_id=record.worker,
+        lease_duration=convert.duration(lease_us),
+        heartbeat_interval=convert.duration(lease_us // 3),
+        lost_task_tokens=[token_of(task) for task in lost],
+        max_message_bytes=4 << 20,
+        max_output_bytes=1 << 20,
+        engine_id=workers.engine_id,
+        resumed=resumed,
+    )
+
+
+def results_in(results: Iterable[pb.TaskResult], clock: Clock) -> list[tuple[TaskKey, Report]]:
+    """Results as reports. Raises EngineError BAD_TASK_TOKEN."""
+    return [_result_in(result, clock) for result in results]
+
+
+def _result_in(result: pb.TaskResult, clock: Clock) -> tuple[TaskKey, Report]:
+    task = parse_token(result.task_token)
+    _, _, visit, path, epoch = task
+    asks = convert.asks_in(result)
+    if result.WhichOneof("outcome") == "failure":
+        failure = convert.failure_in(result.failure)
+        jitter = clock.random.random()
+        return task, cmd.TaskFailed(path=path, visit=visit, epoch=epoch, failure=failure, asks=asks, jitter=jitter)
+    return task, cmd.TaskSucceeded(path=path, visit=visit, epoch=epoch, output=result.output or b"null", asks=asks)
+
+
+def releases_in(releases: Iterable[pb.TaskRelease], clock: Clock) -> list[tuple[TaskKey, Report]]:
+    """Leases given back, as reports. Raises EngineError BAD_TASK_TOKEN."""
+    found: list[tuple[TaskKey, Report]] = []
+    for release in releases:
+        task = parse_token(release.task_token)
+        crashed = release.reason == pb.RELEASE_REASON_CRASHED
+        returned = cmd.TaskReturned(
+            path=task[3],
+            visit=task[2],
+            epoch=task[4],
+            crashed=crashed,
+            reason=release.message,
+            jitter=clock.random.random(),
+        )
+        found.append((task, returned))
+    return found

@@ -1,0 +1,103 @@
+"""Modules: task code and WebAssembly, stored once per namespace under the hash of its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from windlass.engine import keys
+from windlass.engine.clock import Clock
+from windlass.engine.errors import EngineError
+from windlass.engine.records import CHUNK_BYTES, ModuleRecord, pack, unpack
+from windlass.storage.port import Storage, Transaction
+
+#: Largest module in bytes.
+MODULE_BYTES_MAX: Final = 10 * 1024 * 1024
+#: Chunks written in one transaction (about 1.8 MB).
+CHUNKS_AT_ONCE: Final = 20
+
+
+def digest_of(data: bytes) -> str:
+    """`sha256:` and the hash in hex."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class Modules:
+    """Stores and reads modules. The record is written after all chunks, so a module that is found is whole."""
+
+    def __init__(
+        self, storage: Storage, clock: Clock, check: Callable[[str, bytes], Sequence[str]] | None = None
+    ) -> None:
+        self._storage, self._clock, self._check = storage, clock, check
+
+    async def put(self, ns: str, runtime: str, data: bytes, expected: str = "") -> tuple[ModuleRecord, bool]:
+        """Store a module: its record and whether it is new.
+
+        Raises EngineError MODULE_TOO_LARGE, BAD_MODULE (the hash differs, or the code cannot run).
+        """
+        self.verify(runtime, data, expected)
+        record = ModuleRecord(digest_of(data), runtime, len(data), self._clock.now_us())
+        known = await self._storage.read(lambda tr: tr.get(keys.module(ns, record.digest)))
+        if known is not None:
+            return unpack(ModuleRecord, known), False
+        chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
+        for first in range(0, len(chunks), CHUNKS_AT_ONCE):
+            await self._write(ns, record.digest, first, chunks[first : first + CHUNKS_AT_ONCE])
+
+        async def finish(tr: Transaction) -> None:
+            tr.set(keys.module(ns, record.digest), pack(record))
+
+        await self._storage.transact(finish)
+        return record, True
+
+    def verify(self, runtime: str, data: bytes, expected: str = "") -> None:
+        """Raises EngineError MODULE_TOO_LARGE, BAD_MODULE."""
+        if len(data) > MODULE_BYTES_MAX:
+            raise EngineError(
+                "MODULE_TOO_LARGE",
+                f"the module has {len(data):,} bytes, the limit is {MODULE_BYTES_MAX:,}",
+                limit=str(MODULE_BYTES_MAX),
+            )
+        if expected and expected != digest_of(data):
+            raise EngineError("BAD_MODULE", f"the bytes hash to {digest_of(data)}, not to {expected}", digest=expected)
+        problems = self._check(runtime, data) if self._check else ()
+        if problems:
+            raise EngineError("BAD_MODULE", "; ".join(problems), runtime=runtime)
+
+    async def _write(self, ns: str, digest: str, first: int, chunks: list[bytes]) -> None:
+        async def body(tr: Transaction) -> None:
+            for number, chunk in enumerate(chunks, start=first):
+                tr.set(keys.module(ns, digest) + keys.integer(number), chunk)
+
+        await self._storage.transact(body)
+
+    async def get(self, ns: str, digest: str) -> tuple[ModuleRecord, bytes]:
+        """A module's record and bytes. Raises EngineError MODULE_NOT_FOUND."""
+
+        async def body(tr: Transaction) -> tuple[ModuleRecord, bytes] | None:
+            value = await tr.get(keys.module(ns, digest))
+            if value is None:
+                return None
+            begin = keys.module(ns, digest)
+            rows = await tr.get_range(begin + b"\x14", begin + b"\x1d")
+            return unpack(ModuleRecord, value), b"".join(chunk for _, chunk in rows)
+
+        found = await self._storage.read(body)
+        if found is None:
+            raise EngineError("MODULE_NOT_FOUND", f"there is no module {digest} in namespace {ns!r}", digest=digest)
+        return found
+
+    async def page(self, ns: str, after: str, size: int) -> list[ModuleRecord]:
+        """Up to `size` modules in the order of their digests, after `after`."""
+        found: list[ModuleRecord] = []
+        begin, end = keys.module(ns, after) + b"\xff" if after else keys.module(ns), keys.end(keys.module(ns))
+        while len(found) < size:
+            at = begin
+            rows = await self._storage.read(lambda tr, at=at: tr.get_range(at, end, limit=1))  # type: ignore[misc]
+            if not rows:
+                break
+            record = unpack(ModuleRecord, rows[0][1])
+            found.append(record)
+            begin = keys.module(ns, record.digest) + b"\xff"
+        return found

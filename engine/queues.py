@@ -1,0 +1,80 @@
+"""What lies in the queues, and why a queued task is not running."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from windlass.engine import keys
+from windlass.engine.core.state import RunState
+from windlass.engine.records import SessionRecord
+from windlass.storage.port import Storage, Transaction
+
+if TYPE_CHECKING:
+    from windlass.engine.core.explain import Reason
+    from windlass.engine.engine import Engine
+
+
+class Depth(msgspec.Struct, frozen=True):
+    """One kind of task in one queue."""
+
+    queue: str
+    kind: str
+    queued: int
+    oldest_us: int
+
+
+async def depths(storage: Storage, ns: str) -> list[Depth]:
+    """Every queue and kind that holds tasks, by skipping from one to the next."""
+
+    async def body(tr: Transaction) -> list[Depth]:
+        found: list[Depth] = []
+        head = keys.queues(ns)
+        begin = head
+        while rows := await tr.get_range(begin, keys.end(head), limit=1, snapshot=True):
+            _, _, queue, kind, *_ = keys.unpack(rows[0][0])
+            prefix = keys.queue(ns, str(queue), str(kind))
+            found.append(await _depth(tr, prefix, str(queue), str(kind)))
+            begin = keys.end(prefix)
+        return found
+
+    return await storage.read(body)
+
+
+async def _depth(tr: Transaction, prefix: bytes, queue: str, kind: str) -> Depth:
+    queued, oldest, begin = 0, 0, prefix
+    while rows := await tr.get_range(begin, keys.end(prefix), limit=5000, snapshot=True):
+        for key, _ in rows:
+            since = int(str(keys.unpack(key)[6]))
+            oldest = min(oldest or since, since)
+        queued += len(rows)
+        begin = rows[-1][0] + b"\x00"
+    return Depth(queue, kind, queued, oldest)
+
+
+async def why_queued(engine: Engine, state: RunState, reason: Reason) -> tuple[str, str]:
+    """Why a queued task does not start, and what to do about it."""
+    sessions = [s for s in await engine.sessions.all() if s.namespace == state.namespace and not s.draining]
+    queue, kind = reason.queue, reason.task_kind
+    if not sessions:
+        return f"{reason.what}; no worker is connected", f"start one: windlass worker --queue {queue}"
+    on_queue = [s for s in sessions if queue in s.queues]
+    if not on_queue:
+        served = ", ".join(sorted({q for s in sessions for q in s.queues}))
+        return (
+            f"{reason.what}; no worker serves queue {queue!r} (workers serve: {served})",
+            f"start one: windlass worker --queue {queue}",
+        )
+    able = [s for s in on_queue if kind in s.kinds]
+    if not able:
+        return f"{reason.what}; no worker on queue {queue!r} can run {kind!r}", _advice(kind, on_queue)
+    slots = sum(s.slots for s in able)
+    return f"{reason.what}; all {slots} slots of {len(able)} able workers are busy", "wait, or start more workers"
+
+
+def _advice(kind: str, sessions: list[SessionRecord]) -> str:
+    runtime, _, handler = kind.partition(":")
+    if handler:
+        return f"start a worker whose --handlers module registers {handler!r}"
+    return f"start a worker with --runtimes {runtime}"

@@ -1,0 +1,204 @@
+"""Reads of runs: one run, pages of runs, counts, history. Each answer comes from one snapshot; index rows and records
+agree in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import heapq
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from windlass.engine import keys
+from windlass.engine.core.events import Event, decode_events
+from windlass.engine.core.state import Node, RunState
+from windlass.engine.errors import EngineError
+from windlass.engine.records import get_large, unpack
+from windlass.storage.port import Storage, Transaction
+
+PAGE_DEFAULT: Final = 50
+PAGE_MAX: Final = 1000
+
+
+class Numbered(msgspec.Struct, frozen=True):
+    """An event of a run's history with its number."""
+
+    number: int
+    event: Event
+
+
+def page_size(asked: int) -> int:
+    """0 = default, too big is clamped. Raises EngineError INVALID_FIELD when negative."""
+    if asked < 0:
+        raise EngineError("INVALID_FIELD", "page_size must not be negative", field="page_size")
+    return min(asked or PAGE_DEFAULT, PAGE_MAX)
+
+
+def page_token(position: str) -> str:
+    """An opaque token for a position."""
+    return base64.urlsafe_b64encode(position.encode()).decode()
+
+
+def page_position(token: str) -> str:
+    """Raises EngineError BAD_PAGE_TOKEN."""
+    try:
+        return base64.urlsafe_b64decode(token.encode()).decode()
+    except (ValueError, UnicodeError) as error:
+        raise EngineError("BAD_PAGE_TOKEN", "the page token was not made by this engine", field="page_token") from error
+
+
+async def find_run_id(tr: Transaction, ns: str, run_id: str, workflow_id: str) -> str:
+    """The run meant: exactly `run_id`, or the newest with `workflow_id`. Raises EngineError RUN_NOT_FOUND,
+    INVALID_FIELD.
+    """
+    if run_id:
+        return run_id
+    if not workflow_id:
+        raise EngineError("INVALID_FIELD", "say which run: run_id or workflow_id", field="run_id")
+    value = await tr.get(keys.workflow_id(ns, workflow_id))
+    return workflow_id if value is None else value.decode()
+
+
+async def get_run(tr: Transaction, ns: str, run_id: str) -> RunState:
+    """The run as stored. Raises EngineError RUN_NOT_FOUND."""
+    value = await get_large(tr, keys.run(ns, run_id))
+    if value is None:
+        raise EngineError(
+            "RUN_NOT_FOUND", f"there is no run {run_id!r} in namespace {ns!r}", run_id=run_id, namespace=ns
+        )
+    return unpack(RunState, value)
+
+
+async def get_items(tr: Transaction, state: RunState) -> dict[str, Node]:
+    """The map items of a run's current visit."""
+    begin = keys.items(state.namespace, state.run_id)
+    rows = await tr.get_range(begin, keys.end(begin), snapshot=True)
+    return {str(keys.unpack(key)[3]): unpack(Node, value) for key, value in rows}
+
+
+async def workflows(tr: Transaction, ns: str) -> list[str]:
+    """Names of workflows that have or had runs, by skipping through the index."""
+    found: list[str] = []
+    head = keys.listing(ns)
+    begin = head
+    while True:
+        rows = await tr.get_range(begin, keys.end(head), limit=1, snapshot=True)
+        if not rows:
+            return found
+        name = str(keys.unpack(rows[0][0])[2])
+        found.append(name)
+        begin = keys.end(keys.listing(ns, name))
+
+
+async def list_runs(
+    storage: Storage, ns: str, names: Sequence[str], states: Sequence[str], size: int, after: str, ascending: bool
+) -> tuple[list[RunState], str]:
+    """A page of runs by their start, newest first unless `ascending`, and where to go on from ("" at the end)."""
+
+    async def body(tr: Transaction) -> tuple[list[RunState], str]:
+        ids: list[list[str]] = []
+        for name in names or await workflows(tr, ns):
+            for status in states or STATES:
+                ids.append(await _ids(tr, ns, name, status, size + 1, after, ascending))
+        merged = list(heapq.merge(*ids, reverse=not ascending))
+        runs = [await get_run(tr, ns, run_id) for run_id in merged[:size]]
+        return runs, runs[-1].run_id if len(merged) > size else ""
+
+    return await storage.read(body)
+
+
+STATES: Final = (
+    "pending",
+    "running",
+    "waiting",
+    "paused",
+    "incident",
+    "cancelling",
+    "completed",
+    "failed",
+    "cancelled",
+    "terminated",
+)
+
+
+async def _ids(tr: Transaction, ns: str, name: str, status: str, limit: int, after: str, ascending: bool) -> list[str]:
+    head = keys.listing(ns, name, status)
+    begin, end = head, keys.end(head)
+    if after and ascending:
+        begin = keys.listing(ns, name, status, after) + b"\x00"
+    elif after:
+        end = keys.listing(ns, name, status, after)
+    rows = await tr.get_range(begin, end, limit=limit, reverse=not ascending, snapshot=True)
+    return [str(keys.unpack(key)[4]) for key, _ in rows]
+
+
+async def count_runs(storage: Storage, ns: str, names: Sequence[str]) -> dict[str, int]:
+    """Runs per state, counted over the index."""
+
+    async def body(tr: Transaction) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for name in names or await workflows(tr, ns):
+            for status in STATES:
+                counts[status] = counts.get(status, 0) + await _count(tr, keys.listing(ns, name, status))
+        return counts
+
+    return await storage.read(body)
+
+
+async def _count(tr: Transaction, head: bytes) -> int:
+    total, begin = 0, head
+    while rows := await tr.get_range(begin, keys.end(head), limit=5000, snapshot=True):
+        total += len(rows)
+        begin = rows[-1][0] + b"\x00"
+    return total
+
+
+async def open_runs(tr: Transaction, ns: str, name: str) -> dict[str, int]:
+    """Open runs per revision of a workflow, from the counters."""
+    head = keys.open_runs(ns, name)
+    rows = await tr.get_range(head, keys.end(head))
+    return {str(keys.unpack(key)[3]): int.from_bytes(value, "little", signed=True) for key, value in rows}
+
+
+async def history(
+    tr: Transaction, ns: str, run_id: str, *, after: int = 0, before: int = 0, limit: int, reverse: bool = False
+) -> list[Numbered]:
+    """Events with after < number (and < before if not 0), in order, at most `limit`; from the newest if `reverse`."""
+    head = keys.events(ns, run_id)
+    begin, end = head, keys.end(head)
+    if after:  # the batch that holds `after` may also hold what follows it
+        rows = await tr.get_range(head, keys.event(ns, run_id, after) + b"\xff", limit=1, reverse=True, snapshot=True)
+        begin = keys.event(ns, run_id, _number(rows[0][0])) if rows else head
+    if before:
+        end = keys.event(ns, run_id, before)
+    found: list[Numbered] = []
+    while len(found) < limit:
+        rows = await tr.get_range(begin, end, limit=100, reverse=reverse, snapshot=True)
+        if not rows:
+            break
+        for key, _ in rows:
+            if len(keys.unpack(key)) > 4:
+                continue  # a chunk of a large batch
+            found += _wanted(await _batch(tr, key), after, before, reverse)
+        if reverse:
+            end = rows[-1][0]
+        else:
+            begin = rows[-1][0] + b"\x00"
+    return found[:limit]
+
+
+async def _batch(tr: Transaction, key: bytes) -> list[Numbered]:
+    value = await get_large(tr, key, snapshot=True)
+    assert value is not None
+    return [Numbered(number, event) for number, event in enumerate(decode_events(value), start=_number(key))]
+
+
+def _wanted(batch: list[Numbered], after: int, before: int, reverse: bool) -> list[Numbered]:
+    wanted = [each for each in batch if each.number > after and (not before or each.number < before)]
+    return wanted[::-1] if reverse else wanted
+
+
+def _number(key: bytes) -> int:
+    return int(str(keys.unpack(key)[3]))

@@ -1,0 +1,206 @@
+"""The shell's stored records, and how values of any size are kept under one key.
+
+A value is stored whole behind a zero byte, or, above CHUNK_BYTES, as a one byte, the number of chunks (2 bytes), and
+the chunks under the key followed by their number. Callers see one value; the absolute limit is VALUE_MAX.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from windlass.engine import keys
+from windlass.engine.errors import EngineError
+from windlass.storage.port import Transaction
+
+T = TypeVar("T")
+
+CHUNK_BYTES: Final = 90_000
+#: Largest value kept under one key: what fits one transaction with room for the rest of it.
+VALUE_MAX: Final = 4_000_000
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True):
+    """Root of stored records: new fields go to the end and have a default, so that old records still open."""
+
+
+class LeaseRecord(Stored):
+    """One attempt in a worker's hands."""
+
+    epoch: int
+    deadline_us: int  #: start-to-close; 0 = none
+    heartbeat_us: int = 0  #: longest gap between heartbeats; 0 = not asked
+
+
+class SessionRecord(Stored):
+    """A worker's registration. Its leases hold as long as `expires_us` is renewed."""
+
+    session: str
+    worker: str
+    namespace: str
+    queues: tuple[str, ...]
+    kinds: tuple[str, ...]  #: javascript, wasm, python:<handler>
+    slots: int
+    expires_us: int
+    engine: str = ""
+    labels: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    active_guards: tuple[str, ...] = ()
+    missing_guards: tuple[str, ...] = ()
+    draining: bool = False
+    registered_us: int = 0
+    host: str = ""
+    sdk: str = ""
+    instance: str = ""
+
+
+class EscalationRecord(Stored):
+    namespace: str
+    escalation_id: str
+    run_id: str
+    workflow: str
+    status: str
+    details: bytes  #: JSON: to, message, fields, channel, due
+    created_us: int
+    closed_us: int = 0
+    values: bytes = b""
+    by: str = ""
+
+
+class IncidentRecord(Stored):
+    namespace: str
+    run_id: str
+    incident_id: str
+    workflow: str
+    code: str
+    message: str
+    created_us: int
+
+
+class OutboxRecord(Stored):
+    run_id: str
+    sequence: int  #: the run's event number: consumers deduplicate by (run_id, sequence)
+    name: str
+    payload: bytes
+    created_us: int
+
+
+class DefinitionRecord(Stored):
+    name: str
+    default_revision: str
+    etag: str
+    created_us: int
+    updated_us: int
+    #: Which revision was default since when, oldest first: children take the one of their parent's start.
+    defaults: tuple[tuple[int, str], ...] = ()
+    revisions: int = 1  #: how many were registered so far
+
+    def default_at(self, time_us: int) -> str:
+        """The revision that was the default at `time_us`; the oldest known one before that."""
+        past = [revision for since_us, revision in self.defaults if since_us <= time_us]
+        return past[-1] if past else (self.defaults[0][1] if self.defaults else self.default_revision)
+
+
+class RevisionRecord(Stored):
+    name: str
+    revision: str
+    document: bytes  #: canonical JSON
+    modules: tuple[str, ...]
+    created_us: int
+    number: int = 1  #: 1 for the first revision of the name, rising
+
+
+class ModuleRecord(Stored):
+    digest: str
+    runtime: str
+    size: int
+    created_us: int
+    abi: str = ""
+
+
+class NamespaceRecord(Stored):
+    name: str
+    created_us: int
+    description: str = ""
+    retention_us: int = 0  #: closed runs are deleted after this; 0 = kept
+    virtual_time: bool = False
+    virtual_now_us: int = 0
+    display_name: str = ""
+    updated_us: int = 0
+
+
+class EngineRecord(Stored):
+    engine: str
+    expires_us: int
+    started_us: int
+
+
+class RequestRecord(Stored):
+    """A mutating call's answer, so that the same call repeated gets the same answer."""
+
+    method: str
+    digest: bytes  #: hash of the arguments
+    reply: bytes
+    expires_us: int
+
+
+class MessageRecord(Stored):
+    payload: bytes
+    expires_us: int
+    created_us: int
+    delivered: bool = False  #: kept only to refuse the same message id again
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoders: dict[type, msgspec.msgpack.Decoder[object]] = {}
+
+
+def pack(record: object) -> bytes:
+    """A record as stored bytes (msgpack)."""
+    return _encode(record)
+
+
+def unpack(kind: type[T], value: bytes) -> T:
+    """Read a record back. Raises msgspec.DecodeError for foreign bytes."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    return decoder.decode(value)  # type: ignore[return-value]
+
+
+async def get_large(tr: Transaction, key: bytes, *, snapshot: bool = False) -> bytes | None:
+    """The value kept under `key` by `set_large`, or None."""
+    head = await tr.get(key, snapshot=snapshot)
+    if head is None or head[0] == 0:
+        return head and head[1:]
+    rows = await tr.get_range(key + b"\x14", key + b"\x1d", snapshot=snapshot)
+    return b"".join(value for _, value in rows)
+
+
+def set_large(tr: Transaction, key: bytes, value: bytes, before: int = 0) -> None:
+    """Keep a value of any size up to VALUE_MAX. `before` is the length of the value it replaces, 0 if unknown or none.
+
+    Raises EngineError PAYLOAD_TOO_LARGE above VALUE_MAX.
+    """
+    if before > CHUNK_BYTES:
+        tr.clear_range(key + b"\x14", key + b"\x1d")
+    if len(value) <= CHUNK_BYTES:
+        tr.set(key, b"\0" + value)
+        return
+    if len(value) > VALUE_MAX:
+        raise EngineError(
+            "PAYLOAD_TOO_LARGE",
+            f"a record of {len(value):,} bytes is over the limit of {VALUE_MAX:,}",
+            limit=str(VALUE_MAX),
+        )
+    chunks = [value[at : at + CHUNK_BYTES] for at in range(0, len(value), CHUNK_BYTES)]
+    tr.set(key, b"\1" + len(chunks).to_bytes(2, "big"))
+    for number, chunk in enumerate(chunks):
+        tr.set(key + keys.integer(number), chunk)
+
+
+def clear_large(tr: Transaction, key: bytes) -> None:
+    """Remove a value kept by `set_large`, with its chunks."""
+    tr.clear(key)
+    tr.clear_range(key + b"\x14", key + b"\x1d")

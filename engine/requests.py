@@ -1,0 +1,47 @@
+"""Remembered requests: the same mutating call, repeated with the same request id, gets the same answer for a stated
+time.
+
+The record is written in the transaction that does the work, so there is no phase in which a request is half done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from windlass.engine import keys
+from windlass.engine.errors import EngineError
+from windlass.engine.records import RequestRecord, pack, unpack
+from windlass.engine.unit import Unit
+
+#: How long an answer is remembered unless the caller says otherwise: one day.
+TTL_US: Final = 86_400_000_000
+
+
+def digest(message: bytes) -> bytes:
+    """Hash of a request's arguments."""
+    return hashlib.sha256(message).digest()
+
+
+async def recall(unit: Unit, ns: str, request_id: str, method: str, digest: bytes) -> bytes | None:
+    """The answer given before, or None. Raises EngineError REQUEST_ID_REUSED if it was given to another question."""
+    value = await unit.tr.get(keys.request(ns, request_id))
+    if value is None:
+        return None
+    record = unpack(RequestRecord, value)
+    if record.expires_us <= unit.now_us:
+        return None
+    if record.method != method or record.digest != digest:
+        raise EngineError(
+            "REQUEST_ID_REUSED",
+            f"request id {request_id!r} was used before, for {record.method} with other arguments",
+            request_id=request_id,
+        )
+    return record.reply
+
+
+def remember(unit: Unit, ns: str, request_id: str, method: str, digest: bytes, reply: bytes, ttl_us: int = 0) -> None:
+    """Keep the answer, and note when to sweep it."""
+    expires = unit.now_us + (ttl_us or TTL_US)
+    unit.tr.set(keys.request(ns, request_id), pack(RequestRecord(method, digest, reply, expires)))
+    unit.tr.set(keys.expiry(expires, "request", ns, request_id), b"")

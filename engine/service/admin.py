@@ -1,0 +1,202 @@
+"""AdminService: what this engine is, namespaces, and virtual time."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import msgspec
+
+from windlass.engine import keys
+from windlass.engine.core import limits
+from windlass.engine.engine import Engine
+from windlass.engine.errors import EngineError
+from windlass.engine.modules import MODULE_BYTES_MAX
+from windlass.engine.reading import page_position, page_size, page_token
+from windlass.engine.records import NamespaceRecord, pack, unpack
+from windlass.engine.service import convert
+from windlass.engine.service.status import rpc
+from windlass.engine.starting import check_name
+from windlass.engine.timers import due_us
+from windlass.storage.port import Row, Transaction
+from windlass.v1 import admin_service_pb2 as pb
+from windlass.v1 import admin_service_pb2_grpc
+
+FEATURES: Final = ("stream_tasks", "stream_runs", "virtual_time", "publish_message", "fork", "explain")
+#: Timers fired by one AdvanceTime before it answers with what is left.
+FIRED_MAX: Final = 10_000
+BATCH: Final = 100
+
+
+def package_version() -> str:
+    """The installed version of Windlass."""
+    try:
+        return version("windlass")
+    except PackageNotFoundError:
+        return "0"
+
+
+class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
+    """Handlers of AdminService."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @rpc
+    async def GetSystemInfo(self, request: pb.GetSystemInfoRequest) -> pb.GetSystemInfoResponse:
+        engine = self._engine
+        return pb.GetSystemInfoResponse(
+            version=package_version(),
+            features=FEATURES,
+            engine_id=engine.engine_id,
+            storage=engine.options.storage_name,
+            start_time=convert.timestamp(engine.started_us),
+            current_time=convert.timestamp(engine.clock.now_us()),
+            limits={
+                "module_bytes": MODULE_BYTES_MAX,
+                "context_bytes": limits.CONTEXT_BYTES_MAX,
+                "map_open": limits.MAP_OPEN_MAX,
+                "message_bytes": 4 << 20,
+            },
+            runtimes=sorted({kind for s in await engine.sessions.all() for kind in s.kinds}),
+        )
+
+    @rpc
+    async def CreateNamespace(self, request: pb.CreateNamespaceRequest) -> pb.CreateNamespaceResponse:
+        wanted = request.namespace
+        name = check_name(wanted.name, "namespace.name")
+        now = self._engine.clock.now_us()
+        virtual_now = convert.time_us(wanted.current_time) if wanted.HasField("current_time") else now
+        record = NamespaceRecord(
+            name,
+            now,
+            wanted.description,
+            convert.span_us(wanted.retention, "retention") if wanted.HasField("retention") else 0,
+            wanted.virtual_time,
+            virtual_now if wanted.virtual_time else 0,
+            display_name=wanted.display_name,
+            updated_us=now,
+        )
+
+        async def body(tr: Transaction) -> NamespaceRecord:
+            known = await tr.get(keys.namespace(name))
+            if known is not None:
+                found = unpack(NamespaceRecord, known)
+                if found.created_us == now and tr.maybe_committed:
+                    return found
+                raise EngineError("NAMESPACE_EXISTS", f"namespace {name!r} exists", namespace=name)
+            if name == "default" and wanted.virtual_time:
+                raise EngineError(
+                    "INVALID_FIELD", "the default namespace keeps real time", field="namespace.virtual_time"
+                )
+            tr.set(keys.namespace(name), pack(record))
+            return record
+
+        return pb.CreateNamespaceResponse(namespace=self._out(await self._engine.storage.transact(body)))
+
+    @rpc
+    async def GetNamespace(self, request: pb.GetNamespaceRequest) -> pb.GetNamespaceResponse:
+        return pb.GetNamespaceResponse(namespace=self._out(await self._get(request.name or "default")))
+
+    async def _get(self, name: str) -> NamespaceRecord:
+        return await self._engine.storage.read(lambda tr: self._engine.definitions.namespace(tr, name))
+
+    @rpc
+    async def ListNamespaces(self, request: pb.ListNamespacesRequest) -> pb.ListNamespacesResponse:
+        size = page_size(request.page_size)
+        begin = keys.namespace(page_position(request.page_token)) + b"\x00" if request.page_token else keys.namespace()
+
+        async def body(tr: Transaction) -> list[Row]:
+            return await tr.get_range(begin, keys.end(keys.namespace()), limit=size + 1)
+
+        found = [unpack(NamespaceRecord, value) for _, value in await self._engine.storage.read(body)]
+        if not request.page_token and all(each.name != "default" for each in found):
+            found.insert(0, NamespaceRecord("default", 0))
+        token = page_token(found[size - 1].name) if len(found) > size else ""
+        return pb.ListNamespacesResponse(namespaces=[self._out(each) for each in found[:size]], next_page_token=token)
+
+    @rpc
+    async def UpdateNamespace(self, request: pb.UpdateNamespaceRequest) -> pb.UpdateNamespaceResponse:
+        wanted = request.namespace
+        name = check_name(wanted.name, "namespace.name")
+        changes: dict[str, object] = {}
+        for path in request.update_mask.paths:
+            if path == "retention":
+                changes["retention_us"] = convert.span_us(wanted.retention, "retention")
+            elif path in ("description", "display_name"):
+                changes[path] = getattr(wanted, path)
+            else:
+                raise EngineError("INVALID_FIELD", f"{path!r} cannot be changed", field="update_mask")
+
+        async def body(tr: Transaction) -> NamespaceRecord:
+            record = await self._engine.definitions.namespace(tr, name)
+            if wanted.etag and wanted.etag != str(record.updated_us):
+                raise EngineError("ETAG_MISMATCH", f"namespace {name!r} was changed meanwhile", namespace=name)
+            record = msgspec.structs.replace(record, updated_us=self._engine.clock.now_us(), **changes)
+            tr.set(keys.namespace(name), pack(record))
+            return record
+
+        return pb.UpdateNamespaceResponse(namespace=self._out(await self._engine.storage.transact(body)))
+
+    def _out(self, record: NamespaceRecord) -> pb.Namespace:
+        now = record.virtual_now_us if record.virtual_time else self._engine.clock.now_us()
+        return pb.Namespace(
+            name=record.name,
+            display_name=record.display_name,
+            description=record.description,
+            retention=convert.duration(record.retention_us) if record.retention_us else None,
+            virtual_time=record.virtual_time,
+            current_time=convert.timestamp(now),
+            create_time=convert.timestamp(record.created_us),
+            update_time=convert.timestamp(record.updated_us),
+            etag=str(record.updated_us),
+        )
+
+    @rpc
+    async def AdvanceTime(self, request: pb.AdvanceTimeRequest) -> pb.AdvanceTimeResponse:
+        """Moves a namespace's virtual time from timer to timer, so that each fires at its own instant."""
+        record = await self._get(request.namespace)
+        if not record.virtual_time:
+            raise EngineError("TIME_NOT_VIRTUAL", f"namespace {record.name!r} keeps real time", namespace=record.name)
+        target = await self._target(request, record)
+        fired = 0
+        while fired < FIRED_MAX:
+            rows = [row for row in await self._due(record.name) if due_us(row) <= target]
+            if not rows:
+                await self._set_time(record.name, target)
+                break
+            now = max(due_us(rows[0]), record.virtual_now_us)
+            await self._set_time(record.name, now)
+            same = [row for row in rows if due_us(row) <= now]
+            await self._engine.timers.fire(same)
+            fired += len(same)
+        now = (await self._get(record.name)).virtual_now_us
+        return pb.AdvanceTimeResponse(current_time=convert.timestamp(now), fired=fired)
+
+    async def _target(self, request: pb.AdvanceTimeRequest, record: NamespaceRecord) -> int:
+        kind = request.WhichOneof("target")
+        if kind == "by":
+            return record.virtual_now_us + convert.span_us(request.by, "by")
+        if kind == "to":
+            target = convert.time_us(request.to)
+            if target < record.virtual_now_us:
+                raise EngineError("INVALID_FIELD", "virtual time does not go back", field="to")
+            return target
+        rows = await self._due(record.name)
+        return due_us(rows[0]) if rows else record.virtual_now_us
+
+    async def _due(self, ns: str) -> list[Row]:
+        head = keys.virtual_timers(ns)
+
+        async def body(tr: Transaction) -> list[Row]:
+            return await tr.get_range(head, keys.end(head), limit=BATCH)
+
+        return await self._engine.storage.read(body)
+
+    async def _set_time(self, ns: str, now: int) -> None:
+        async def body(tr: Transaction) -> None:
+            record = await self._engine.definitions.namespace(tr, ns)
+            if now > record.virtual_now_us:
+                tr.set(keys.namespace(ns), pack(msgspec.structs.replace(record, virtual_now_us=now)))
+
+        await self._engine.storage.transact(body)

@@ -1,0 +1,140 @@
+"""Between the wire's messages and the engine's records. Times are µs inside and Timestamp/Duration outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from windlass.engine.core.commands import Asks, Failure, Spawn
+from windlass.engine.core.state import CLOSED, RunState
+from windlass.engine.errors import EngineError
+from windlass.v1 import common_pb2, worker_service_pb2
+
+STATES: Final[dict[str, common_pb2.RunState.ValueType]] = {
+    name: common_pb2.RunState.Value(f"RUN_STATE_{name.upper()}")
+    for name in (
+        "pending",
+        "running",
+        "waiting",
+        "paused",
+        "incident",
+        "cancelling",
+        "completed",
+        "failed",
+        "cancelled",
+        "terminated",
+    )
+}
+STATE_NAMES: Final = {value: name for name, value in STATES.items()}
+_CLOSE_POLICIES: Final = {0: "terminate", 1: "terminate", 2: "abandon", 3: "cancel"}
+
+
+def timestamp(time_us: int) -> timestamp_pb2.Timestamp | None:
+    """None for 0, which means never."""
+    if not time_us:
+        return None
+    seconds, rest = divmod(time_us, 1_000_000)
+    return timestamp_pb2.Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def duration(span_us: int) -> duration_pb2.Duration:
+    seconds, rest = divmod(span_us, 1_000_000)
+    return duration_pb2.Duration(seconds=seconds, nanos=rest * 1000)
+
+
+def time_us(value: timestamp_pb2.Timestamp) -> int:
+    return value.seconds * 1_000_000 + value.nanos // 1000
+
+
+def span_us(value: duration_pb2.Duration, field: str = "duration") -> int:
+    """Raises EngineError INVALID_FIELD for a negative span."""
+    span = value.seconds * 1_000_000 + value.nanos // 1000
+    if span < 0:
+        raise EngineError("INVALID_FIELD", f"{field} must not be negative", field=field)
+    return span
+
+
+def payload(data: bytes) -> common_pb2.Payload:
+    return common_pb2.Payload(data=data)
+
+
+def failure_out(failure: Failure | None) -> common_pb2.Failure | None:
+    if failure is None:
+        return None
+    return common_pb2.Failure(
+        code=failure.code,
+        message=failure.message,
+        retryable=failure.retryable,
+        details=failure.details,
+        stack=failure.stack,
+        next_delay=None if failure.next_delay_us is None else duration(failure.next_delay_us),
+        cause=failure.cause,
+    )
+
+
+def failure_in(failure: common_pb2.Failure) -> Failure:
+    return Failure(
+        code=failure.code or "UNKNOWN",
+        message=failure.message,
+        retryable=failure.retryable if failure.HasField("retryable") else None,
+        details=failure.details,
+        stack=failure.stack,
+        next_delay_us=span_us(failure.next_delay, "next_delay") if failure.HasField("next_delay") else None,
+        cause=failure.cause,
+    )
+
+
+def run_ref(state: RunState) -> common_pb2.RunRef:
+    return common_pb2.RunRef(
+        namespace=state.namespace,
+        run_id=state.run_id,
+        workflow_id=state.workflow_id,
+        workflow=state.workflow,
+        revision=state.revision,
+    )
+
+
+def run_result(state: RunState) -> common_pb2.RunResult | None:
+    """The end of a run; None while it is open."""
+    if state.status not in CLOSED:
+        return None
+    return common_pb2.RunResult(
+        state=STATES[state.status],
+        output=payload(state.output) if state.status == "completed" else None,
+        failure=failure_out(state.failure) if state.status != "completed" else None,
+        close_time=timestamp(state.closed_us),
+    )
+
+
+def asks_in(result: worker_service_pb2.TaskResult) -> Asks | None:
+    """What task code asked for besides its result; None if nothing."""
+    if not result.context_patch and not result.HasField("asks"):
+        return None
+    asks = result.asks
+    return Asks(
+        set=_patch(result.context_patch),
+        route=asks.route,
+        wait_for=tuple(asks.wait_for),
+        wait_timeout_us=span_us(asks.wait_timeout, "wait_timeout") if asks.HasField("wait_timeout") else None,
+        spawn=tuple(_spawn(each) for each in asks.spawns),
+        escalate=asks.escalate,
+        suspend=asks.suspend,
+        suspend_us=span_us(asks.suspend_for, "suspend_for") if asks.HasField("suspend_for") else None,
+        emit=tuple((each.name, each.payload) for each in asks.emits),
+    )
+
+
+def _patch(values: Mapping[str, bytes]) -> dict[str, bytes]:
+    return dict(values)
+
+
+def _spawn(ask: worker_service_pb2.SpawnAsk) -> Spawn:
+    return Spawn(
+        workflow=ask.workflow,
+        input=ask.input or b"{}",
+        detach=ask.detach,
+        close_policy=_CLOSE_POLICIES.get(ask.close_policy, "terminate"),
+        workflow_id=ask.workflow_id,
+    )

@@ -1,0 +1,131 @@
+"""New runs made from old ones, states of the past, and standalone tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from windlass.engine.core.evolve import fold
+from windlass.engine.core.state import Node, RunState
+from windlass.engine.engine import Engine
+from windlass.engine.errors import EngineError
+from windlass.engine.reading import Numbered, find_run_id, get_run, history
+from windlass.engine.service import convert, reads, show
+from windlass.engine.service.starts import started_out
+from windlass.engine.standalone import task_definition
+from windlass.engine.starting import StartPlan, check_name, start
+from windlass.engine.unit import Unit
+from windlass.storage.port import Transaction
+from windlass.v1 import workflow_service_pb2 as pb
+
+#: Events read at a time when a run's past is folded.
+PAGE = 2000
+
+
+async def past(engine: Engine, ns: str, run_id: str, number: int) -> tuple[RunState, Mapping[str, Node]]:
+    """The run as it was after event `number`. Raises EngineError RUN_NOT_FOUND, INVALID_FIELD."""
+    state = await engine.storage.read(lambda tr: get_run(tr, ns, run_id))
+    if not 1 <= number <= state.seq:
+        raise EngineError("INVALID_FIELD", f"the run has events 1 to {state.seq}", field="event_number")
+    then: RunState | None = None
+    items: Mapping[str, Node] = {}
+    at = 0
+    while at < number:
+        page = await engine.storage.read(lambda tr, at=at: _page(tr, ns, run_id, at, number))  # type: ignore[misc]
+        if not page:
+            raise EngineError("WATCH_COMPACTED", f"the events up to {number} are compacted", run_id=run_id)
+        then, items = fold(then, items, [each.event for each in page])
+        at = page[-1].number
+    assert then is not None
+    return then, items
+
+
+async def _page(tr: Transaction, ns: str, run_id: str, after: int, until: int) -> list[Numbered]:
+    return await history(tr, ns, run_id, after=after, before=until + 1, limit=PAGE)
+
+
+async def state_at(engine: Engine, request: pb.GetStateAtRequest) -> pb.GetStateAtResponse:
+    """GetStateAt."""
+    ns = request.namespace or "default"
+    run_id = await engine.storage.read(lambda tr: find_run_id(tr, ns, request.run_id, request.workflow_id))
+    state, items = await past(engine, ns, run_id, request.event_number)
+    return pb.GetStateAtResponse(run=show.run_out(state, items))
+
+
+async def fork(engine: Engine, request: pb.ForkRunRequest) -> pb.ForkRunResponse:
+    """ForkRun: a new run that begins in a state of an old one, with its context, edited.
+
+    The old run is left as it is, and so are its children: the new run starts its own.
+    """
+    engine.check_accepting()
+    ns = request.namespace or "default"
+    run_id = await engine.storage.read(lambda tr: find_run_id(tr, ns, request.run_id, request.workflow_id))
+    old = await engine.storage.read(lambda tr: get_run(tr, ns, run_id))
+    if request.WhichOneof("from") == "event_number":
+        source, _ = await past(engine, ns, run_id, request.event_number)
+        state = source.state
+    else:
+        source, state = old, request.state or old.state
+    context = {**source.context, **reads.json_values(request.set)}
+    for name in request.unset:
+        context.pop(name, None)
+    plan = StartPlan(
+        namespace=ns,
+        workflow=old.workflow,
+        revision=request.revision or old.revision,
+        run_id=engine.clock.new_id(),
+        input=b"{}",
+        workflow_id=check_name(request.new_workflow_id, "new_workflow_id", required=False),
+        request_id=check_name(request.request_id, "request_id", required=False),
+        queue=old.queue,
+        priority=old.priority,
+        config=old.config,
+        metadata=dict(old.metadata),
+        state=state,
+        context=context,
+        forked_from=run_id,
+    )
+
+    async def work(unit: Unit) -> pb.ForkRunResponse:
+        definition = await unit.transition.definitions.resolve(unit.tr, ns, plan.workflow, plan.revision)
+        if state not in definition.states:
+            known = ", ".join(sorted(definition.states))
+            raise EngineError(
+                "STATE_NOT_FOUND",
+                f"revision {definition.revision[:12]} has no state {state!r}; it has {known}",
+                state=state,
+            )
+        return pb.ForkRunResponse(run=started_out(ns, await start(unit, plan)).run)
+
+    return await engine.transition.run(work)
+
+
+async def start_task(engine: Engine, request: pb.StartTaskRequest) -> pb.StartTaskResponse:
+    """StartTask: a durable task without a workflow (B97): a run of a one-state definition made for it."""
+    engine.check_accepting()
+    ns = check_name(request.namespace or "default", "namespace")
+    digest, handler = request.module_digest, request.handler
+    if request.WhichOneof("code") == "inline":
+        record, _ = await engine.modules.put(ns, request.runtime, request.inline)
+        digest = record.digest
+    if not digest and not handler:
+        raise EngineError("INVALID_FIELD", "say what to run: inline, module_digest or handler", field="code")
+    if digest:
+        await engine.modules.get(ns, digest)
+    definition = await task_definition(engine, ns, _branch(request, digest, handler))
+    start_us = engine.clock.now_us() + convert.span_us(request.start_delay) if request.HasField("start_delay") else 0
+    plan = StartPlan(
+        namespace=ns,
+        workflow=definition.name,
+        revision=definition.revision,
+        run_id=engine.clock.new_id(),
+        input=request.input.data or b"null",
+        workflow_id=check_name(request.workflow_id, "workflow_id", required=False),
+        request_id=check_name(request.request_id, "request_id", required=False),
+        queue=check_name(request.queue, "queue", required=False),
+        config=request.config.data or b"{}",
+        priority=request.priority if request.HasField("priority") else None,
+        start_us=start_us,
+    )
+    started = await engine.transition.run(lambda unit: start(unit, plan))
+    answer = started_out(ns, started)
+    return pb.StartTaskResponse(run=answer.run, created=answer.created)

@@ -1,0 +1,175 @@
+"""QueueService and EventService: workers and queues as operators see them, messages in, outbox out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from windlass.engine import keys
+from windlass.engine.core.commands import Signal
+from windlass.engine.core.decide import Rejection
+from windlass.engine.definitions import parse_json
+from windlass.engine.engine import Engine
+from windlass.engine.errors import EngineError
+from windlass.engine.queues import depths
+from windlass.engine.reading import page_position, page_size, page_token
+from windlass.engine.records import MessageRecord, OutboxRecord, SessionRecord, pack, unpack
+from windlass.engine.service import convert
+from windlass.engine.service.status import rpc
+from windlass.engine.starting import check_name
+from windlass.engine.unit import Unit
+from windlass.storage.port import Row, Transaction
+from windlass.v1 import common_pb2, event_service_pb2, event_service_pb2_grpc, queue_service_pb2, queue_service_pb2_grpc
+
+#: Waits that one published message may reach.
+REACH_MAX: Final = 1000
+
+
+class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
+    """Handlers of QueueService."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @rpc
+    async def ListWorkers(self, request: queue_service_pb2.ListWorkersRequest) -> queue_service_pb2.ListWorkersResponse:
+        ns, size = request.namespace or "default", page_size(request.page_size)
+        after = page_position(request.page_token) if request.page_token else ""
+        sessions = sorted(await self._engine.sessions.all(), key=lambda s: s.session)
+        found = [s for s in sessions if s.namespace == ns and s.session > after and request.queue in ("", *s.queues)]
+        token = page_token(found[size - 1].session) if len(found) > size else ""
+        return queue_service_pb2.ListWorkersResponse(
+            workers=[self._worker(s) for s in found[:size]], next_page_token=token
+        )
+
+    def _worker(self, record: SessionRecord) -> queue_service_pb2.Worker:
+        connected = self._engine.dispatch.connected.get(record.session)
+        state = queue_service_pb2.Worker.STATE_LIVE
+        if connected is None and record.engine == self._engine.engine_id:
+            state = queue_service_pb2.Worker.STATE_DISCONNECTED
+        elif record.draining or (connected is not None and connected.record.draining):
+            state = queue_service_pb2.Worker.STATE_DRAINING
+        return queue_service_pb2.Worker(
+            worker_id=record.worker,
+            instance_id=record.instance,
+            session_id=record.session,
+            state=state,
+            host=record.host,
+            queues=record.queues,
+            runtimes=[common_pb2.RuntimeInfo(name=name, version=version) for name, version in record.versions.items()],
+            handlers=[kind.partition(":")[2] for kind in record.kinds if ":" in kind],
+            slots=record.slots,
+            running=len(connected.held) if connected else 0,
+            labels=record.labels,
+            sdk=record.sdk,
+            active_guards=record.active_guards,
+            missing_guards=record.missing_guards,
+            create_time=convert.timestamp(record.registered_us),
+            lease_expire_time=convert.timestamp(record.expires_us),
+            engine_id=record.engine,
+        )
+
+    @rpc
+    async def DescribeQueue(
+        self, request: queue_service_pb2.DescribeQueueRequest
+    ) -> queue_service_pb2.DescribeQueueResponse:
+        ns, name = request.namespace or "default", request.queue or "default"
+        sessions = [s for s in await self._engine.sessions.all() if s.namespace == ns and name in s.queues]
+        now = self._engine.clock.now_us()
+        response = queue_service_pb2.DescribeQueueResponse(queue=name, workers=len(sessions))
+        for depth in await depths(self._engine.storage, ns):
+            if depth.queue != name:
+                continue
+            runtime, _, handler = depth.kind.partition(":")
+            response.backlogs.append(
+                queue_service_pb2.Backlog(
+                    runtime=runtime,
+                    handler=handler,
+                    queued=depth.queued,
+                    oldest_age=convert.duration(max(0, now - depth.oldest_us)),
+                    able_workers=sum(depth.kind in s.kinds for s in sessions),
+                )
+            )
+        for session in sessions:
+            response.leased += len(await self._engine.sessions.leases_of(session.session))
+        return response
+
+
+class EventServicer(event_service_pb2_grpc.EventServiceServicer):
+    """Handlers of EventService."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @rpc
+    async def PublishMessage(
+        self, request: event_service_pb2.PublishMessageRequest
+    ) -> event_service_pb2.PublishMessageResponse:
+        """A message finds the waits with its name and business key; with a time to live it also waits for them."""
+        ns = check_name(request.namespace or "default", "namespace")
+        name, key = check_name(request.name, "name"), check_name(request.correlation_key, "correlation_key")
+        message_id = check_name(request.message_id, "message_id", required=False) or self._engine.clock.new_id()
+        payload = request.payload.data or b"null"
+        parse_json(payload, "payload")
+        ttl_us = convert.span_us(request.ttl, "ttl") if request.HasField("ttl") else 0
+        given = bool(request.message_id)
+        return await self._engine.transition.run(
+            lambda unit: _publish(unit, ns, name, key, message_id, payload, ttl_us, given)
+        )
+
+    @rpc
+    async def ListOutbox(self, request: event_service_pb2.ListOutboxRequest) -> event_service_pb2.ListOutboxResponse:
+        ns, size = request.namespace or "default", page_size(request.page_size)
+        head = keys.outbox(ns)
+        begin = bytes.fromhex(page_position(request.page_token)) + b"\x00" if request.page_token else head
+
+        async def body(tr: Transaction) -> list[Row]:
+            return await tr.get_range(begin, keys.end(head), limit=size + 1)
+
+        rows = await self._engine.storage.read(body)
+        response = event_service_pb2.ListOutboxResponse()
+        for _, value in rows[:size]:
+            record = unpack(OutboxRecord, value)
+            if request.run_id in ("", record.run_id):
+                response.events.append(_event(ns, record))
+        if len(rows) > size:
+            response.next_page_token = page_token(rows[size - 1][0].hex())
+        return response
+
+
+def _event(ns: str, record: OutboxRecord) -> event_service_pb2.OutboxEvent:
+    return event_service_pb2.OutboxEvent(
+        run=common_pb2.RunRef(namespace=ns, run_id=record.run_id),
+        sequence=record.sequence,
+        name=record.name,
+        payload=convert.payload(record.payload),
+        create_time=convert.timestamp(record.created_us),
+    )
+
+
+async def _publish(
+    unit: Unit, ns: str, name: str, key: str, message_id: str, payload: bytes, ttl_us: int, given: bool
+) -> event_service_pb2.PublishMessageResponse:
+    kept_key = keys.messages(ns, name, key, message_id)
+    known = await unit.tr.get(kept_key)
+    if known is not None and unpack(MessageRecord, known).expires_us > unit.now_us:
+        raise EngineError(
+            "MESSAGE_DUPLICATE", f"message {message_id!r} was published before and is still kept", message_id=message_id
+        )
+    head = keys.subscriptions(ns, name, key)
+    rows = await unit.tr.get_range(head, keys.end(head), limit=REACH_MAX)
+    response = event_service_pb2.PublishMessageResponse()
+    for row, _ in rows:
+        run_id = keys.unpack(row)[4]
+        try:
+            await unit.give(ns, str(run_id), Signal(name=name, payload=payload))
+        except (Rejection, EngineError):
+            unit.tr.clear(row)  # the wait is gone: so is its subscription
+            continue
+        response.runs.append(common_pb2.RunRef(namespace=ns, run_id=str(run_id)))
+    if ttl_us and (given or not response.runs):
+        expires = unit.now_us + ttl_us
+        record = MessageRecord(payload, expires, unit.now_us, delivered=bool(response.runs))
+        unit.tr.set(kept_key, pack(record))
+        unit.tr.set(keys.expiry(expires, "message", ns, name, key, message_id), b"")
+        response.kept = not response.runs
+    return response

@@ -1,0 +1,214 @@
+"""The calls that read runs, and the deletion of closed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from windlass.engine import keys
+from windlass.engine.core.explain import explain as explain_run
+from windlass.engine.core.paths import PathSyntaxError, SelectorError, parse_path
+from windlass.engine.core.selectors import Full, Key, Keys, Path, Selector, TemplateSelector, select
+from windlass.engine.core.state import CLOSED, Node, RunState
+from windlass.engine.core.templates import TemplateSyntaxError, parse_template
+from windlass.engine.definitions import parse_json
+from windlass.engine.engine import Engine
+from windlass.engine.errors import EngineError
+from windlass.engine.queues import why_queued
+from windlass.engine.reading import (
+    count_runs,
+    find_run_id,
+    get_items,
+    get_run,
+    list_runs,
+    page_position,
+    page_size,
+    page_token,
+)
+from windlass.engine.records import IncidentRecord, unpack
+from windlass.engine.service import convert, show, starts
+from windlass.engine.unit import Unit, clear_run
+from windlass.storage.port import Row, Transaction
+from windlass.v1 import workflow_service_pb2 as pb
+
+
+def json_values(values: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Context values from outside. Raises EngineError INVALID_JSON."""
+    for name, value in values.items():
+        parse_json(value, f"value of {name!r}")
+    return dict(values)
+
+
+async def _load(engine: Engine, request: Any, *, items: bool) -> tuple[RunState, dict[str, Node]]:
+    ns = request.namespace or "default"
+
+    async def body(tr: Transaction) -> tuple[RunState, dict[str, Node]]:
+        run_id = await find_run_id(tr, ns, request.run_id, request.workflow_id)
+        state = await get_run(tr, ns, run_id)
+        return state, await get_items(tr, state) if items else {}
+
+    return await engine.storage.read(body)
+
+
+async def get(engine: Engine, request: pb.GetRunRequest) -> pb.GetRunResponse:
+    """GetRun."""
+    full = request.view != pb.VIEW_BASIC
+    state, items = await _load(engine, request, items=full)
+    return pb.GetRunResponse(run=show.run_out(state, items, full=full))
+
+
+async def wait(engine: Engine, request: pb.WaitRunRequest) -> pb.WaitRunResponse:
+    """WaitRun: answers empty, before the client's deadline, when the run is still open."""
+    state, _ = await _load(engine, request, items=False)
+    wait_us = starts.wait_span(request.wait_timeout, request.HasField("wait_timeout"))
+    closed = await starts.wait_closed(engine, state.namespace, state.run_id, wait_us)
+    if closed is None:
+        state, _ = await _load(engine, request, items=False)
+    final = closed or state
+    return pb.WaitRunResponse(
+        run=convert.run_ref(final), result=convert.run_result(final), state=convert.STATES[final.status]
+    )
+
+
+async def page(engine: Engine, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
+    """ListRuns."""
+    ns = request.namespace or "default"
+    states = [convert.STATE_NAMES[state] for state in request.states if state in convert.STATE_NAMES]
+    names = [request.workflow] if request.workflow else []
+    size = page_size(request.page_size)
+    runs: list[RunState] = []
+    position = page_position(request.page_token) if request.page_token else ""
+    while True:
+        found, position = await list_runs(engine.storage, ns, names, states, size, position, request.ascending)
+        runs += [run for run in found if _matches(run, request)]
+        if not position or len(runs) >= size:
+            break
+    if len(runs) > size:
+        runs, position = runs[:size], runs[size - 1].run_id
+    token = page_token(position) if position else ""
+    return pb.ListRunsResponse(runs=[show.run_out(run, full=False) for run in runs], next_page_token=token)
+
+
+def _matches(run: RunState, request: pb.ListRunsRequest) -> bool:
+    if request.workflow_id and run.workflow_id != request.workflow_id:
+        return False
+    return not request.parent_run_id or (run.parent is not None and run.parent.run_id == request.parent_run_id)
+
+
+async def count(engine: Engine, request: pb.CountRunsRequest) -> pb.CountRunsResponse:
+    """CountRuns."""
+    names = [request.workflow] if request.workflow else []
+    counts = await count_runs(engine.storage, request.namespace or "default", names)
+    rows = [pb.RunStateCount(state=convert.STATES[name], count=number) for name, number in counts.items() if number]
+    return pb.CountRunsResponse(total=sum(counts.values()), counts=rows)
+
+
+async def query(engine: Engine, request: pb.QueryRunRequest) -> pb.QueryRunResponse:
+    """QueryRun: a plain read of committed state, without a worker."""
+    selector = parse_selector(request.selector.data) if request.selector.data else Full()
+    state, _ = await _load(engine, request, items=False)
+    try:
+        value = select(selector, state.context)
+    except SelectorError as error:
+        raise EngineError(
+            "BAD_SELECTOR", f"the run's context does not have it: {error}", selector=str(error.name)
+        ) from error
+    return pb.QueryRunResponse(
+        value=convert.payload(value), state=convert.STATES[state.status], last_event_number=state.seq
+    )
+
+
+def parse_selector(data: bytes) -> Selector:
+    """A selector as in a definition. Raises EngineError BAD_SELECTOR, INVALID_JSON."""
+    value = parse_json(data, "selector")
+    if value == "full":
+        return Full()
+    if not isinstance(value, dict) or len(value) != 1:
+        raise EngineError("BAD_SELECTOR", 'a selector is "full" or an object with one of key, keys, path, template')
+    ((kind, argument),) = value.items()
+    try:
+        return _selector(kind, argument)
+    except (PathSyntaxError, TemplateSyntaxError, TypeError) as error:
+        raise EngineError("BAD_SELECTOR", f"the selector's {kind} cannot be read: {error}", kind=str(kind)) from error
+
+
+def _selector(kind: str, argument: Any) -> Selector:
+    if kind == "key" and isinstance(argument, str):
+        return Key(key=argument)
+    if kind == "keys" and isinstance(argument, list) and all(isinstance(each, str) for each in argument):
+        return Keys(keys=tuple(argument))
+    if kind == "path" and isinstance(argument, str):
+        return Path(segments=parse_path(argument))
+    if kind == "template":
+        return TemplateSelector(template=parse_template(argument))
+    raise EngineError("BAD_SELECTOR", f"there is no selector {kind!r} with such an argument", kind=str(kind))
+
+
+async def explain(engine: Engine, request: pb.ExplainRunRequest) -> pb.ExplainRunResponse:
+    """ExplainRun: why it does not move, with what the engine knows of queues and workers."""
+    state, items = await _load(engine, request, items=True)
+    response = pb.ExplainRunResponse(run=show.run_out(state, items))
+    for reason in explain_run(state, items, engine.clock.now_us()):
+        summary, advice = reason.what, ""
+        if reason.kind == "queued":
+            summary, advice = await why_queued(engine, state, reason)
+        response.explanations.append(
+            pb.Explanation(
+                kind=reason.kind,
+                summary=summary,
+                advice=advice,
+                path=reason.path,
+                since_time=convert.timestamp(reason.since_us),
+                due_time=convert.timestamp(reason.due_us),
+            )
+        )
+    return response
+
+
+async def incidents(engine: Engine, request: pb.ListIncidentsRequest) -> pb.ListIncidentsResponse:
+    """ListIncidents."""
+    ns, size = request.namespace or "default", page_size(request.page_size)
+    head = keys.incidents(ns, request.run_id or None)
+    begin = bytes.fromhex(page_position(request.page_token)) + b"\x00" if request.page_token else head
+
+    async def body(tr: Transaction) -> list[Row]:
+        return await tr.get_range(begin, keys.end(head), limit=size + 1)
+
+    rows = await engine.storage.read(body)
+    response = pb.ListIncidentsResponse()
+    for _, value in rows[:size]:
+        record = unpack(IncidentRecord, value)
+        if request.workflow and record.workflow != request.workflow:
+            continue
+        state = await engine.storage.read(lambda tr, r=record: get_run(tr, ns, r.run_id))  # type: ignore[misc]
+        found = [each for each in state.incidents if each.incident_id == record.incident_id]
+        response.incidents.append(
+            pb.Incident(
+                incident_id=record.incident_id,
+                run=convert.run_ref(state),
+                code=record.code,
+                message=record.message,
+                state=state.state,
+                visit=state.visit,
+                path=found[0].path if found else "",
+                create_time=convert.timestamp(record.created_us),
+            )
+        )
+    if len(rows) > size:
+        response.next_page_token = page_token(rows[size - 1][0].hex())
+    return response
+
+
+async def delete(engine: Engine, ns: str, run_id: str) -> None:
+    """DeleteRun: a closed run with its history. Raises EngineError RUN_NOT_FOUND, RUN_OPEN."""
+
+    async def work(unit: Unit) -> None:
+        state = (await unit.load(ns, run_id)).state
+        assert state is not None
+        if state.status not in CLOSED:
+            raise EngineError(
+                "RUN_OPEN", f"run {run_id} is {state.status}; cancel or terminate it first", run_id=run_id
+            )
+        clear_run(unit, state)
+
+    await engine.transition.run(work)

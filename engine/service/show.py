@@ -1,0 +1,120 @@
+"""Runs, events and open work as messages for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from windlass.engine.core.events import Event
+from windlass.engine.core.state import Node, RunState
+from windlass.engine.reading import Numbered
+from windlass.engine.service import convert
+from windlass.v1 import common_pb2
+from windlass.v1 import workflow_service_pb2 as pb
+
+
+def run_out(state: RunState, items: Mapping[str, Node] | None = None, *, full: bool = True) -> pb.Run:
+    """A run; without context, config and open work unless `full`."""
+    message = pb.Run(
+        ref=convert.run_ref(state),
+        state=convert.STATES[state.status],
+        current_state=state.state,
+        visit=state.visit,
+        create_time=convert.timestamp(state.created_us),
+        start_time=convert.timestamp(state.started_us),
+        update_time=convert.timestamp(state.updated_us),
+        close_time=convert.timestamp(state.closed_us),
+        last_event_number=state.seq,
+        failure=convert.failure_out(state.failure),
+        queue=state.queue,
+        priority=state.priority,
+        metadata=state.metadata,
+        parent_run_id=state.parent.run_id if state.parent else "",
+        root_run_id=state.root_run_id or state.run_id,
+        forked_from_run_id=state.forked_from,
+        unread_signals=state.inbox,
+        virtual_time=state.virtual_time,
+    )
+    if state.status == "completed":
+        message.output.data = state.output
+    if full:
+        message.config = state.config
+        for key, value in state.context.items():
+            message.context[key] = value
+        message.open_work.extend(open_work(state, items or {}))
+    return message
+
+
+def open_work(state: RunState, items: Mapping[str, Node]) -> Iterator[pb.OpenWork]:
+    """The open nodes of a run, its map items included."""
+    if state.node is not None and not convert.run_result(state):
+        yield from _nodes(state, state.node_path, state.node)
+        for path, node in items.items():
+            yield from _nodes(state, path, node)
+
+
+def _nodes(state: RunState, path: str, node: Node) -> Iterator[pb.OpenWork]:
+    if node.phase != "done":
+        yield _work(state, path, node)
+    for name, child in node.children.items():
+        yield from _nodes(state, f"{path}/{name}" if path else name, child)
+
+
+def _work(state: RunState, path: str, node: Node) -> pb.OpenWork:
+    is_map = node.kind == "map" and len(node.counts) >= 5
+    return pb.OpenWork(
+        path=path,
+        visit=state.visit,
+        kind=node.kind,
+        phase=node.phase,
+        attempt=node.attempt,
+        worker_id=node.worker,
+        open_time=convert.timestamp(node.opened_us),
+        due_time=convert.timestamp(min((due for _, due in node.timers), default=node.lease_us)),
+        wait_id=f"{state.visit}:{path}" if node.kind in ("wait", "ask:wait") else "",
+        child_run_id=node.child,
+        escalation_id=f"{state.run_id}:{state.visit}:{path}" if node.kind in ("escalate", "ask:escalate") else "",
+        failure=convert.failure_out(node.failure),
+        total=node.counts[0] if is_map else 0,
+        finished=node.counts[3] + node.counts[4] if is_map else 0,
+    )
+
+
+def event_out(numbered: Numbered, *, full: bool = True) -> common_pb2.HistoryEvent:
+    """An event of a run's history; without its attributes unless `full`."""
+    event = numbered.event
+    return common_pb2.HistoryEvent(
+        number=numbered.number,
+        time=convert.timestamp(event.at_us),
+        type=type(event).__name__,
+        state=_text(event, "state"),
+        path=_text(event, "path"),
+        attributes=msgspec.json.encode(_plain(event)) if full else b"",
+    )
+
+
+def _text(event: Event, field: str) -> str:
+    value = getattr(event, field, "")
+    return value if isinstance(value, str) else ""
+
+
+def _plain(value: object) -> object:
+    """A record as JSON values: default fields left out, JSON bytes put in as what they say."""
+    if isinstance(value, msgspec.Struct):
+        kept = ((f.name, getattr(value, f.name), f.default) for f in msgspec.structs.fields(value))
+        return {name: _plain(field) for name, field, default in kept if field != default and name != "at_us"}
+    if isinstance(value, bytes):
+        return _json(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _json(value: bytes) -> object:
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return value.decode(errors="replace")

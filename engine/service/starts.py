@@ -1,0 +1,314 @@
+"""The calls that start runs: one, a batch, a stream, with a signal, and waiting for the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import grpc
+
+from windlass.engine.core.commands import Signal
+from windlass.engine.core.decide import Rejection
+from windlass.engine.core.state import CLOSED, RunState
+from windlass.engine.engine import Engine
+from windlass.engine.errors import EngineError
+from windlass.engine.reading import get_run
+from windlass.engine.service import convert
+from windlass.engine.service.status import Context, to_engine_error, to_status
+from windlass.engine.starting import ClosedPolicy, OpenPolicy, Started, StartPlan, check_name, start
+from windlass.engine.unit import Unit
+from windlass.storage.port import StorageError
+from windlass.v1 import common_pb2
+from windlass.v1 import workflow_service_pb2 as pb
+
+_OPEN: Final = {1: OpenPolicy.FAIL, 2: OpenPolicy.USE_EXISTING, 3: OpenPolicy.TERMINATE_EXISTING}
+_CLOSED: Final = {1: ClosedPolicy.ALLOW, 2: ClosedPolicy.ALLOW_IF_FAILED, 3: ClosedPolicy.REJECT}
+
+#: Starts in one transaction of a batch, and the most one request may hold.
+BATCH: Final = 64
+BATCH_MAX: Final = 1000
+#: Longest wait of one call, in µs; the run goes on after it.
+WAIT_MAX_US: Final = 300_000_000
+WAIT_DEFAULT_US: Final = 20_000_000
+
+
+def plan_of(engine: Engine, request: pb.StartRunRequest) -> StartPlan:
+    """A StartRunRequest, checked. Raises EngineError INVALID_FIELD."""
+    delay = convert.span_us(request.start_delay, "start_delay") if request.HasField("start_delay") else 0
+    start_us = convert.time_us(request.start_time) if request.HasField("start_time") else 0
+    if delay:
+        start_us = engine.clock.now_us() + delay
+    ttl = (
+        convert.span_us(request.idempotency_ttl, "idempotency_ttl")
+        if request.HasField("idempotency_ttl")
+        else 86_400_000_000
+    )
+    return StartPlan(
+        namespace=check_name(request.namespace or "default", "namespace"),
+        workflow=check_name(request.workflow, "workflow"),
+        run_id=engine.clock.new_id(),
+        input=request.input.data or b"{}",
+        revision=request.revision,
+        workflow_id=check_name(request.workflow_id, "workflow_id", required=False),
+        request_id=check_name(request.request_id, "request_id", required=False),
+        idempotency_key=check_name(request.idempotency_key, "idempotency_key", required=False),
+        idempotency_ttl_us=ttl,
+        open_policy=_OPEN.get(request.open_run_policy, OpenPolicy.FAIL),
+        closed_policy=_CLOSED.get(request.closed_run_policy, ClosedPolicy.ALLOW),
+        queue=check_name(request.queue, "queue", required=False),
+        priority=_priority(request) if request.HasField("priority") else None,
+        start_us=start_us,
+        timeout_us=convert.span_us(request.run_timeout, "run_timeout") if request.HasField("run_timeout") else None,
+        timeout_from="first_task" if request.timeout_start == pb.TIMEOUT_START_FIRST_TASK else "start",
+        metadata=dict(request.metadata),
+        config=request.config.data or b"{}",
+        validate_only=request.validate_only,
+    )
+
+
+def _priority(request: pb.StartRunRequest) -> int:
+    if not 0 <= request.priority <= 255:
+        raise EngineError("INVALID_FIELD", "priority must be from 0 to 255", field="priority")
+    return request.priority
+
+
+def started_out(ns: str, started: Started) -> pb.StartRunResponse:
+    ref = common_pb2.RunRef(
+        namespace=ns,
+        run_id=started.run_id,
+        workflow_id=started.workflow_id,
+        workflow=started.workflow,
+        revision=started.revision,
+    )
+    return pb.StartRunResponse(run=ref, created=started.created)
+
+
+async def start_one(engine: Engine, request: pb.StartRunRequest) -> pb.StartRunResponse:
+    """StartRun."""
+    engine.check_accepting()
+    plan = plan_of(engine, request)
+    return started_out(plan.namespace, await engine.transition.run(lambda unit: start(unit, plan)))
+
+
+Outcome = Started | EngineError
+
+
+async def start_many(engine: Engine, plans: Sequence[StartPlan]) -> list[Outcome]:
+    """Start runs, many in one transaction; one that is refused does not touch the others."""
+
+    async def work(unit: Unit) -> list[Outcome]:
+        return [await _try(unit, plan) for plan in plans]
+
+    try:
+        return await engine.transition.run(work)
+    except Exception as error:
+        if len(plans) == 1 or isinstance(error, StorageError):
+            return [to_engine_error(error)] * len(plans)
+        return [outcome for plan in plans for outcome in await start_many(engine, [plan])]
+
+
+async def _try(unit: Unit, plan: StartPlan) -> Outcome:
+    try:
+        return await start(unit, plan)
+    except (EngineError, Rejection) as refused:
+        return to_engine_error(refused)
+
+
+async def start_batch(engine: Engine, request: pb.StartRunsRequest) -> pb.StartRunsResponse:
+    """StartRuns: a result per item."""
+    engine.check_accepting()
+    if len(request.requests) > BATCH_MAX:
+        raise EngineError("INVALID_FIELD", f"at most {BATCH_MAX} starts in one request", field="requests")
+    response = pb.StartRunsResponse()
+    for at in range(0, len(request.requests), BATCH):
+        plans = [_plan(engine, each) for each in request.requests[at : at + BATCH]]
+        good = [plan for plan in plans if isinstance(plan, StartPlan)]
+        outcomes = iter(await start_many(engine, good) if good else [])
+        for plan in plans:
+            outcome = next(outcomes) if isinstance(plan, StartPlan) else plan
+            response.results.append(_result(plan.namespace if isinstance(plan, StartPlan) else "", outcome))
+    return response
+
+
+def _plan(engine: Engine, request: pb.StartRunRequest) -> StartPlan | EngineError:
+    try:
+        return plan_of(engine, request)
+    except EngineError as refused:
+        return refused
+
+
+def _result(ns: str, outcome: Outcome) -> pb.StartRunResult:
+    if isinstance(outcome, Started):
+        return pb.StartRunResult(started=started_out(ns, outcome))
+    return pb.StartRunResult(error=to_status(outcome))
+
+
+async def start_and_wait(engine: Engine, request: pb.StartAndWaitRunRequest) -> pb.StartAndWaitRunResponse:
+    """StartAndWaitRun: the deadline of the wait leaves the run going."""
+    engine.check_accepting()
+    plan = plan_of(engine, request.start)
+    wait_us = wait_span(request.wait_timeout, request.HasField("wait_timeout"))
+    waiter = engine.notices.closes(plan.namespace, plan.run_id)
+    try:
+        started = await engine.transition.run(lambda unit: start(unit, plan))
+        if started.run_id != plan.run_id:
+            state = await wait_closed(engine, plan.namespace, started.run_id, wait_us)
+        else:
+            state = await until(waiter, wait_us)
+    finally:
+        waiter.cancel()
+    result = convert.run_result(state) if state is not None else None
+    answer = started_out(plan.namespace, started)
+    return pb.StartAndWaitRunResponse(run=answer.run, created=answer.created, result=result)
+
+
+def wait_span(span: object, given: bool) -> int:
+    """The wait asked for, capped, in µs."""
+    return min(convert.span_us(span, "wait_timeout") if given else WAIT_DEFAULT_US, WAIT_MAX_US)  # type: ignore[arg-type]
+
+
+async def until(waiter: asyncio.Future[RunState], wait_us: int) -> RunState | None:
+    """The closed run, or None when the wait is over."""
+    done, _ = await asyncio.wait((waiter,), timeout=wait_us / 1e6)
+    return waiter.result() if done else None
+
+
+async def wait_closed(engine: Engine, ns: str, run_id: str, wait_us: int) -> RunState | None:
+    """Wait for a run that exists to close. Raises EngineError RUN_NOT_FOUND."""
+    waiter = engine.notices.closes(ns, run_id)  # before the look, so that its end cannot be missed
+    try:
+        state = await engine.storage.read(lambda tr: get_run(tr, ns, run_id))
+        return state if state.status in CLOSED else await until(waiter, wait_us)
+    finally:
+        waiter.cancel()
+
+
+async def signal_with_start(engine: Engine, request: pb.SignalWithStartRunRequest) -> pb.SignalWithStartRunResponse:
+    """SignalWithStartRun: one transaction, so no run without its signal and no signal lost."""
+    engine.check_accepting()
+    plan = plan_of(engine, request.start)
+    name = check_name(request.signal_name, "signal_name")
+    payload = request.payload.data or b"null"
+
+    async def work(unit: Unit) -> Started:
+        chosen = plan
+        if plan.open_policy is OpenPolicy.FAIL:
+            import msgspec
+
+            chosen = msgspec.structs.replace(plan, open_policy=OpenPolicy.USE_EXISTING)
+        started = await start(unit, chosen)
+        if started.created or not plan.request_id or not await _repeated(unit, plan):
+            await unit.give(plan.namespace, started.run_id, Signal(name=name, payload=payload))
+        return started
+
+    answer = started_out(plan.namespace, await engine.transition.run(work))
+    return pb.SignalWithStartRunResponse(run=answer.run, created=answer.created)
+
+
+async def _repeated(unit: Unit, plan: StartPlan) -> bool:
+    """Was this very request answered before? Then its signal was given too."""
+    from windlass.engine.requests import recall
+
+    return await recall(unit, plan.namespace, plan.request_id, "StartRun", plan.digest()) is not None
+
+
+class Stream:
+    """StreamRuns: batches of starts up, batches of outcomes down; starts that wait are told their end too."""
+
+    def __init__(self, engine: Engine, context: Context) -> None:
+        self._engine, self._context = engine, context
+        self._out: list[pb.StreamedOutcome] = []
+        self._wake = asyncio.Event()
+        self._open = 0
+        self._reading = True
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._waiters: dict[str, asyncio.Future[RunState]] = {}
+
+    async def run(self) -> None:
+        """Until the client has said all and every outcome it waits for was told."""
+        reader = asyncio.create_task(self._read())
+        try:
+            while self._reading or self._jobs or self._open or self._out:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._out:
+                    batch, self._out = self._out[:500], self._out[500:]
+                    await self._context.write(pb.StreamRunsResponse(outcomes=batch))
+                if reader.done():
+                    reader.result()
+        finally:
+            reader.cancel()
+            for job in self._jobs:
+                job.cancel()
+
+    async def _read(self) -> None:
+        try:
+            while (message := await self._context.read()) is not grpc.aio.EOF:
+                for at in range(0, len(message.starts), BATCH):
+                    job = asyncio.create_task(self._start(message.starts[at : at + BATCH]))
+                    self._jobs.add(job)
+                    job.add_done_callback(self._finished)
+        finally:
+            self._reading = False
+            self._wake.set()
+
+    def _finished(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        self._wake.set()
+
+    async def _start(self, starts: Sequence[pb.StreamedStart]) -> None:
+        engine = self._engine
+        plans: list[tuple[int, StartPlan]] = []
+        for each in starts:
+            plan = _plan(engine, each.request)
+            if isinstance(plan, EngineError):
+                self._say(pb.StreamedOutcome(tag=each.tag, error=to_status(plan)))
+                continue
+            plans.append((each.tag, plan))
+            if each.wait:
+                self._await(each.tag, plan)
+        outcomes = await start_many(engine, [plan for _, plan in plans]) if plans else []
+        for (tag, plan), outcome in zip(plans, outcomes, strict=True):
+            self._answer(tag, plan, outcome)
+
+    def _await(self, tag: int, plan: StartPlan) -> None:
+        self._open += 1
+        waiter = self._engine.notices.closes(plan.namespace, plan.run_id)
+        self._waiters[plan.run_id] = waiter
+        waiter.add_done_callback(lambda done: self._closed(tag, plan.run_id, done))
+
+    def _closed(self, tag: int, run_id: str, waiter: asyncio.Future[RunState]) -> None:
+        self._open -= 1
+        self._waiters.pop(run_id, None)
+        if not waiter.cancelled():
+            self._say(pb.StreamedOutcome(tag=tag, closed=convert.run_result(waiter.result())))
+        self._wake.set()
+
+    def _answer(self, tag: int, plan: StartPlan, outcome: Outcome) -> None:
+        if isinstance(outcome, Started) and outcome.run_id == plan.run_id:
+            self._say(pb.StreamedOutcome(tag=tag, started=started_out(plan.namespace, outcome)))
+            return
+        waiter = self._waiters.pop(plan.run_id, None)
+        if waiter is not None:
+            waiter.cancel()
+        if isinstance(outcome, EngineError):
+            self._say(pb.StreamedOutcome(tag=tag, error=to_status(outcome)))
+        else:
+            self._say(pb.StreamedOutcome(tag=tag, started=started_out(plan.namespace, outcome)))
+            if waiter is not None:
+                self._spawn_wait(tag, plan.namespace, outcome.run_id)
+
+    def _spawn_wait(self, tag: int, ns: str, run_id: str) -> None:
+        job = asyncio.create_task(self._wait(tag, ns, run_id))
+        self._jobs.add(job)
+        job.add_done_callback(self._finished)
+
+    async def _wait(self, tag: int, ns: str, run_id: str) -> None:
+        state = await wait_closed(self._engine, ns, run_id, WAIT_MAX_US)
+        if state is not None:
+            self._say(pb.StreamedOutcome(tag=tag, closed=convert.run_result(state)))
+
+    def _say(self, outcome: pb.StreamedOutcome) -> None:
+        self._out.append(outcome)
+        self._wake.set()

@@ -1,0 +1,129 @@
+"""Refusals on the wire: google.rpc.Status with exactly one ErrorInfo, and what else helps the caller.
+
+`rpc` wraps a handler: whatever it raises becomes the right code and details. What is not in the error table is a
+defect: it is logged with its traceback and shown as INTERNAL without its insides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from windlass.engine.core.decide import Rejection
+from windlass.engine.errors import DOMAIN, RETRYABLE, EngineError
+from windlass.engine.leases import refusal
+from windlass.storage import port
+
+log = logging.getLogger(__name__)
+
+Servicer = TypeVar("Servicer")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Context = Any  #: grpc.aio.ServicerContext, generic in ways no handler needs
+
+#: Wait suggested to callers that may repeat the call, in seconds.
+RETRY_SECONDS = 1
+
+
+def to_engine_error(error: Exception) -> EngineError:
+    """Any exception as a refusal from the table."""
+    if isinstance(error, (EngineError, Rejection)):
+        return refusal(error)
+    if isinstance(error, port.CommitUnknown):
+        return EngineError(
+            "COMMIT_UNKNOWN", f"it is not known whether this was done; repeat it with the same request_id: {error}"
+        )
+    if isinstance(error, port.Unavailable):
+        return EngineError("STORE_UNAVAILABLE", f"the store does not answer: {error}")
+    if isinstance(error, (port.StoreFull, port.StoreReadOnly)):
+        return EngineError("STORE_FULL", f"the store cannot take more: {error}")
+    if isinstance(error, (port.TransactionTooLarge, port.ValueTooLarge)):
+        return EngineError("PAYLOAD_TOO_LARGE", str(error))
+    if isinstance(error, port.KeyTooLarge):
+        return EngineError("INVALID_FIELD", f"names are too long together to make a key: {error}")
+    log.error("defect in a handler", exc_info=error)
+    return EngineError("INTERNAL", f"a defect in the engine: {type(error).__name__}; its log has the details")
+
+
+def to_status(error: EngineError) -> status_pb2.Status:
+    """The refusal as google.rpc.Status."""
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    details: list[Any] = [info]
+    if error.reason in RETRYABLE:
+        details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_SECONDS)))
+    code: tuple[int, str] = error.code.value
+    if error.code is grpc.StatusCode.INVALID_ARGUMENT:
+        details.append(_bad_request(error))
+    elif error.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS):
+        details.append(_resource(error))
+    elif error.code is grpc.StatusCode.FAILED_PRECONDITION:
+        violation = error_details_pb2.PreconditionFailure.Violation(type=error.reason, description=str(error))
+        details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
+    return status_pb2.Status(code=code[0], message=str(error), details=[_any(detail) for detail in details])
+
+
+def _any(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+def _bad_request(error: EngineError) -> error_details_pb2.BadRequest:
+    field = error.metadata.get("field", "")
+    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=str(error))
+    return error_details_pb2.BadRequest(field_violations=[violation])
+
+
+def _resource(error: EngineError) -> error_details_pb2.ResourceInfo:
+    kind = error.reason.rsplit("_", 2)[0].lower()
+    name = next(iter(error.metadata.values()), "")
+    return error_details_pb2.ResourceInfo(resource_type=f"windlass.{kind}", resource_name=name, description=str(error))
+
+
+async def refuse(context: Context, error: Exception) -> None:
+    """End the call with the error's status. Always raises."""
+    await context.abort_with_status(rpc_status.to_status(to_status(to_engine_error(error))))
+
+
+def rpc(
+    method: Callable[[Servicer, Request], Awaitable[Response]],
+) -> Callable[[Servicer, Request, Context], Awaitable[Response]]:
+    """A unary handler: check, call, translate."""
+
+    @functools.wraps(method)
+    async def call(self: Servicer, request: Request, context: Context) -> Response:
+        try:
+            return await method(self, request)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await refuse(context, error)
+            raise AssertionError("abort returns never") from error
+
+    return call
+
+
+def rpc_stream(
+    method: Callable[[Servicer, Request], AsyncIterator[Response]],
+) -> Callable[[Servicer, Request, Context], AsyncIterator[Response]]:
+    """A handler that answers with a stream."""
+
+    @functools.wraps(method)
+    async def call(self: Servicer, request: Request, context: Context) -> AsyncIterator[Response]:
+        try:
+            async for response in method(self, request):
+                yield response
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await refuse(context, error)
+
+    return call

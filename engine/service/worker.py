@@ -1,0 +1,184 @@
+"""WorkerService: the stream that carries tasks, and the unary path with the same leases for workers of any language."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+import grpc
+
+from windlass.engine.core import commands as cmd
+from windlass.engine.errors import EngineError
+from windlass.engine.leases import Report, parse_token, token_of
+from windlass.engine.link import Link, Workers, registered, releases_in, results_in, session_record
+from windlass.engine.modules import Modules
+from windlass.engine.polling import Mailbox
+from windlass.engine.service import convert
+from windlass.engine.service.status import Context, refuse, rpc, rpc_stream, to_status
+from windlass.engine.unit import TaskKey
+from windlass.v1 import worker_service_pb2 as pb
+from windlass.v1 import worker_service_pb2_grpc
+
+#: Longest wait of one PollTasks call, in µs.
+POLL_MAX_US: Final = 60_000_000
+CHUNK_BYTES: Final = 256 * 1024
+
+
+class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
+    """Handlers of WorkerService."""
+
+    def __init__(self, workers: Workers, modules: Modules) -> None:
+        self._workers, self._modules = workers, modules
+        self._mailboxes: dict[str, Mailbox] = {}
+
+    async def StreamTasks(  # type: ignore[override]  # the stubs know only the generator form
+        self, request_iterator: object, context: Context
+    ) -> None:
+        """The fast path: one stream per worker, batches both ways."""
+        link = Link(self._workers)
+        try:
+            first = await context.read()
+            if first is grpc.aio.EOF or not first.HasField("register"):
+                raise EngineError("INVALID_FIELD", "the first message must carry `register`", field="register")
+            await link.register(first.register)
+            link.receive(first)
+            await self._pump(link, context)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await refuse(context, error)
+        finally:
+            await link.close()
+
+    async def _pump(self, link: Link, context: Context) -> None:
+        reading = asyncio.create_task(self._read(link, context))
+        writing = asyncio.create_task(self._write(link, context))
+        try:
+            await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+                await link.settle()
+                link.hang_up()  # the worker has no more to say: tell it what is left, and end
+                await writing
+            else:
+                writing.result()
+        finally:
+            for task in (reading, writing):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, EngineError):
+                    await task
+
+    async def _read(self, link: Link, context: Context) -> None:
+        while (message := await context.read()) is not grpc.aio.EOF:
+            link.receive(message)
+
+    async def _write(self, link: Link, context: Context) -> None:
+        while (message := await link.next()) is not None:
+            await context.write(message)
+
+    @rpc
+    async def RegisterWorker(self, request: pb.RegisterWorkerRequest) -> pb.RegisterWorkerResponse:
+        """The unary path's first call."""
+        held = [parse_token(token) for token in request.held_task_tokens]
+        record = session_record(request, self._workers)
+        record, resumed, lost = await self._workers.sessions.register(record, request.resume_session_id, held)
+        mailbox = self._mailboxes[record.session] = Mailbox()
+        session = self._workers.dispatch.connect(record, mailbox)
+        if resumed:
+            lost = await self._workers.sessions.adopt(session, held)
+        return registered(record, resumed, lost, self._workers)
+
+    async def _mailbox(self, session_id: str) -> Mailbox:
+        """The mailbox of a session, made anew if another engine registered it. Raises EngineError SESSION_NOT_FOUND."""
+        mailbox = self._mailboxes.get(session_id)
+        if mailbox is None or session_id not in self._workers.dispatch.connected:
+            record = await self._workers.sessions.find(session_id)
+            mailbox = self._mailboxes[session_id] = Mailbox()
+            session = self._workers.dispatch.connect(record, mailbox)
+            held = [task for task, _ in await self._workers.sessions.leases_of(session_id)]
+            await self._workers.sessions.adopt(session, held)
+        return mailbox
+
+    @rpc
+    async def PollTasks(self, request: pb.PollTasksRequest) -> pb.PollTasksResponse:
+        """Long poll: answers with tasks as soon as there are some, empty when the wait is over."""
+        mailbox = await self._mailbox(request.session_id)
+        wait_us = convert.span_us(request.wait_timeout, "wait_timeout") or 20_000_000
+        connected = self._workers.dispatch.connected[request.session_id]
+        connected.credits = 0
+        self._workers.dispatch.grant(request.session_id, max(1, request.max_tasks))
+        try:
+            await mailbox.wait(min(wait_us, POLL_MAX_US) / 1e6)
+        finally:
+            connected.credits = 0
+        return mailbox.empty()
+
+    @rpc
+    async def HeartbeatTasks(self, request: pb.HeartbeatTasksRequest) -> pb.HeartbeatTasksResponse:
+        mailbox = await self._mailbox(request.session_id)
+        await self._workers.sessions.renew(request.session_id)
+        held = self._workers.dispatch.connected[request.session_id].held
+        reports: list[tuple[TaskKey, Report]] = []
+        for beat in request.heartbeats:
+            task = parse_token(beat.task_token)
+            if task not in held:
+                mailbox.send_stop(task, "lost")
+                continue
+            held[task].heard_us = self._workers.clock.now_us()
+            if beat.progress:
+                self._workers.notices.progressed(task, beat.progress)
+            if beat.checkpoint:
+                command = cmd.TaskHeartbeat(path=task[3], visit=task[2], epoch=task[4], checkpoint=beat.checkpoint)
+                reports.append((task, command))
+        for (task, _), told in zip(reports, await self._workers.leases.report(reports), strict=True):
+            if told.error is not None:
+                mailbox.send_stop(task, "lost")
+        return pb.HeartbeatTasksResponse(cancels=mailbox.take_cancels())
+
+    @rpc
+    async def CompleteTasks(self, request: pb.CompleteTasksRequest) -> pb.CompleteTasksResponse:
+        """Results; anyone who has a token may complete its task (B7)."""
+        accepted, rejected = await self._report(results_in(request.results, self._workers.clock))
+        return pb.CompleteTasksResponse(accepted_task_tokens=accepted, rejected=rejected)
+
+    @rpc
+    async def ReleaseTasks(self, request: pb.ReleaseTasksRequest) -> pb.ReleaseTasksResponse:
+        accepted, rejected = await self._report(releases_in(request.releases, self._workers.clock))
+        return pb.ReleaseTasksResponse(accepted_task_tokens=accepted, rejected=rejected)
+
+    async def _report(self, reports: list[tuple[TaskKey, Report]]) -> tuple[list[bytes], list[pb.RejectedTask]]:
+        told = await self._workers.leases.report(reports)
+        accepted, rejected = [], []
+        for (task, _), answer in zip(reports, told, strict=True):
+            if answer.error is None:
+                accepted.append(token_of(task))
+            else:
+                rejected.append(pb.RejectedTask(task_token=token_of(task), error=to_status(answer.error)))
+        return accepted, rejected
+
+    @rpc
+    async def HeartbeatWorker(self, request: pb.HeartbeatWorkerRequest) -> pb.HeartbeatWorkerResponse:
+        mailbox = await self._mailbox(request.session_id)
+        await self._workers.sessions.renew(request.session_id)
+        lease = convert.duration(self._workers.sessions.lease_us)
+        ack = pb.HeartbeatAck(number=request.heartbeat.number, lease_duration=lease)
+        return pb.HeartbeatWorkerResponse(heartbeat=ack, cancels=mailbox.take_cancels(), drain=mailbox.drain)
+
+    @rpc
+    async def DrainWorker(self, request: pb.DrainWorkerRequest) -> pb.DrainWorkerResponse:
+        await self._mailbox(request.session_id)
+        session = self._workers.dispatch.connected[request.session_id]
+        session.drain()
+        held = len(session.held)
+        if request.close:
+            await self._workers.sessions.end(request.session_id, "the worker said goodbye")
+            self._mailboxes.pop(request.session_id, None)
+        return pb.DrainWorkerResponse(held=held)
+
+    @rpc_stream
+    async def FetchModule(self, request: pb.FetchModuleRequest) -> AsyncIterator[pb.FetchModuleResponse]:
+        record, data = await self._modules.get(request.namespace or "default", request.digest)
+        for at in range(0, max(len(data), 1), CHUNK_BYTES):
+            yield pb.FetchModuleResponse(chunk=data[at : at + CHUNK_BYTES], total_bytes=record.size)

@@ -1,0 +1,231 @@
+"""WorkflowService: handlers that check, call and translate. Starts are in `starts.py`, reads in `reads.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from windlass.engine.core import commands as cmd
+from windlass.engine.core.decide import Decision, Rejection
+from windlass.engine.core.state import RunState
+from windlass.engine.engine import Engine
+from windlass.engine.errors import EngineError
+from windlass.engine.service import convert, forks, reads, starts, watching
+from windlass.engine.service.asking import ask
+from windlass.engine.service.status import Context, refuse, rpc, rpc_stream
+from windlass.engine.starting import check_name
+from windlass.v1 import workflow_service_pb2 as pb
+from windlass.v1 import workflow_service_pb2_grpc
+
+_SOURCES: Final = {0: "user", 1: "user", 2: "timeout", 3: "system", 4: "parent"}
+_ACTIONS: Final = {0: "retry", 1: "retry", 2: "skip", 3: "fail"}
+
+
+class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
+    """Handlers of WorkflowService."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # Starting
+
+    @rpc
+    async def StartRun(self, request: pb.StartRunRequest) -> pb.StartRunResponse:
+        return await starts.start_one(self._engine, request)
+
+    @rpc
+    async def StartRuns(self, request: pb.StartRunsRequest) -> pb.StartRunsResponse:
+        return await starts.start_batch(self._engine, request)
+
+    async def StreamRuns(  # type: ignore[override]  # the stubs know only the generator form
+        self, request_iterator: object, context: Context
+    ) -> None:
+        try:
+            self._engine.check_accepting()
+            await starts.Stream(self._engine, context).run()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await refuse(context, error)
+
+    @rpc
+    async def StartAndWaitRun(self, request: pb.StartAndWaitRunRequest) -> pb.StartAndWaitRunResponse:
+        return await starts.start_and_wait(self._engine, request)
+
+    @rpc
+    async def SignalWithStartRun(self, request: pb.SignalWithStartRunRequest) -> pb.SignalWithStartRunResponse:
+        return await starts.signal_with_start(self._engine, request)
+
+    @rpc
+    async def StartTask(self, request: pb.StartTaskRequest) -> pb.StartTaskResponse:
+        return await forks.start_task(self._engine, request)
+
+    @rpc
+    async def ForkRun(self, request: pb.ForkRunRequest) -> pb.ForkRunResponse:
+        return await forks.fork(self._engine, request)
+
+    # Reading
+
+    @rpc
+    async def GetRun(self, request: pb.GetRunRequest) -> pb.GetRunResponse:
+        return await reads.get(self._engine, request)
+
+    @rpc
+    async def WaitRun(self, request: pb.WaitRunRequest) -> pb.WaitRunResponse:
+        return await reads.wait(self._engine, request)
+
+    @rpc
+    async def ListRuns(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
+        return await reads.page(self._engine, request)
+
+    @rpc
+    async def CountRuns(self, request: pb.CountRunsRequest) -> pb.CountRunsResponse:
+        return await reads.count(self._engine, request)
+
+    @rpc
+    async def QueryRun(self, request: pb.QueryRunRequest) -> pb.QueryRunResponse:
+        return await reads.query(self._engine, request)
+
+    @rpc
+    async def ExplainRun(self, request: pb.ExplainRunRequest) -> pb.ExplainRunResponse:
+        return await reads.explain(self._engine, request)
+
+    @rpc
+    async def GetHistory(self, request: pb.GetHistoryRequest) -> pb.GetHistoryResponse:
+        return await watching.history_page(self._engine, request)
+
+    @rpc
+    async def GetStateAt(self, request: pb.GetStateAtRequest) -> pb.GetStateAtResponse:
+        return await forks.state_at(self._engine, request)
+
+    @rpc_stream
+    async def WatchRun(self, request: pb.WatchRunRequest) -> AsyncIterator[pb.WatchRunResponse]:
+        async for response in watching.watch(self._engine, request):
+            yield response
+
+    @rpc
+    async def ListIncidents(self, request: pb.ListIncidentsRequest) -> pb.ListIncidentsResponse:
+        return await reads.incidents(self._engine, request)
+
+    # Steering
+
+    @rpc
+    async def SignalRun(self, request: pb.SignalRunRequest) -> pb.SignalRunResponse:
+        name = check_name(request.name, "name")
+        command = cmd.Signal(name=name, payload=request.payload.data or b"null")
+        fresh: list[bool] = []
+
+        def answer(before: RunState, after: RunState, decision: Decision) -> pb.SignalRunResponse:
+            fresh.append(True)
+            return pb.SignalRunResponse(run=convert.run_ref(after))
+
+        reply = await ask(self._engine, request, command, pb.SignalRunResponse, answer)
+        reply.duplicate = not fresh
+        return reply
+
+    @rpc
+    async def UpdateRun(self, request: pb.UpdateRunRequest) -> pb.UpdateRunResponse:
+        command = cmd.ApplyUpdate(name=check_name(request.name, "name"), input=request.input.data or b"null")
+        return await ask(
+            self._engine,
+            request,
+            command,
+            pb.UpdateRunResponse,
+            lambda before, after, decision: pb.UpdateRunResponse(reply=convert.payload(decision.reply)),
+        )
+
+    @rpc
+    async def ResolveWait(self, request: pb.ResolveWaitRequest) -> pb.ResolveWaitResponse:
+        command = cmd.ResolveWait(wait_id=request.wait_id, payload=request.payload.data or b"null")
+        return await ask(self._engine, request, command, pb.ResolveWaitResponse, lambda *_: pb.ResolveWaitResponse())
+
+    @rpc
+    async def CancelRun(self, request: pb.CancelRunRequest) -> pb.CancelRunResponse:
+        command = cmd.Cancel(source=_SOURCES.get(request.source, "user"), reason=request.reason)
+        try:
+            return await ask(
+                self._engine,
+                request,
+                command,
+                pb.CancelRunResponse,
+                lambda before, after, _: pb.CancelRunResponse(
+                    effect=pb.CancelRunResponse.EFFECT_REQUESTED, state=convert.STATES[after.status]
+                ),
+            )
+        except Rejection as refused:
+            return await self._not_cancelled(request, refused)
+
+    async def _not_cancelled(self, request: pb.CancelRunRequest, refused: Rejection) -> pb.CancelRunResponse:
+        """Why a cancel took no effect, said as data and not as an error."""
+        effects = {
+            "RUN_CLOSED": pb.CancelRunResponse.EFFECT_ALREADY_CLOSED,
+            "RUN_CANCELLING": pb.CancelRunResponse.EFFECT_ALREADY_REQUESTED,
+        }
+        if refused.reason not in effects:
+            raise refused
+        get = pb.GetRunRequest(namespace=request.namespace, run_id=request.run_id, workflow_id=request.workflow_id)
+        state = (await reads.get(self._engine, get)).run.state
+        return pb.CancelRunResponse(effect=effects[refused.reason], state=state)
+
+    @rpc
+    async def FailRun(self, request: pb.FailRunRequest) -> pb.FailRunResponse:
+        command = cmd.Fail(
+            code=check_name(request.code, "code", required=False) or "FAILED_BY_OPERATOR", reason=request.reason
+        )
+        return await ask(self._engine, request, command, pb.FailRunResponse, lambda *_: pb.FailRunResponse())
+
+    @rpc
+    async def TerminateRun(self, request: pb.TerminateRunRequest) -> pb.TerminateRunResponse:
+        command = cmd.Terminate(reason=request.reason)
+        return await ask(self._engine, request, command, pb.TerminateRunResponse, lambda *_: pb.TerminateRunResponse())
+
+    @rpc
+    async def PauseRun(self, request: pb.PauseRunRequest) -> pb.PauseRunResponse:
+        return await ask(
+            self._engine,
+            request,
+            cmd.Pause(reason=request.reason),
+            pb.PauseRunResponse,
+            lambda before, after, _: pb.PauseRunResponse(state=convert.STATES[after.status]),
+        )
+
+    @rpc
+    async def UnpauseRun(self, request: pb.UnpauseRunRequest) -> pb.UnpauseRunResponse:
+        return await ask(
+            self._engine,
+            request,
+            cmd.Unpause(),
+            pb.UnpauseRunResponse,
+            lambda before, after, _: pb.UnpauseRunResponse(state=convert.STATES[after.status]),
+        )
+
+    @rpc
+    async def SetVariables(self, request: pb.SetVariablesRequest) -> pb.SetVariablesResponse:
+        values = reads.json_values(request.values)
+        command = cmd.SetVariables(values=values, by=request.by)
+        return await ask(self._engine, request, command, pb.SetVariablesResponse, lambda *_: pb.SetVariablesResponse())
+
+    @rpc
+    async def ResolveIncident(self, request: pb.ResolveIncidentRequest) -> pb.ResolveIncidentResponse:
+        command = cmd.ResolveIncident(
+            incident_id=request.incident_id,
+            action=_ACTIONS.get(request.action, "retry"),
+            set=reads.json_values(request.set),
+            output=request.output.data or b"null",
+            by=request.by,
+        )
+        return await ask(
+            self._engine,
+            request,
+            command,
+            pb.ResolveIncidentResponse,
+            lambda before, after, _: pb.ResolveIncidentResponse(state=convert.STATES[after.status]),
+        )
+
+    @rpc
+    async def DeleteRun(self, request: pb.DeleteRunRequest) -> pb.DeleteRunResponse:
+        if not request.run_id:
+            raise EngineError("INVALID_FIELD", "run_id is missing", field="run_id")
+        await reads.delete(self._engine, request.namespace or "default", request.run_id)
+        return pb.DeleteRunResponse()

@@ -1,0 +1,242 @@
+"""Worker sessions: registration, renewal, resumption, and the return of leases when a session lapses.
+
+Theory of operation ------------------- A worker's lease on all its tasks is one record, SESSION, renewed by its
+heartbeats. When the record lapses, whichever engine sees it first deletes it and returns the session's leases to their
+queues in small transactions; from then on the old epochs are refused. Clocks decide only *when* that happens. A worker
+that reconnects in time names its session and the tokens it still holds: leases of the session that it does not hold
+(their delivery was lost) are returned at once, tokens without a lease are reported lost.
+
+A worker judges its attempts' deadlines itself; `Deadlines` is the second pair of eyes, for workers that do not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from windlass.engine import keys
+from windlass.engine.clock import Clock
+from windlass.engine.core import commands as cmd
+from windlass.engine.dispatch import Connected, Dispatch, Held
+from windlass.engine.errors import EngineError
+from windlass.engine.leases import Leases
+from windlass.engine.loops import Loop
+from windlass.engine.records import LeaseRecord, SessionRecord, pack, unpack
+from windlass.engine.unit import TaskKey
+from windlass.storage.port import Row, Storage, Transaction
+
+log = logging.getLogger(__name__)
+
+#: How often an engine looks for lapsed sessions of other engines' workers, on a shared store.
+LOOK_SECONDS: Final = 2.0
+#: Leases returned in one go.
+RETURN_BATCH: Final = 200
+
+
+class Sessions(Loop):
+    """The sessions of all workers of the store, as far as this engine knows them."""
+
+    def __init__(self, storage: Storage, clock: Clock, dispatch: Dispatch, leases: Leases, lease_us: int) -> None:
+        super().__init__("sessions")
+        self._storage, self._clock, self._dispatch, self._leases = storage, clock, dispatch, leases
+        self.lease_us = lease_us
+        self._expires: dict[str, int] = {}  #: every session known, and when it lapses unless renewed
+        self._suspect: set[str] = set()  #: sessions that may hold leases nobody delivered
+
+    # What workers ask
+
+    async def register(
+        self, record: SessionRecord, resume: str, held: Iterable[TaskKey]
+    ) -> tuple[SessionRecord, bool, list[TaskKey]]:
+        """Open a session, or resume one that still stands: its record, whether resumed, held tasks that are lost."""
+        now = self._clock.now_us()
+        record = msgspec.structs.replace(record, expires_us=now + self.lease_us, registered_us=now)
+
+        async def body(tr: Transaction) -> tuple[SessionRecord, bool]:
+            stored = record
+            old = await tr.get(keys.session(resume)) if resume else None
+            if old is not None and unpack(SessionRecord, old).worker == record.worker:
+                stored = msgspec.structs.replace(record, session=resume)
+            tr.set(keys.session(stored.session), pack(stored))
+            return stored, stored.session == resume
+
+        stored, resumed = await self._storage.transact(body)
+        self._expires[stored.session] = stored.expires_us
+        self.wake()
+        return stored, resumed, [] if resumed else list(held)
+
+    async def adopt(self, session: Connected, held: Iterable[TaskKey]) -> list[TaskKey]:
+        """After a resumption: take over the leases the worker holds, return the others; the tasks it has lost."""
+        claimed = set(held)
+        found: dict[TaskKey, LeaseRecord] = dict(await self.leases_of(session.record.session))
+        now = self._clock.now_us()
+        for task, lease in found.items():
+            if task in claimed:
+                session.held[task] = Held(lease.deadline_us, lease.heartbeat_us, now)
+        await self._return(
+            [task for task in found if task not in claimed and task not in session.held], False, "not received"
+        )
+        return [task for task in claimed if task not in found]
+
+    async def renew(self, session_id: str) -> None:
+        """A heartbeat. Raises EngineError SESSION_NOT_FOUND if the session has lapsed."""
+        now = self._clock.now_us()
+        if self._expires.get(session_id, 0) - now > self.lease_us * 9 // 10:
+            return
+
+        async def body(tr: Transaction) -> None:
+            value = await tr.get(keys.session(session_id))
+            if value is None:
+                raise EngineError(
+                    "SESSION_NOT_FOUND", "the worker's session has lapsed; register again", session=session_id
+                )
+            tr.set(
+                keys.session(session_id),
+                pack(msgspec.structs.replace(unpack(SessionRecord, value), expires_us=now + self.lease_us)),
+            )
+
+        await self._storage.transact(body)
+        self._expires[session_id] = now + self.lease_us
+
+    async def find(self, session_id: str) -> SessionRecord:
+        """Raises EngineError SESSION_NOT_FOUND."""
+        value = await self._storage.read(lambda tr: tr.get(keys.session(session_id)))
+        if value is None:
+            raise EngineError(
+                "SESSION_NOT_FOUND", "the worker's session has lapsed; register again", session=session_id
+            )
+        return unpack(SessionRecord, value)
+
+    async def end(self, session_id: str, reason: str) -> None:
+        """The worker says goodbye: its leases go back at once, without counting as attempts."""
+        await self._close(session_id, crashed=False, reason=reason)
+
+    async def all(self) -> list[SessionRecord]:
+        """Every session in the store."""
+        return [unpack(SessionRecord, value) for _, value in await self._rows()]
+
+    # The loop
+
+    async def turn(self) -> float | None:
+        """Close lapsed sessions; sleep until the next may lapse."""
+        now = self._clock.now_us()
+        if self._storage.shared or not self._expires:
+            for record in await self.all():
+                self._expires[record.session] = record.expires_us
+        for session_id in [s for s, expires in self._expires.items() if expires <= now]:
+            await self._lapse(session_id, now)
+        for session_id in list(self._suspect):
+            self._suspect.discard(session_id)
+            await self._reconcile(session_id)
+        due = [expires - now for expires in self._expires.values()]
+        seconds = min(due) / 1e6 + 0.001 if due else None
+        return min(seconds or LOOK_SECONDS, LOOK_SECONDS) if self._storage.shared else seconds
+
+    async def _lapse(self, session_id: str, now: int) -> None:
+        value = await self._storage.read(lambda tr: tr.get(keys.session(session_id)))
+        if value is not None:
+            record = unpack(SessionRecord, value)
+            if record.expires_us > now:
+                self._expires[session_id] = record.expires_us
+                return
+            log.warning("worker %s (session %s) is silent: its tasks go to others", record.worker, session_id)
+        await self._close(session_id, crashed=True, reason="the worker's lease lapsed")
+
+    async def _close(self, session_id: str, *, crashed: bool, reason: str) -> None:
+        now = self._clock.now_us()
+
+        async def body(tr: Transaction) -> bool:
+            value = await tr.get(keys.session(session_id))
+            if crashed and value is not None and unpack(SessionRecord, value).expires_us > now:
+                return False
+            tr.clear(keys.session(session_id))
+            return True
+
+        if not await self._storage.transact(body):
+            return
+        session = self._dispatch.connected.get(session_id)
+        if session is not None:
+            self._dispatch.disconnect(session_id, session.outlet)
+            session.outlet.lapsed()
+        tasks = [task for task, _ in await self.leases_of(session_id)]
+        await self._return(tasks, crashed, reason)
+        self._expires.pop(session_id, None)
+
+    def suspect(self, session_ids: Iterable[str]) -> None:
+        """A commit is unknown that may have leased tasks to these sessions: look for leases nobody delivered."""
+        self._suspect.update(session_ids)
+        self.wake()
+
+    async def _reconcile(self, session_id: str) -> None:
+        session = self._dispatch.connected.get(session_id)
+        if session is None:
+            return
+        stray = [task for task, _ in await self.leases_of(session_id) if task not in session.held]
+        await self._return(stray, False, "not delivered")
+
+    async def _return(self, tasks: list[TaskKey], crashed: bool, reason: str) -> None:
+        for at in range(0, len(tasks), RETURN_BATCH):
+            chunk = tasks[at : at + RETURN_BATCH]
+            jitter = self._clock.random.random()
+            await self._leases.report(
+                [
+                    (
+                        t,
+                        cmd.TaskReturned(
+                            path=t[3], visit=t[2], epoch=t[4], crashed=crashed, reason=reason, jitter=jitter
+                        ),
+                    )
+                    for t in chunk
+                ]
+            )
+
+    async def leases_of(self, session_id: str) -> list[tuple[TaskKey, LeaseRecord]]:
+        """The leases of a session, from the store."""
+        begin = keys.leases(session_id)
+        rows = await self._storage.read(lambda tr: tr.get_range(begin, keys.end(begin)))
+        return [_lease(row) for row in rows]
+
+    async def _rows(self) -> list[Row]:
+        begin = keys.sessions()
+        return await self._storage.read(lambda tr: tr.get_range(begin, keys.end(begin)))
+
+
+def _lease(row: Row) -> tuple[TaskKey, LeaseRecord]:
+    _, _, ns, run_id, visit, path = keys.unpack(row[0])
+    record = unpack(LeaseRecord, row[1])
+    return (str(ns), str(run_id), int(str(visit)), str(path), record.epoch), record
+
+
+class Deadlines(Loop):
+    """Judges start-to-close and heartbeat deadlines of the leases of connected workers, a little after the worker
+    should.
+    """
+
+    def __init__(self, clock: Clock, dispatch: Dispatch, leases: Leases, interval_seconds: float = 0.25) -> None:
+        super().__init__("deadlines")
+        self._clock, self._dispatch, self._leases, self._interval = clock, dispatch, leases, interval_seconds
+        dispatch.on_held = self.wake
+
+    async def turn(self) -> float | None:
+        """Time out what is overdue. Sleeps without end while no worker holds a lease."""
+        now = self._clock.now_us()
+        overdue: list[tuple[TaskKey, cmd.TaskTimedOut]] = []
+        watching = False
+        for session in self._dispatch.connected.values():
+            for task, held in session.held.items():
+                due = held.due_us()
+                watching = True
+                if due and due <= now:
+                    kind = "start_to_close" if held.deadline_us and held.deadline_us <= now else "heartbeat"
+                    overdue.append((task, self._command(task, kind)))
+        if overdue:
+            await self._leases.report(overdue)
+        return self._interval if watching else None
+
+    def _command(self, task: TaskKey, kind: str) -> cmd.TaskTimedOut:
+        return cmd.TaskTimedOut(
+            path=task[3], visit=task[2], epoch=task[4], kind=kind, jitter=self._clock.random.random()
+        )

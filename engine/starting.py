@@ -1,0 +1,218 @@
+"""Starting runs: idempotency, id conflicts, input checks, and the Start command, all in the one transaction that
+creates the run.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from typing import Final
+
+import msgspec
+
+from windlass.engine import keys
+from windlass.engine.core import commands as cmd
+from windlass.engine.core.definition import Definition
+from windlass.engine.core.state import CLOSED, RunState
+from windlass.engine.errors import EngineError
+from windlass.engine.records import get_large, pack, unpack
+from windlass.engine.requests import recall, remember
+from windlass.engine.unit import Unit
+
+#: Longest workflow id, request id, namespace, queue or signal name, in bytes of UTF-8: several fit into one key.
+NAME_BYTES_MAX: Final = 200
+
+
+class OpenPolicy(enum.Enum):
+    """What if a run with this workflow id is open."""
+
+    FAIL = "fail"
+    USE_EXISTING = "use_existing"
+    TERMINATE_EXISTING = "terminate_existing"
+
+
+class ClosedPolicy(enum.Enum):
+    """What if the newest run with this workflow id is closed."""
+
+    ALLOW = "allow"
+    ALLOW_IF_FAILED = "allow_if_failed"
+    REJECT = "reject"
+
+
+class StartPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a start needs; ids and times are made before the transaction, because it may run more than once."""
+
+    namespace: str
+    workflow: str
+    run_id: str
+    input: bytes
+    revision: str = ""
+    workflow_id: str = ""
+    request_id: str = ""
+    idempotency_key: str = ""
+    idempotency_ttl_us: int = 86_400_000_000
+    open_policy: OpenPolicy = OpenPolicy.FAIL
+    closed_policy: ClosedPolicy = ClosedPolicy.ALLOW
+    queue: str = ""
+    priority: int | None = None
+    start_us: int = 0
+    timeout_us: int | None = None
+    timeout_from: str = "start"
+    metadata: dict[str, str] = {}
+    config: bytes = b"{}"
+    validate_only: bool = False
+    definition: Definition | None = None  #: given by StartTask and ForkRun, which know it already
+    state: str = ""
+    context: dict[str, bytes] | None = None
+    forked_from: str = ""
+
+    def digest(self) -> bytes:
+        """Hash of what was asked, to tell a repeated request from a reused id."""
+        asked = (self.workflow, self.revision, self.workflow_id, self.input, self.config, self.queue, self.state)
+        return hashlib.sha256(msgspec.msgpack.encode(asked)).digest()
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True):
+    """The answer to a start."""
+
+    run_id: str
+    workflow_id: str
+    workflow: str
+    revision: str
+    created: bool
+
+
+def check_name(value: str, field: str, *, required: bool = True) -> str:
+    """A name from outside. Raises EngineError INVALID_FIELD if it is missing, too long, or holds control characters."""
+    problem = ""
+    if not value and required:
+        problem = "is missing"
+    elif len(value.encode()) > NAME_BYTES_MAX:
+        problem = f"is longer than {NAME_BYTES_MAX} bytes"
+    elif any(ord(c) < 32 for c in value):
+        problem = "holds control characters"
+    if problem:
+        raise EngineError("INVALID_FIELD", f"{field} {problem}", field=field)
+    return value
+
+
+async def start(unit: Unit, plan: StartPlan) -> Started:
+    """Start a run in this unit, or find the one that an earlier, equal request started.
+
+    Raises EngineError WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, INVALID_JSON,
+    RUN_ALREADY_STARTED, REQUEST_ID_REUSED, NAMESPACE_NOT_FOUND, and Rejection.
+    """
+    tr, ns = unit.tr, plan.namespace
+    if plan.request_id or plan.idempotency_key or unit.tr.maybe_committed:
+        earlier = await _earlier(unit, plan)
+        if earlier is not None:
+            return earlier
+    definition = plan.definition or await unit.transition.definitions.resolve(tr, ns, plan.workflow, plan.revision)
+    unit.transition.definitions.check_input(definition, plan.input)
+    if plan.workflow_id:
+        existing = await _conflict(unit, plan)
+        if existing is not None:
+            return existing
+    started = Started(plan.run_id, plan.workflow_id or plan.run_id, definition.name, definition.revision, True)
+    if not plan.validate_only:
+        await _create(unit, plan, definition)
+        _remember(unit, plan, started)
+    return started
+
+
+async def _earlier(unit: Unit, plan: StartPlan) -> Started | None:
+    """What an equal request did before: by request id, by idempotency key, or by this very transaction if it had
+    landed.
+    """
+    for key in _request_keys(plan):
+        found = await recall(unit, plan.namespace, key, "StartRun", plan.digest())
+        if found is not None:
+            return msgspec.structs.replace(unpack(Started, found), created=False)
+    if unit.tr.maybe_committed:
+        value = await get_large(unit.tr, keys.run(plan.namespace, plan.run_id))
+        if value is not None:
+            state = unpack(RunState, value)
+            return Started(state.run_id, state.workflow_id, state.workflow, state.revision, True)
+    return None
+
+
+def _request_keys(plan: StartPlan) -> list[str]:
+    keys_of = [plan.request_id] if plan.request_id else []
+    if plan.idempotency_key:
+        keys_of.append(f"start:{plan.workflow}:{plan.idempotency_key}")
+    return keys_of
+
+
+def _remember(unit: Unit, plan: StartPlan, started: Started) -> None:
+    for key in _request_keys(plan):
+        ttl = plan.idempotency_ttl_us if key != plan.request_id else 0
+        remember(unit, plan.namespace, key, "StartRun", plan.digest(), pack(started), ttl)
+
+
+async def _conflict(unit: Unit, plan: StartPlan) -> Started | None:
+    """Apply the two policies to the newest run with this workflow id; the run to answer with, if no new one is made."""
+    value = await unit.tr.get(keys.workflow_id(plan.namespace, plan.workflow_id))
+    if value is None:
+        return None
+    run_id = value.decode()
+    try:
+        state = (await unit.load(plan.namespace, run_id)).state
+    except EngineError:
+        return None  # deleted
+    assert state is not None
+    if state.status not in CLOSED:
+        return await _open_conflict(unit, plan, state)
+    reusable = plan.closed_policy is ClosedPolicy.ALLOW or (
+        plan.closed_policy is ClosedPolicy.ALLOW_IF_FAILED and state.status != "completed"
+    )
+    if not reusable:
+        raise _already(plan, state)
+    return None
+
+
+async def _open_conflict(unit: Unit, plan: StartPlan, state: RunState) -> Started | None:
+    if plan.open_policy is OpenPolicy.USE_EXISTING:
+        return Started(state.run_id, state.workflow_id, state.workflow, state.revision, False)
+    if plan.open_policy is OpenPolicy.FAIL:
+        raise _already(plan, state)
+    if not plan.validate_only:
+        reason = f"replaced by run {plan.run_id}"
+        await unit.give(plan.namespace, state.run_id, cmd.Terminate(reason=reason, source="system"))
+    return None
+
+
+def _already(plan: StartPlan, state: RunState) -> EngineError:
+    return EngineError(
+        "RUN_ALREADY_STARTED",
+        f"workflow id {plan.workflow_id!r} belongs to run {state.run_id}, which is {state.status}",
+        workflow_id=plan.workflow_id,
+        run_id=state.run_id,
+        state=state.status,
+    )
+
+
+async def _create(unit: Unit, plan: StartPlan, definition: Definition) -> None:
+    ns = plan.namespace
+    virtual = False
+    if ns != "default":
+        virtual = (await unit.transition.definitions.namespace(unit.tr, ns)).virtual_time
+    command = cmd.Start(
+        run_id=plan.run_id,
+        namespace=ns,
+        workflow_id=plan.workflow_id or plan.run_id,
+        input=plan.input,
+        queue=plan.queue,
+        priority=plan.priority,
+        config=plan.config,
+        metadata=plan.metadata,
+        start_us=plan.start_us,
+        timeout_us=plan.timeout_us,
+        timeout_from=plan.timeout_from,
+        state=plan.state,
+        context=plan.context,
+        forked_from=plan.forked_from,
+        virtual_time=virtual,
+    )
+    await unit.apply(unit.create(ns, plan.run_id, definition), command)
+    if plan.workflow_id:
+        unit.tr.set(keys.workflow_id(ns, plan.workflow_id), plan.run_id.encode())

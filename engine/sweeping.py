@@ -1,0 +1,100 @@
+"""Sweeping: what has outlived its time is removed in small transactions: remembered requests, kept messages, closed
+runs.
+
+Remembered requests and messages have an EXPIRY row each. Closed runs are found by their index rows, oldest start first,
+so retention costs nothing per run until it is removed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from windlass.engine import keys
+from windlass.engine.clock import Clock
+from windlass.engine.loops import Loop
+from windlass.engine.reading import workflows
+from windlass.engine.records import MessageRecord, NamespaceRecord, RequestRecord, unpack
+from windlass.engine.transition import Transition
+from windlass.engine.unit import Unit, clear_run
+from windlass.storage.port import Row, Transaction
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS: Final = 30.0
+BATCH: Final = 100
+CLOSED_STATES: Final = ("completed", "failed", "cancelled", "terminated")
+
+
+class Sweeper(Loop):
+    """Removes what has expired."""
+
+    def __init__(self, transition: Transition, clock: Clock) -> None:
+        super().__init__("sweeper")
+        self._transition, self._clock = transition, clock
+
+    async def turn(self) -> float | None:
+        """One pass; soon again while there is more."""
+        full = await self._expired()
+        for record in await self._namespaces():
+            if record.retention_us:
+                full |= await self._retention(record)
+        return 0.05 if full else SWEEP_SECONDS
+
+    async def _expired(self) -> bool:
+        begin = keys.expiries()
+        until = begin + keys.integer(self._clock.now_us())
+        rows = await self._read(begin, until)
+        if rows:
+            await self._transition.run(lambda unit: self._remove(unit, rows))
+        return len(rows) == BATCH
+
+    async def _read(self, begin: bytes, end: bytes) -> list[Row]:
+        async def body(tr: Transaction) -> list[Row]:
+            return await tr.get_range(begin, end, limit=BATCH, snapshot=True)
+
+        return await self._transition.storage.read(body)
+
+    async def _remove(self, unit: Unit, rows: list[Row]) -> None:
+        for key, _ in rows:
+            _, _, kind, *parts = keys.unpack(key)
+            target = keys.request(*map(str, parts)) if kind == "request" else keys.messages(*map(str, parts))
+            value = await unit.tr.get(target)
+            if value is not None and _expires_us(str(kind), value) <= unit.now_us:
+                unit.tr.clear(target)
+            unit.tr.clear(key)
+
+    async def _namespaces(self) -> list[NamespaceRecord]:
+        begin = keys.namespace()
+        rows = await self._read(begin, keys.end(begin))
+        return [unpack(NamespaceRecord, value) for _, value in rows]
+
+    async def _retention(self, record: NamespaceRecord) -> bool:
+        now = record.virtual_now_us if record.virtual_time else self._clock.now_us()
+        limit_us = now - record.retention_us
+        full = False
+        for name in await self._transition.storage.read(lambda tr: workflows(tr, record.name)):
+            for status in CLOSED_STATES:
+                head = keys.listing(record.name, name, status)
+                end = head + keys.text(f"{limit_us // 1000:012x}")
+                rows = await self._read(head, end)
+                if rows:
+                    removed = await self._transition.run(lambda unit, rows=rows: self._delete(unit, rows, limit_us))  # type: ignore[misc]
+                    full |= removed == BATCH
+        return full
+
+    async def _delete(self, unit: Unit, rows: list[Row], limit_us: int) -> int:
+        removed = 0
+        for key, _ in rows:
+            _, ns, _, _, run_id = keys.unpack(key)
+            state = (await unit.load(str(ns), str(run_id))).state
+            if state is not None and 0 < state.closed_us <= limit_us:
+                clear_run(unit, state)
+                removed += 1
+        return removed
+
+
+def _expires_us(kind: str, value: bytes) -> int:
+    if kind == "request":
+        return unpack(RequestRecord, value).expires_us
+    return unpack(MessageRecord, value).expires_us

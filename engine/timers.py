@@ -1,0 +1,150 @@
+"""Durable timers: fired in order of their due time by whichever engine looks first, once each.
+
+A timer is a key; firing it is the transaction that removes the key and gives the run `TimerFired`, so it happens once
+however many engines look, and a cancelled timer's key is gone. Late is allowed, early is not. After downtime the
+overdue ones fire in order, BATCH at a time, so that a million of them do not starve everything else. The loop sleeps
+until the earliest due time it knows. Timers also carry work that one transaction left to a later one (`postponed.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from windlass.engine import keys, postponed
+from windlass.engine.clock import Clock
+from windlass.engine.core.commands import RaiseIncident, TimerFired
+from windlass.engine.core.decide import Rejection
+from windlass.engine.core.effects import StartChild
+from windlass.engine.errors import EngineError
+from windlass.engine.loops import Loop
+from windlass.engine.transition import Transition
+from windlass.engine.unit import Unit
+from windlass.storage.port import Row, StorageError, Transaction, TransactionTooLarge
+
+log = logging.getLogger(__name__)
+
+#: Timers fired in one transaction.
+BATCH_LOCAL: Final = 64
+BATCH_SHARED: Final = 10
+#: Longest sleep on a shared store, where another engine may arm an earlier timer and its bump be missed.
+LOOK_SECONDS: Final = 1.0
+
+
+class Timers(Loop):
+    """Fires the timers of the shards this engine looks after."""
+
+    def __init__(self, transition: Transition, clock: Clock, shards: Callable[[], Iterable[int]]) -> None:
+        super().__init__("timers")
+        self._transition, self._clock, self._shards = transition, clock, shards
+        self._most = BATCH_SHARED if transition.storage.shared else BATCH_LOCAL
+        self._sleeping_until_us = 0
+        transition.notices.on_due = self.due
+
+    def due(self, due_us: int) -> None:
+        """A timer was armed: wake if it is earlier than what the loop sleeps for."""
+        if not self._sleeping_until_us or due_us < self._sleeping_until_us:
+            self._sleeping_until_us = due_us
+            self.wake()
+
+    async def turn(self) -> float | None:
+        """Fire what is due; sleep until the next."""
+        self._sleeping_until_us = 0
+        full = False
+        earliest = 0
+        for shard in self._shards():
+            now = self._clock.now_us()
+            rows = await self._look(keys.timers(shard), self._most)
+            ripe = [row for row in rows if due_us(row) <= now]
+            if ripe:
+                await self.fire(ripe)
+            full |= len(ripe) == self._most
+            waiting = [due_us(row) for row in rows if due_us(row) > now]
+            if waiting and (not earliest or waiting[0] < earliest):
+                earliest = waiting[0]
+            elif ripe:
+                full = True  # look again for what comes after them
+        if full:
+            return 0
+        return self._rest(earliest)
+
+    def _rest(self, earliest: int) -> float | None:
+        if earliest and (not self._sleeping_until_us or earliest < self._sleeping_until_us):
+            self._sleeping_until_us = earliest
+        seconds = (self._sleeping_until_us - self._clock.now_us()) / 1e6 if self._sleeping_until_us else None
+        if self._transition.storage.shared:
+            return min(seconds if seconds is not None else LOOK_SECONDS, LOOK_SECONDS)
+        return seconds
+
+    async def _look(self, begin: bytes, limit: int) -> list[Row]:
+        async def body(tr: Transaction) -> list[Row]:
+            return await tr.get_range(begin, keys.end(begin), limit=limit, snapshot=True)
+
+        return await self._transition.storage.read(body)
+
+    async def fire(self, rows: list[Row]) -> None:
+        """Fire these timers, in order; one at a time if they cannot be fired together."""
+        try:
+            await self._transition.run(lambda unit: self._fire(unit, rows))
+        except Exception as error:
+            if isinstance(error, StorageError) and not isinstance(error, TransactionTooLarge):
+                raise
+            if len(rows) == 1:
+                await self._park(rows[0], error)
+                return
+            log.warning("timers could not be fired together (%s), trying one by one", error)
+            for row in rows:
+                await self.fire([row])
+
+    async def _fire(self, unit: Unit, rows: list[Row]) -> None:
+        for key, value in rows:
+            if await unit.tr.get(key) is None:
+                continue  # cancelled, or fired by another engine
+            unit.tr.clear(key)
+            ns, run_id, timer, due_us = _parts(key)
+            try:
+                await self._one(unit, ns, run_id, timer, due_us, value)
+            except Rejection as refused:
+                log.debug("timer %s of run %s not needed: %s", timer, run_id, refused)
+            except EngineError as error:
+                if error.reason != "RUN_NOT_FOUND":
+                    raise
+
+    async def _one(self, unit: Unit, ns: str, run_id: str, timer: str, due_us: int, value: bytes) -> None:
+        if not value:
+            jitter = self._clock.random.random()
+            await unit.give(ns, run_id, TimerFired(timer=timer, due_us=due_us, jitter=jitter))
+            return
+        work = postponed.unpack(value)
+        if isinstance(work, StartChild):
+            unit.children.append((ns, work))
+        else:
+            await unit.give(ns, run_id, work)
+
+    async def _park(self, row: Row, error: Exception) -> None:
+        """A timer that its run cannot digest: drop it and park the run, visibly."""
+        key, _ = row
+        ns, run_id, timer, _ = _parts(key)
+        log.error("timer %s of run %s cannot be fired", timer, run_id, exc_info=error)
+
+        async def work(unit: Unit) -> None:
+            unit.tr.clear(key)
+            await unit.give(ns, run_id, RaiseIncident(code="TIMER_FAILED", message=f"timer {timer}: {error}"))
+
+        await self._transition.run(work)
+
+
+def due_us(row: Row) -> int:
+    """Due time of a TIMER or VIRTUAL row."""
+    return int(str(keys.unpack(row[0])[2]))
+
+
+def _parts(key: bytes) -> tuple[str, str, str, int]:
+    """Namespace, run, timer, due time of a TIMER or VIRTUAL key."""
+    elements = keys.unpack(key)
+    if keys.TABLES[int(str(elements[0]))] == "TIMER":
+        _, _, due, ns, run_id, timer = elements
+    else:
+        _, ns, due, run_id, timer = elements
+    return str(ns), str(run_id), str(timer), int(str(due))

@@ -1,0 +1,139 @@
+"""The transition: load, decide, append, apply, in one storage transaction. The only way a run changes.
+
+`run` opens a unit of work for each attempt of a transaction and, once it is committed, lets out what the unit owes:
+tasks to workers, wake-ups to waiters and to the timer loop. Follow-ups between runs (a child's end, a cancelled child)
+happen here too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from windlass.engine import keys
+from windlass.engine.carrying import CARRYING
+from windlass.engine.clock import Clock
+from windlass.engine.core import commands as cmd
+from windlass.engine.core import effects as fx
+from windlass.engine.core.decide import Rejection
+from windlass.engine.core.state import RunState
+from windlass.engine.definitions import Definitions
+from windlass.engine.dispatch import Dispatch
+from windlass.engine.errors import EngineError
+from windlass.engine.notices import Notices
+from windlass.engine.unit import Unit
+from windlass.storage.port import CommitUnknown, Storage, Transaction
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Transition:
+    """Gives commands to runs. One per engine; `shards` is the number of queue and timer shards of the store."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Clock,
+        definitions: Definitions,
+        dispatch: Dispatch,
+        notices: Notices,
+        shards: int,
+    ) -> None:
+        self.storage, self.clock, self.definitions = storage, clock, definitions
+        self.dispatch, self.notices, self.shards = dispatch, notices, shards
+        self.carrying = CARRYING
+        #: Called with the sessions that an unknown commit may have leased tasks to.
+        self.on_unknown: Callable[[set[str]], None] = lambda sessions: None
+
+    async def run(self, work: Callable[[Unit], Awaitable[T]]) -> T:
+        """Run `work` in a transaction, commit, and let out what it owes.
+
+        `work` may run more than once: it must make no ids and have no effect but through the unit. Raises what it
+        raises (then nothing changed), and the storage's errors.
+        """
+        unit: Unit | None = None
+
+        async def body(tr: Transaction) -> T:
+            nonlocal unit
+            if unit is not None:
+                unit.abandon()
+            unit = Unit(self, tr)
+            result = await work(unit)
+            await unit.write()
+            return result
+
+        try:
+            result = await self.storage.transact(body)
+        except BaseException as error:
+            if unit is not None:
+                sessions = {assignment.session for assignment in unit.after.assigned}
+                unit.abandon()
+                if sessions and isinstance(error, CommitUnknown):
+                    self.on_unknown(sessions)
+            raise
+        assert unit is not None
+        self.notices.publish(unit.after)
+        self.dispatch.deliver(unit.after)
+        return result
+
+    async def give(self, ns: str, run_id: str, command: cmd.Command) -> tuple[RunState, RunState]:
+        """Give one command to one run, in a transaction of its own: the run before and after.
+
+        Raises Rejection, EngineError RUN_NOT_FOUND, and the storage's errors.
+        """
+
+        async def work(unit: Unit) -> tuple[RunState, RunState]:
+            found = await unit.load(ns, run_id)
+            before = found.state
+            await unit.apply(found, command)
+            assert before is not None
+            assert found.state is not None
+            return before, found.state
+
+        return await self.run(work)
+
+    async def follow_up(self, unit: Unit, ns: str, run_id: str, command: cmd.Command) -> None:
+        """A command that one run's decision owes to another. A run that is closed or gone needs it no more."""
+        try:
+            await unit.give(ns, run_id, command)
+        except Rejection as refused:
+            log.debug("follow-up %s to run %s not needed: %s", type(command).__name__, run_id, refused)
+        except EngineError as error:
+            if error.reason != "RUN_NOT_FOUND":
+                raise
+
+    async def start_child(self, unit: Unit, ns: str, child: fx.StartChild) -> None:
+        """Start a child run in its parent's transaction; one that cannot start reports its failure at once."""
+        if await unit.tr.get(keys.run(ns, child.run_id)) is not None:
+            return  # the same decision, carried out again
+        parent = (await unit.load(ns, child.parent.run_id)).state
+        assert parent is not None
+        try:
+            definition = await self.definitions.resolve(unit.tr, ns, child.workflow, child.revision, parent.created_us)
+            self.definitions.check_input(definition, child.input)
+        except EngineError as error:
+            failure = cmd.Failure(error.reason, str(error), retryable=False)
+            answer = cmd.ChildClosed(
+                visit=child.parent.visit,
+                path=child.parent.path,
+                child_run_id=child.run_id,
+                status="failed",
+                failure=failure,
+            )
+            unit.follow_ups.append((ns, child.parent.run_id, answer))
+            return
+        start = cmd.Start(
+            run_id=child.run_id,
+            namespace=ns,
+            workflow_id=child.workflow_id or child.run_id,
+            input=child.input,
+            queue=child.queue,
+            parent=child.parent,
+            root_run_id=parent.root_run_id or parent.run_id,
+            virtual_time=parent.virtual_time,
+        )
+        await unit.apply(unit.create(ns, child.run_id, definition), start)
+        if child.workflow_id:
+            unit.tr.set(keys.workflow_id(ns, child.workflow_id), child.run_id.encode())

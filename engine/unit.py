@@ -1,0 +1,324 @@
+"""A unit of work: the runs that one storage transaction changes, and what must happen after its commit.
+
+Theory of operation ------------------- `Transition.run` (transition.py) opens a `Unit` for every attempt of a
+transaction. The work gives commands to runs; each command is decided by the pure core, staged in memory, and its
+effects are turned into writes. One run may get several commands (a batch of results): its record is read once and
+written once. Effects that concern another run (a parent, a child) are queued and given to it in the same transaction,
+up to FOLLOW_UPS_MAX; what is left over is stored as timers that are due at once. Nothing leaves the unit before the
+commit: tasks for workers, wake-ups and answers lie in `after` until then. An attempt that is run again or fails gives
+back the worker slots it had reserved.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from windlass.engine import keys, postponed
+from windlass.engine.core.commands import Command, TaskLeased
+from windlass.engine.core.decide import Decision, NeedItems, NeedSignals, decide
+from windlass.engine.core.definition import Definition
+from windlass.engine.core.events import AnyEvent, encode_events
+from windlass.engine.core.state import CLOSED, Node, RunState
+from windlass.engine.errors import EngineError
+from windlass.engine.postponed import Postponed
+from windlass.engine.records import clear_large, get_large, pack, set_large, unpack
+from windlass.storage.port import Transaction
+
+if TYPE_CHECKING:
+    from windlass.engine.core.effects import ScheduleTask, StartChild
+    from windlass.engine.dispatch import Assignment
+    from windlass.engine.transition import Transition
+
+#: The worker judges start-to-close itself, from when the attempt really begins; the engine only if the worker does not.
+DEADLINE_SLACK_US: Final = 5_000_000
+
+#: A leased task: namespace, run, visit, path, lease epoch.
+TaskKey = tuple[str, str, int, str, int]
+
+#: Commands to other runs and starts of children carried out in the same transaction before the rest is put off.
+FOLLOW_UPS_MAX: Final = 200
+
+
+class Work:
+    """One run inside a unit: its record as read, as staged so far, and the events since."""
+
+    __slots__ = (
+        "before",
+        "before_bytes",
+        "changed",
+        "definition",
+        "events",
+        "loaded",
+        "ns",
+        "run_id",
+        "signals_seen",
+        "state",
+    )
+
+    def __init__(
+        self, ns: str, run_id: str, definition: Definition, state: RunState | None, before_bytes: int = 0
+    ) -> None:
+        self.ns, self.run_id, self.definition = ns, run_id, definition
+        self.before = self.state = state
+        self.before_bytes = before_bytes
+        self.events: list[AnyEvent] = []
+        self.loaded: dict[str, Node | None] = {}
+        self.changed: set[str] = set()
+        self.signals_seen: dict[str, tuple[bytes, bytes]] = {}
+
+    # The core's `View` of what lives outside the run record.
+
+    def item(self, path: str) -> Node | None:
+        """The map item at `path`; NeedItems if it was not read yet."""
+        if path not in self.loaded:
+            raise NeedItems(path)
+        return self.loaded[path]
+
+    def items(self, prefix: str) -> Mapping[str, Node]:
+        """All items whose path begins with `prefix`; NeedItems if they were not read yet."""
+        if prefix + "*" not in self.loaded:
+            raise NeedItems(prefix)
+        return {path: node for path, node in self.loaded.items() if node is not None and path.startswith(prefix)}
+
+    def signals(self, names: tuple[str, ...]) -> Mapping[str, tuple[bytes, bytes]]:
+        """The oldest buffered signal of each name that has one; NeedSignals if they were not read yet."""
+        if any(name not in self.signals_seen for name in names):
+            raise NeedSignals(names)
+        return {name: self.signals_seen[name] for name in names if self.signals_seen[name][0]}
+
+
+class After:
+    """What a committed unit owes the rest of the process."""
+
+    __slots__ = ("assigned", "closed", "due_us", "queued", "released", "stops", "touched")
+
+    def __init__(self) -> None:
+        self.assigned: list[Assignment] = []
+        self.stops: list[tuple[str, TaskKey, str]] = []  #: session, task, reason
+        self.released: list[tuple[str, TaskKey]] = []
+        self.queued: set[tuple[str, str, str]] = set()
+        self.closed: list[RunState] = []
+        self.touched: list[tuple[str, str, int]] = []
+        self.due_us = 0  #: earliest timer armed; 0 = none
+
+
+class Unit:
+    """The runs one transaction changes. Made by `Transition.run`; use it only inside the work it was given to."""
+
+    def __init__(self, transition: Transition, tr: Transaction) -> None:
+        self.tr, self.transition = tr, transition
+        self.now_us = transition.clock.now_us()
+        self.after = After()
+        self._works: dict[tuple[str, str], Work] = {}
+        self.follow_ups: deque[tuple[str, str, Command]] = deque()
+        self.children: deque[tuple[str, StartChild]] = deque()
+        self.outbox_rows = 0
+        self.postponed = 0
+
+    # Runs
+
+    async def load(self, ns: str, run_id: str) -> Work:
+        """The run, read once per unit. Raises EngineError RUN_NOT_FOUND."""
+        work = self._works.get((ns, run_id))
+        if work is None:
+            value = await get_large(self.tr, keys.run(ns, run_id))
+            if value is None:
+                raise EngineError(
+                    "RUN_NOT_FOUND", f"there is no run {run_id!r} in namespace {ns!r}", run_id=run_id, namespace=ns
+                )
+            state = unpack(RunState, value)
+            definition = await self.transition.definitions.compiled(self.tr, ns, state.workflow, state.revision)
+            work = self._works[ns, run_id] = Work(ns, run_id, definition, state, len(value))
+        return work
+
+    def create(self, ns: str, run_id: str, definition: Definition) -> Work:
+        """A run that does not exist yet; its first command must be Start."""
+        work = self._works[ns, run_id] = Work(ns, run_id, definition, None)
+        return work
+
+    async def give(self, ns: str, run_id: str, command: Command) -> Decision:
+        """Give a command to a run. Raises Rejection (nothing changed), or EngineError RUN_NOT_FOUND."""
+        return await self.apply(await self.load(ns, run_id), command)
+
+    async def apply(self, work: Work, command: Command) -> Decision:
+        """Decide, stage the outcome, carry out its effects."""
+        while True:
+            try:
+                decision = decide(work.definition, work.state, work, command, await self._now(work, command))
+            except NeedItems as need:
+                await self._load_items(work, need.path)
+            except NeedSignals as need:
+                await self._load_signals(work, need.names)
+            else:
+                break
+        self._stage(work, decision)
+        for effect in decision.effects:
+            await self.transition.carrying[type(effect)](self, work, effect)
+        return decision
+
+    async def _now(self, work: Work, command: Command) -> int:
+        virtual = work.state.virtual_time if work.state is not None else getattr(command, "virtual_time", False)
+        if not virtual:
+            return self.now_us
+        record = await self.transition.definitions.namespace(self.tr, work.ns)
+        return record.virtual_now_us
+
+    def _stage(self, work: Work, decision: Decision) -> None:
+        work.state = decision.state
+        if decision.events:
+            work.events.extend(decision.events)
+        for path, node in decision.items.items():
+            work.loaded[path] = node
+            work.changed.add(path)
+
+    async def _load_items(self, work: Work, path: str) -> None:
+        if not path.endswith("#"):
+            value = await self.tr.get(keys.item(work.ns, work.run_id, path))
+            work.loaded[path] = None if value is None else unpack(Node, value)
+            return
+        begin = keys.items_under(work.ns, work.run_id, path)
+        for key, value in await self.tr.get_range(begin, begin + b"\xff"):
+            found = str(keys.unpack(key)[3])
+            if found not in work.changed:
+                work.loaded[found] = unpack(Node, value)
+        work.loaded[path + "*"] = None
+
+    async def _load_signals(self, work: Work, names: Sequence[str]) -> None:
+        for name in names:
+            begin = keys.inbox(work.ns, work.run_id, name)
+            rows = await self.tr.get_range(begin, keys.end(begin), limit=1)
+            work.signals_seen[name] = rows[0] if rows else (b"", b"")
+
+    # Tasks
+
+    async def lease(self, work: Work, task: ScheduleTask) -> None:
+        """Hand a task to the worker whose turn it is, or queue it if none has a free slot."""
+        kind = f"{task.runtime}:{task.handler}" if task.handler else task.runtime
+        session = self.transition.dispatch.reserve(work.ns, task.queue, kind)
+        if session is None:
+            self.enqueue(work, task, kind)
+        else:
+            try:
+                await self.lease_to(work, task.path, task.visit, session, task.start_to_close_us, task.heartbeat_us)
+            except BaseException:
+                self.transition.dispatch.release(session)
+                raise
+
+    async def lease_to(
+        self, work: Work, path: str, visit: int, session: str, start_to_close_us: int, heartbeat_us: int
+    ) -> None:
+        """Lease a queued task to `session`, whose slot the caller reserved. Raises Rejection if it is not queued."""
+        deadline = self.now_us + start_to_close_us + DEADLINE_SLACK_US if start_to_close_us else 0
+        dispatch = self.transition.dispatch
+        command = TaskLeased(
+            path=path, visit=visit, session=session, worker=dispatch.worker_of(session), lease_us=deadline
+        )
+        await self.apply(work, command)
+        assignment = dispatch.assignment(work, path, visit, session, deadline, heartbeat_us)
+        self.tr.set(*assignment.lease_record())
+        self.after.assigned.append(assignment)
+
+    def enqueue(self, work: Work, task: ScheduleTask, kind: str) -> None:
+        """Write the task's queue entry."""
+        head = keys.queue(work.ns, task.queue, kind)
+        shard = self.shard(work.run_id)
+        entry = keys.queue_entry(head, shard, task.priority, task.queued_us, work.run_id, task.visit, task.path)
+        self.tr.set(entry, pack((task.attempt, task.start_to_close_us, task.heartbeat_us)))
+        self.after.queued.add((work.ns, task.queue, kind))
+
+    def shard(self, run_id: str) -> int:
+        """The queue and timer shard of a run."""
+        return zlib.crc32(run_id.encode()) % self.transition.shards
+
+    # Commit
+
+    async def write(self) -> None:
+        """Carry out what is owed to other runs, then write every changed run."""
+        for _ in range(FOLLOW_UPS_MAX):
+            if self.children:
+                await self.transition.start_child(self, *self.children.popleft())
+            elif self.follow_ups:
+                await self.transition.follow_up(self, *self.follow_ups.popleft())
+            else:
+                break
+        for ns, child in self.children:
+            self.put_off(ns, child.parent.run_id, child)
+        for ns, run_id, command in self.follow_ups:
+            self.put_off(ns, run_id, command)
+        for work in self._works.values():
+            if work.events or work.state is not work.before:
+                self._write_run(work)
+        self._bump()
+
+    def put_off(self, ns: str, run_id: str, work: Postponed) -> None:
+        """Store work as a timer that is due at once. Several for one run keep their order."""
+        self.postponed += 1
+        due = self.now_us
+        self.tr.set(
+            keys.timer(self.shard(run_id), due, ns, run_id, f"~{due}-{self.postponed:06}"), postponed.pack(work)
+        )
+        self.armed(due)
+
+    def armed(self, due_us: int) -> None:
+        """Remember the earliest timer armed, to wake the timer loop."""
+        if not self.after.due_us or due_us < self.after.due_us:
+            self.after.due_us = due_us
+
+    def _write_run(self, work: Work) -> None:
+        state, before, tr = work.state, work.before, self.tr
+        assert state is not None
+        set_large(tr, keys.run(work.ns, work.run_id), pack(state), work.before_bytes)
+        for path in work.changed:
+            node = work.loaded[path]
+            if node is None:
+                tr.clear(keys.item(work.ns, work.run_id, path))
+            else:
+                tr.set(keys.item(work.ns, work.run_id, path), pack(node))
+        if work.events:
+            first = state.seq - len(work.events) + 1
+            set_large(tr, keys.event(work.ns, work.run_id, first), encode_events(work.events))
+        if before is None or before.status != state.status:
+            self._write_listing(state, before)
+        self.after.touched.append((work.ns, work.run_id, state.seq))
+
+    def _write_listing(self, state: RunState, before: RunState | None) -> None:
+        ns, tr = state.namespace, self.tr
+        if before is not None:
+            tr.clear(keys.listing(ns, state.workflow, before.status, state.run_id))
+        tr.set(keys.listing(ns, state.workflow, state.status, state.run_id), b"")
+        was_open = before is not None and before.status not in CLOSED
+        is_open = state.status not in CLOSED
+        if was_open != is_open:
+            tr.add(keys.open_runs(ns, state.workflow, state.revision), 1 if is_open else -1)
+        if not is_open and (was_open or before is None):
+            self.after.closed.append(state)
+
+    def _bump(self) -> None:
+        """On a shared store, ring the keys that other engines watch."""
+        if not self.transition.storage.shared:
+            return
+        for ns, queue, kind in self.after.queued:
+            self.tr.add(keys.bump("queue", ns, queue, kind), 1)
+        if self.after.due_us:
+            self.tr.add(keys.bump("timers"), 1)
+        if self.after.touched:
+            for bucket in {zlib.crc32(run_id.encode()) % 16 for _, run_id, _ in self.after.touched}:
+                self.tr.add(keys.bump("runs", str(bucket)), 1)
+
+    def abandon(self) -> None:
+        """Give back the slots reserved by an attempt that did not commit."""
+        for assignment in self.after.assigned:
+            self.transition.dispatch.release(assignment.session)
+        self.after = After()
+
+
+def clear_run(unit: Unit, state: RunState) -> None:
+    """Remove a closed run with everything of it: record, items, events, inbox, index rows, incidents."""
+    tr, ns, run_id = unit.tr, state.namespace, state.run_id
+    clear_large(tr, keys.run(ns, run_id))
+    for head in (keys.items(ns, run_id), keys.events(ns, run_id), keys.inbox(ns, run_id), keys.incidents(ns, run_id)):
+        tr.clear_range(head, keys.end(head))
+    tr.clear(keys.listing(ns, state.workflow, state.status, run_id))
