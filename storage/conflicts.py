@@ -75,6 +75,15 @@ class ConflictTable:
                 if self._last_write.get(key, 0) <= version:
                     self._last_write.pop(key, None)
 
+    def take_back(self, version: int) -> None:
+        """Drop the commits after `version`: they failed on their way to the disk, and never happened."""
+        kept = [commit for commit in self._commits if commit.version <= version]
+        self._commits.clear()
+        self._clears.clear()
+        self._last_write.clear()
+        for commit in kept:
+            self.record(commit)
+
     def conflict(self, reads: ReadSet, snapshot: int) -> bytes | None:
         """A key or the begin of a range that was read at `snapshot` and written since, or None."""
         for key in reads.keys:

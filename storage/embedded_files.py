@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ MAP_BYTES: Final = 1 << 30
 #: Snapshots open at once, in all processes.
 READERS_MAX: Final = 1024
 
+#: With less than this much room, what fails does so for want of room.
+_ROOM: Final = 1 << 16
 _NO_ROOM: Final = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _NO_WRITE: Final = tuple(os.strerror(code) for code in (errno.EROFS, errno.EACCES, errno.EPERM))
 
@@ -37,13 +40,22 @@ _NO_WRITE: Final = tuple(os.strerror(code) for code in (errno.EROFS, errno.EACCE
 def named(error: Exception, directory: Path) -> StorageError:
     """The port's error for one of LMDB or of the system."""
     text = str(error)
-    if isinstance(error, (lmdb.DiskError, lmdb.MapFullError)) or any(reason in text for reason in _NO_ROOM):
+    told = isinstance(error, (lmdb.DiskError, lmdb.MapFullError)) or any(reason in text for reason in _NO_ROOM)
+    if told or (os.strerror(errno.EIO) in text and _is_full(directory)):
         return StoreFull(f"no room in {directory}: {text}. Nothing of this commit was kept; free space and try again")
     if isinstance(error, lmdb.ReadonlyError) or any(reason in text for reason in _NO_WRITE):
         return StoreReadOnly(f"{directory} cannot be written: {text}")
     if isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError)):
         return StoreFormat(f"{directory / DATA_FILE} is not a store of Windlass, or it is damaged: {text}")
     return StorageError(f"{directory}: {text}")
+
+
+def _is_full(directory: Path) -> bool:
+    """True if the data file cannot grow. LMDB reports a write that was cut off half-way, for want of room, as EIO."""
+    system = os.statvfs(directory)
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (directory / DATA_FILE).stat().st_size
+    return system.f_bavail * system.f_frsize < _ROOM or (limit != resource.RLIM_INFINITY and size > limit - _ROOM)
 
 
 class DirectoryLock:

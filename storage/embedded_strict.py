@@ -95,7 +95,11 @@ class StrictEmbeddedStorage(OptimisticStorage):
             for watch in changed:
                 watch.fire()
         if tx.writes or self._groups.pending:
-            await self._groups.landing()
+            try:
+                await self._groups.landing()
+            except StorageError:
+                self._recent.take_back(self._groups.durable_version)
+                raise
 
     async def close(self) -> None:
         await super().close()
