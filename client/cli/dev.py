@@ -39,8 +39,8 @@ def dev(data_dir: Path, listen: str, slots: int, handlers: tuple[str, ...]) -> N
     load("windlass.worker", "worker")
     engine = ["engine", "--data-dir", str(data_dir), "--listen", listen]
     worker = ["worker", "--engine", listen, "--slots", str(slots)]
-    for module in handlers:
-        worker += ["--handlers", module]
+    if handlers:
+        worker += ["--handlers", ",".join(handlers)]
     asyncio.run(_Dev(listen).run(engine, worker))
 
 

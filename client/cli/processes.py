@@ -1,11 +1,13 @@
 """`windlass engine` and `windlass worker`: the two programs that stay.
 
-Settings: flags, then environment, then a TOML file.
+Both take their settings from flags, then the environment (WINDLASS_…), then a TOML file. The engine merges them
+itself, so that `python -m windlass.engine` in a container does the same; for the worker click does it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,89 +16,156 @@ import click
 
 from windlass.client.cli.connected import wrong
 from windlass.client.cli.extras import load
+from windlass.client.cli.failures import UNAVAILABLE, UNSUPPORTED, WRONG
 
 
-def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
-    """Makes the file's values the defaults of the command's flags: flags and environment come before them."""
+@click.command()
+@click.option("--listen", metavar="HOST:PORT", help="Where it answers. Default: 127.0.0.1:7711.")
+@click.option("--data-dir", metavar="DIR", help="Where the embedded store lies. Default: ./.windlass.")
+@click.option(
+    "--storage",
+    metavar="WHICH",
+    help="embedded:PATH, fdb:CLUSTERFILE, postgres://… or memory:. Default: embedded, in the data directory.",
+)
+@click.option("--lease-seconds", type=float, help="Silence after which a worker's tasks go to others. Default: 5.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
+@click.option("--log-json", is_flag=True, default=None, help="Log lines as JSON.")
+@click.option("--config", metavar="FILE", help="TOML file: keys as the flags, top level or under [engine].")
+def engine(config: str | None, **flags: Any) -> None:
+    """Run an engine until ctrl-c or SIGTERM.
+
+    It answers clients, keeps runs in its store and gives tasks to workers. Settings come from these flags, then the
+    environment (WINDLASS_LISTEN, WINDLASS_DATA_DIR, WINDLASS_STORAGE, …), then the TOML file (--config or
+    WINDLASS_CONFIG).
+    """
+    settings: Any = load("windlass.engine.config", "engine")
+    program: Any = load("windlass.engine.main", "engine")
+    try:
+        chosen = settings.load(flags, config)
+    except settings.SettingsError as error:
+        raise wrong(str(error)) from error
+    raise click.exceptions.Exit(program.run(chosen))
+
+
+def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Makes the file's values the defaults of the flags: flags and environment come before them."""
     if path is None:
-        return None
+        return
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise wrong(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except tomllib.TOMLDecodeError as error:
         raise wrong(f"{path} is not TOML: {error}") from error
-    section = content.get(context.info_name or "", content)
-    known = {parameter.name for parameter in context.command.params}
+    section = content.get("worker", content)
+    flags = {option.name for option in context.command.params}
     given = {key.replace("-", "_"): value for key, value in section.items() if not isinstance(value, dict)}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise wrong(
-            f"{path} has {', '.join(unknown)}, which `windlass {context.info_name}` does not know; see its --help"
-        )
+    if unknown := sorted(set(given) - flags):
+        raise wrong(f"{path}: there is no setting {unknown[0]!r}; known are {', '.join(sorted(map(str, flags)))}")
     context.default_map = given
-    return path
 
 
-_config = click.option(
+@click.command()
+@click.option(
+    "--engine",
+    metavar="HOST:PORT",
+    default="127.0.0.1:7711",
+    show_default=True,
+    help="Several: a,b,c.",
+    envvar="WINDLASS_ENGINE",
+)
+@click.option("--id", "id", metavar="NAME", help="Stable name. Default: host and process.", envvar="WINDLASS_WORKER_ID")
+@click.option("--slots", type=int, default=2, show_default=True, help="Tasks it runs at once.", envvar="WINDLASS_SLOTS")
+@click.option(
+    "--queue", metavar="NAME", default="default", show_default=True, help="Several: a,b,c.", envvar="WINDLASS_QUEUE"
+)
+@click.option(
+    "--runtimes", default="javascript,wasm", show_default=True, help="Jailed runtimes.", envvar="WINDLASS_RUNTIMES"
+)
+@click.option(
+    "--handlers", metavar="MODULE", default="", help="Modules with Python handlers: a,b,c.", envvar="WINDLASS_HANDLERS"
+)
+@click.option(
+    "--standard-handlers",
+    is_flag=True,
+    help="Also HTTP request, webhook, email, log.",
+    envvar="WINDLASS_STANDARD_HANDLERS",
+)
+@click.option("--namespace", metavar="NAME", default="default", show_default=True, envvar="WINDLASS_NAMESPACE")
+@click.option(
+    "--require-isolation",
+    metavar="LAYERS",
+    default="",
+    help="Refuse to start without these.",
+    envvar="WINDLASS_REQUIRE_ISOLATION",
+)
+@click.option(
+    "--cache-dir", type=click.Path(path_type=Path), help="Where modules are kept.", envvar="WINDLASS_CACHE_DIR"
+)
+@click.option(
+    "--drain-seconds",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="For running tasks.",
+    envvar="WINDLASS_DRAIN_SECONDS",
+)
+@click.option(
+    "--patience",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Seconds to find the engine; 0: for ever.",
+    envvar="WINDLASS_PATIENCE",
+)
+@click.option(
     "--config",
     type=click.Path(path_type=Path),
-    envvar="WINDLASS_CONFIG",
     is_eager=True,
     expose_value=False,
     callback=_read_config,
-    help="TOML file; keys as the flags, top level or under [engine] and [worker]. Environment: WINDLASS_CONFIG.",
+    help="TOML file: keys as the flags, top level or under [worker].",
+    envvar="WINDLASS_CONFIG",
 )
+def worker(**flags: Any) -> None:
+    """Run a worker until ctrl-c or SIGTERM.
+
+    It takes tasks from an engine and runs each in a jail of its own. Settings come from these flags, then the
+    environment (WINDLASS_ENGINE, WINDLASS_SLOTS, …), then the TOML file (--config or WINDLASS_CONFIG).
+    """
+    settings: Any = load("windlass.worker.settings", "worker")
+    program: Any = load("windlass.worker.main", "worker")
+    chosen = settings.WorkerSettings(
+        engines=_parts(flags["engine"]),
+        namespace=flags["namespace"],
+        queues=_parts(flags["queue"]),
+        runtimes=_parts(flags["runtimes"]),
+        slots=flags["slots"],
+        handlers=_parts(flags["handlers"]),
+        standard_handlers=flags["standard_handlers"],
+        worker_id=flags["id"] or None,
+        cache_folder=flags["cache_dir"],
+        require_layers=frozenset(_parts(flags["require_isolation"])),
+        drain_s=flags["drain_seconds"],
+        first_contact_s=flags["patience"],
+    )
+    try:
+        chosen.check()
+    except settings.BadSettings as error:
+        raise wrong(str(error)) from error
+    with asyncio.Runner(loop_factory=load("uvloop", "worker").new_event_loop) as runner:
+        code = runner.run(program.run(chosen))
+    raise click.exceptions.Exit(_WORKER_EXITS.get(code, code))
 
 
-@click.command(context_settings={"auto_envvar_prefix": "WINDLASS"})
-@click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:7711", show_default=True, help="Where it answers.")
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    default=Path(".windlass"),
-    show_default=True,
-    help="Where the embedded store lies.",
-)
-@click.option(
-    "--storage",
-    metavar="URL",
-    default="",
-    help="embedded:PATH, fdb:CLUSTERFILE, postgres://… or memory:. Default: embedded, in the data directory.",
-)
-@click.option(
-    "--lease",
-    type=float,
-    default=5.0,
-    show_default=True,
-    help="Seconds a worker may be silent before its tasks go to others.",
-)
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
-@_config
-def engine(**settings: Any) -> None:
-    """Run an engine: it answers clients and gives tasks to workers. Ctrl-c or SIGTERM stops it gracefully."""
-    module = load("windlass.engine.main", "engine")
-    config = load("windlass.engine.config", "engine")
-    raise SystemExit(asyncio.run(module.serve(config.Settings(**settings))))
+#: The worker's own exit codes are those of sysexits.h; here they are the ones of all commands.
+_WORKER_EXITS = {os.EX_UNAVAILABLE: UNAVAILABLE, os.EX_OSERR: UNSUPPORTED, os.EX_CONFIG: WRONG}
 
 
-@click.command(context_settings={"auto_envvar_prefix": "WINDLASS"})
-@click.option(
-    "--engine", metavar="HOST:PORT", default="127.0.0.1:7711", show_default=True, help="The engine to work for."
-)
-@click.option("--id", "worker_id", default="", help="Name of the worker. Default: host and process.")
-@click.option("--slots", type=click.IntRange(1), default=4, show_default=True, help="Tasks it runs at once.")
-@click.option("--queue", "queues", multiple=True, default=("default",), show_default=True, help="May be repeated.")
-@click.option("--runtimes", default="javascript,wasm", show_default=True, help="Separated by commas.")
-@click.option("--handlers", multiple=True, metavar="MODULE", help="Module with Python handlers; may be repeated.")
-@click.option("--namespace", default="default", show_default=True, help="Tenant whose tasks it runs.")
-@click.option("--require-isolation", default="", help="Layers of the jail without which it does not start.")
-@_config
-def worker(**settings: Any) -> None:
-    """Run a worker: it takes tasks from an engine and runs them in their sandboxes. Ctrl-c or SIGTERM drains it."""
-    raise SystemExit(asyncio.run(load("windlass.worker", "worker").run(settings)))
+def _parts(text: str | list[str]) -> tuple[str, ...]:
+    """Names separated by commas; a TOML file may give a list."""
+    names = text if isinstance(text, list) else text.split(",")
+    return tuple(name.strip() for name in names if name.strip())
 
 
 COMMANDS = (engine, worker)

@@ -56,30 +56,32 @@ class Story:
     def add(self, event: common_pb2.HistoryEvent) -> None:
         """One more event."""
         attributes = attributes_of(event)
-        if event.type == "StateEntered":
-            self.visits.append((event.state or str(attributes.get("state", "")), event.visit))
-        elif event.type == "AttemptStarted":
-            self._step(event).attempts.append(Attempt(str(attributes.get("worker", ""))))
-        elif event.type == "AttemptEnded":
-            self._end(event, _why(attributes))
-        elif event.type == "TaskCompleted":
-            self._end(event, "completed")
-            self._step(event).outcome = str(attributes.get("outcome", "success"))
-        elif event.type == "NodeClosed":
-            self._end(event, _why(attributes))
-            self._step(event).outcome = str(attributes.get("outcome", ""))
-        elif event.type == "RunClosed":
-            self.closed = str(attributes.get("status", "closed"))
+        match event.type:
+            case "StateEntered":
+                self.visits.append((event.state or str(attributes.get("state", "")), len(self.visits) + 1))
+            case "AttemptStarted":
+                self._step(event.path).attempts.append(Attempt(str(attributes.get("worker", ""))))
+            case "AttemptEnded":
+                self._end(event.path, _why(attributes))
+            case "TaskCompleted":
+                self._end(event.path, "completed")
+                self._step(event.path).outcome = str(attributes.get("outcome", "success"))
+            case "NodeClosed":
+                self._end(event.path, _why(attributes))
+                self._step(event.path).outcome = str(attributes.get("outcome", ""))
+            case "RunClosed":
+                self.closed = str(attributes.get("status", "closed"))
 
     def steps_of(self, visit: int) -> list[Step]:
         """The steps of a visit, in the order they began."""
         return [step for step in self.steps.values() if step.visit == visit]
 
-    def _step(self, event: common_pb2.HistoryEvent) -> Step:
-        return self.steps.setdefault((event.visit, event.path), Step(event.state, event.visit, event.path))
+    def _step(self, path: str) -> Step:
+        state, visit = self.visits[-1] if self.visits else ("", 0)
+        return self.steps.setdefault((visit, path), Step(state, visit, path))
 
-    def _end(self, event: common_pb2.HistoryEvent, why: str) -> None:
-        attempts = self._step(event).attempts
+    def _end(self, path: str, why: str) -> None:
+        attempts = self._step(path).attempts
         if attempts and not attempts[-1].end:
             attempts[-1].end = why
 

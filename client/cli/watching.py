@@ -34,7 +34,7 @@ async def watch(client: Client, screen: Screen, run: str, from_now: bool) -> Non
     shown = _Picture(screen, run) if screen.terminal else _Lines(screen)
     result: RunResult | None = None
     with shown:
-        async for message in client.watch(run, full=screen.json, from_now=from_now):
+        async for message in client.watch(run, full=True, from_now=from_now):
             shown.show(message)
             if message.HasField("result"):
                 result = result_of(message.result)
