@@ -9,7 +9,7 @@ STAMP := $(VENV)/.made
 # Only folders that hold Python, so that an empty one does not stop the type checker.
 TYPED := $(foreach name,tests benchmarks examples,$(if $(shell find $(name) -name '*.py' 2>/dev/null),-p $(name)))
 
-.PHONY: help setup demo test check bench proto lint format
+.PHONY: help setup demo test check lint types imports contract format bench proto
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,15 +28,21 @@ demo: $(STAMP) ## Twenty orders through an engine and two workers, one of them k
 test: $(STAMP) ## Run every test; ARGS='-k name' narrows it down
 	$(BIN)/pytest $(ARGS)
 
-check: $(STAMP) lint ## Everything short of the tests: lint, format, types, import contract, proto
-	$(BIN)/ruff format --check --quiet .
-	$(BIN)/mypy -p windlass $(TYPED)
-	$(BIN)/mypy proto/contract.py
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/python proto/contract.py check
+check: lint types imports contract ## Everything short of the tests; `make -k check` does not stop at the first failure
 
-lint: $(STAMP) ## Lint only, for the editor's pace
-	$(BIN)/ruff check .
+lint: $(STAMP) ## Lint and format only, at an editor's pace
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+
+types: $(STAMP)
+	$(BIN)/mypy -p windlass $(TYPED)
+	$(BIN)/mypy proto/contract.py .ci/prove_package.py docker/engine_health.py
+
+imports: $(STAMP)
+	$(BIN)/lint-imports --no-logo
+
+contract: $(STAMP)
+	$(BIN)/python proto/contract.py check
 
 format: $(STAMP) ## Put every file into the project's format
 	$(BIN)/ruff check --fix-only --quiet .
