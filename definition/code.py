@@ -1,4 +1,4 @@
-"""Where a task's code comes from: in place, from a file, or from a module that is stored already, named by its digest."""
+"""Where a task's code comes from: in place, from a file, or from a stored module named by its digest."""
 
 from __future__ import annotations
 

@@ -139,10 +139,19 @@ class SpawnModel(Authoring):
     queue: Name | None = None
 
 
+class OptionModel(Authoring):
+    """One choice of a select."""
+
+    value: str
+    label: str
+
+
 def _options(value: Any) -> Any:
-    """A list of values is a list of labels too."""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return {item: item for item in value}
+    """Choices as an object of labels by value, or as a list of values. Kept as a list: their order is the author's."""
+    if isinstance(value, dict):
+        return [{"value": key, "label": label} for key, label in value.items()]
+    if isinstance(value, list):
+        return [{"value": item, "label": item} if isinstance(item, str) else item for item in value]
     return value
 
 
@@ -152,7 +161,7 @@ class FormFieldModel(Authoring):
     id: Name
     type: Literal["select", "comment", "text", "number", "boolean", "date"]
     label: str = ""
-    options: Annotated[dict[str, str], BeforeValidator(_options)] = {}
+    options: Annotated[list[OptionModel], BeforeValidator(_options)] = []
     required: bool = False
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from windlass.definition.code import CheckCode, Module
-from windlass.definition.expressions import ExpressionSyntaxError, compile_expression
+from windlass.definition.expressions import ExpressionSyntaxError, compile_expression, expression_names
 from windlass.definition.model_bodies import SelectorModel
 from windlass.definition.problems import Place, Report
 from windlass.definition.schemas import SchemaError, compile_schema, with_defaults
@@ -33,6 +33,8 @@ from windlass.engine.core.selectors import (
     TemplateSyntaxError,
     parse_path,
     parse_template,
+    selector_names,
+    template_names,
 )
 from windlass.engine.core.selectors import (
     Path as PathSelector,
@@ -59,14 +61,17 @@ class Parts:
         self.check_code = check_code
         self.runtimes = runtimes
         self.modules: dict[str, Module] = {}
-        self.digests: dict[str, str] = {}  #: every module referred to, with its runtime
+        self.digests: set[tuple[str, str]] = set()  #: every module referred to, with its runtime
         self.code_places: dict[Place, str] = {}  #: tasks with code, and the digest that stands for it
+        self.reads: list[tuple[str, Place]] = []  #: the names that parts read and cannot do without
         self._lines = text.split("\n")
 
     def expression(self, source: str, place: Place, *, condition: bool = False) -> Expression:
         """A compiled expression. A syntax error is reported at its own line and column where these can be told."""
         try:
-            return compile_expression(source, condition=condition)
+            expression = compile_expression(source, condition=condition)
+            self._read(expression_names(source), place)
+            return expression
         except ExpressionSyntaxError as error:
             self._report_syntax(error, place)
             return Expression(source=source, evaluate=_never)
@@ -76,7 +81,9 @@ class Parts:
 
     def template(self, value: Any, place: Place) -> Template:
         try:
-            return parse_template(value)
+            template = parse_template(value)
+            self._read(template_names(template), place)
+            return template
         except TemplateSyntaxError as error:
             self.report.error((*place, *(parse_path(error.path) if error.path else ())), str(error))
             return parse_template(None)
@@ -97,7 +104,12 @@ class Parts:
         default = msgspec.json.encode(model.default) if "default" in model.model_fields_set else None
         if default is not None and kinds[0] in _NO_DEFAULT:
             self.report.error((*place, "default"), f"{kinds[0]!r} is never missing: it takes no default", at_key=True)
-        return self._selector(kinds[0], model, default, place)
+        before = len(self.reads)
+        selector = self._selector(kinds[0], model, default, place)
+        self._read(selector_names(selector), place)
+        if default is not None:
+            del self.reads[before:]
+        return selector
 
     def _selector(self, kind: str, model: SelectorModel, default: bytes | None, place: Place) -> Selector:
         match kind:
@@ -116,6 +128,9 @@ class Parts:
                 return Full()
             case _:
                 return NO_INPUT
+
+    def _read(self, names: frozenset[str], place: Place) -> None:
+        self.reads.extend((name, place) for name in sorted(names))
 
     def _path(self, text: str, default: bytes | None, place: Place) -> Selector:
         try:

@@ -54,6 +54,9 @@ def read_model(value: Any, report: Report) -> DocumentModel | None:
 def _leave_out(value: Any, finding: Mapping[str, Any]) -> None:
     """Remove the nearest member of an object around the finding, so that list items keep their places."""
     place = [part for part in finding["loc"] if part != "[key]"]
+    if place[:1] == ["states"] and len(place) == 2:
+        value["states"][place[1]] = {}  # the name stays known to transitions
+        return
     if finding["type"] == "missing":
         last = place.pop()
         if not place or last == "to":

@@ -297,6 +297,7 @@ class Definition(Record, frozen=True, kw_only=True):
     output_schema: Schema | None = None
     output: Selector | None = None  #: what the run returns; None = the last body's result
     config: bytes = b"{}"
+    config_schema: Schema | None = None  #: what a run's config, with its overrides, must fit
     queue: str = "default"
     priority: int = 5
     description: str = ""
