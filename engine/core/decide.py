@@ -1,4 +1,4 @@
-"""`decide`: one command in, one complete outcome out. (contract; session G completes it)
+"""`decide`: one command in, one complete outcome out.
 
     decide(definition, state, view, command, now_us) -> Decision
 
@@ -6,49 +6,42 @@
 * `view` gives what lives outside the run record; it may raise `NeedItems` or `NeedSignals`, which the shell answers by loading and
   calling again: decide is pure, so nothing is lost.
 * raises `Rejection`, and then nothing changed.
+
+A command is judged first and recorded by events; then the run goes on as far as it can without anything from outside (`_go_on`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
+from windlass.engine.core import (
+    attempts,
+    continuing,
+    ending,
+    escalations,
+    evolve,
+    flow,
+    joining,
+    pausing,
+    repair,
+    signals,
+    spawns,
+    starting,
+    timers,
+    updates,
+)
+from windlass.engine.core import commands as c
+from windlass.engine.core.definition import Definition
 from windlass.engine.core.effects import Effect
-from windlass.engine.core.state import Node, RunState
+from windlass.engine.core.events import AnyEvent
+from windlass.engine.core.refusal import NeedItems, NeedSignals, Rejection
+from windlass.engine.core.state import CLOSED, Node, RunState
+from windlass.engine.core.turn import Turn, View
 
-
-class Rejection(Exception):
-    """The command does not apply. `reason` is an ErrorInfo reason of the public error table (RUN_CLOSED, LEASE_LOST …)."""
-
-    def __init__(self, reason: str, message: str, **metadata: str) -> None:
-        super().__init__(message)
-        self.reason, self.metadata = reason, metadata
-
-
-class NeedItems(Exception):
-    """`decide` must see map items that are not in the view: one path, or all items under a prefix ending in "#"."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.path = path
-
-
-class NeedSignals(Exception):
-    """`decide` opens a wait and must see the oldest buffered signal of each of these names."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        super().__init__(names)
-        self.names = names
-
-
-class View(Protocol):
-    """What lives outside the run record."""
-
-    def item(self, path: str) -> Node | None: ...
-    def items(self, prefix: str) -> Mapping[str, Node]: ...
-    def signals(self, names: tuple[str, ...]) -> Mapping[str, tuple[bytes, bytes]]: ...  #: name -> (inbox key, payload), oldest
+__all__ = ["Decision", "NeedItems", "NeedSignals", "Rejection", "View", "decide"]
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +49,92 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     state: RunState
     items: Mapping[str, Node | None]  #: changed item records; None = removed
-    events: tuple[object, ...]  #: engine.core.events.Event, numbered state.seq - len + 1 … state.seq
+    events: tuple[object, ...]  #: engine.core.events.AnyEvent, numbered state.seq - len + 1 … state.seq
     effects: tuple[Effect, ...]
     reply: bytes = b""  #: for ApplyUpdate
+    items_cleared: bool = False  #: first remove every item record of the run (a range clear), then write `items`
+
+
+def decide(definition: Definition, state: RunState | None, view: View, command: c.Command, now_us: int) -> Decision:
+    """See the module. `now_us` never runs backwards for a run; an earlier time is taken as the last one."""
+    if isinstance(command, c.Start):
+        turn = _start(definition, state, view, command, now_us)
+    elif state is None:
+        raise Rejection("RUN_NOT_FOUND", "the run does not exist")
+    elif state.status in CLOSED:
+        return _on_closed(state, command)
+    else:
+        turn = Turn(definition, state, view, max(now_us, state.updated_us))
+        _JUDGES[type(command)](turn, command)
+    _go_on(turn)
+    return Decision(
+        state=turn.state,
+        items=turn.items.changed,
+        events=tuple(turn.events),
+        effects=tuple(turn.effects),
+        reply=turn.reply,
+        items_cleared=turn.items.cleared,
+    )
+
+
+def _start(definition: Definition, state: RunState | None, view: View, command: c.Start, now_us: int) -> Turn:
+    if state is not None:
+        raise Rejection("RUN_ALREADY_STARTED", f"run {command.run_id} exists", run_id=command.run_id)
+    event, effects = starting.started(definition, command, now_us)
+    turn = Turn(definition, evolve.EMPTY, view, now_us)
+    turn.items.cleared = True
+    turn.apply(event)
+    turn.effects += effects
+    return turn
+
+
+def _go_on(turn: Turn) -> None:
+    """Until nothing moves without the outside: first what was put off, then joins from the leaves up, then the run's way."""
+    while True:
+        turn.run_later()
+        if turn.closed:
+            joining.settle(turn, turn.closed.pop(0))
+        elif turn.look_for_event:
+            turn.look_for_event = False
+            signals.take_buffered_event(turn)
+        elif not flow.step(turn):
+            return
+
+
+_LATE = (c.TimerFired, c.ChildClosed, c.Continue, c.RaiseIncident)
+_REPORTS = (c.TaskLeased, c.TaskSucceeded, c.TaskFailed, c.TaskReturned, c.TaskHeartbeat, c.TaskTimedOut)
+
+
+def _on_closed(state: RunState, command: c.Command) -> Decision:
+    """What comes too late: facts are dropped, requests are refused."""
+    if isinstance(command, _LATE):
+        return Decision(state=state, items={}, events=(), effects=())
+    if isinstance(command, _REPORTS) and not isinstance(command, c.TaskLeased):
+        if (command.visit, command.path, command.epoch) == state.last:
+            raise Rejection("ALREADY_RECORDED", "this attempt's result is recorded already")
+    raise Rejection("RUN_CLOSED", f"the run is {state.status}", run_id=state.run_id, status=state.status)
+
+
+_JUDGES: dict[type, Callable[[Turn, Any], None]] = {
+    c.TaskLeased: attempts.leased,
+    c.TaskSucceeded: attempts.succeeded,
+    c.TaskFailed: attempts.failed,
+    c.TaskReturned: attempts.returned,
+    c.TaskHeartbeat: attempts.heartbeat,
+    c.TaskTimedOut: attempts.timed_out,
+    c.TimerFired: timers.fired,
+    c.Signal: signals.signal,
+    c.ResolveWait: signals.resolve_wait,
+    c.ReplyEscalation: escalations.reply,
+    c.ChildClosed: spawns.child_closed,
+    c.ApplyUpdate: updates.apply_update,
+    c.SetVariables: updates.set_variables,
+    c.Cancel: ending.cancel,
+    c.Terminate: ending.terminate,
+    c.Fail: ending.fail,
+    c.Pause: pausing.pause,
+    c.Unpause: pausing.unpause,
+    c.ResolveIncident: repair.resolve,
+    c.RaiseIncident: repair.raise_incident,
+    c.Continue: continuing.go_on,
+}

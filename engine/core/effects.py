@@ -25,6 +25,9 @@ class ScheduleTask(Effect):
     runtime: str  #: javascript | wasm | python
     handler: str = ""
     priority: int = 5
+    queued_us: int = 0  #: when it was queued: its place among equals
+    start_to_close_us: int = 0  #: longest time of one attempt; the shell stores it with the lease
+    heartbeat_us: int = 0  #: longest gap between heartbeats; 0 = not asked
 
 
 class WithdrawTask(Effect):
@@ -36,6 +39,7 @@ class WithdrawTask(Effect):
     runtime: str
     handler: str = ""
     priority: int = 5
+    queued_us: int = 0  #: as in its ScheduleTask, so that the entry is found
 
 
 class StopTask(Effect):
@@ -96,6 +100,13 @@ class TellParent(Effect):
 
 
 class AppendOutbox(Effect):
+    name: str
+    payload: bytes
+
+
+class BufferSignal(Effect):
+    """Nothing waits for it yet: keep it in the run's inbox, after those of the same name (state.seq is its place)."""
+
     name: str
     payload: bytes
 

@@ -21,11 +21,14 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     """A piece of open work: the state's own step, a branch, a map item, or an action's task.
 
     `phase` is one of: queued, leased, backoff (a retry's timer runs), waiting (signal, delay, poll, child, escalation),
-    joining (parallel or map: children open), incident, done (kept until the join takes it).
+    joining (parallel or map: children open), incident, done (kept until the join takes it), held (would be queued, but the
+    run is paused), ready (a map item whose turn has not come).
     """
 
     phase: str
-    kind: str  #: task, parallel, map, wait, delay, poll, spawn, escalate, or ask:<kind> for what task code asked
+    #: task, parallel, map, wait, delay, poll, spawn, escalate, events (a state that only waits for its event transitions),
+    #: or ask:<wait|spawn|escalate> for what task code asked
+    kind: str
     attempt: int = 0
     epoch: int = 0
     session: str = ""
@@ -40,9 +43,52 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     patch: Mapping[str, bytes] = {}  #: context values set by the task, merged when the node is taken
     item: bytes = b""  #: a map item's input
     data: bytes = b""  #: per kind: resume state, checkpoint, form, subscribed key … (JSON or msgpack, see the kind's file)
-    counts: tuple[int, ...] = ()  #: per kind: map (total, opened, succeeded, failed), poll (checks) …
+    #: per kind: map (total, created, opened, succeeded, failed, active; see `tree.py`), task and poll (checks)
+    counts: tuple[int, ...] = ()
     child: str = ""  #: child run id
-    children: Mapping[str, Node] = {}  #: branches of a parallel
+    children: Mapping[str, Node] = {}  #: branches of a parallel; children that task code asked for
+    queued_us: int = 0  #: when the task was put into its queue, as in its ScheduleTask
+    recorded: int = 0  #: epoch of the last attempt whose own result was recorded
+    checkpoint: bytes = b""  #: JSON: what the last attempt kept for the next one
+
+
+class Move(msgspec.Struct, frozen=True, array_like=True):
+    """Where the run goes once exit actions and compensation are through."""
+
+    kind: str  #: state | complete | fail | cancel
+    to: str = ""  #: for state
+    undo: str | None = None  #: compensate first: a scope's name, "" = everything, None = nothing
+    failure: Failure | None = None
+    output: bytes = b""
+
+
+class Undo(msgspec.Struct, frozen=True, array_like=True):
+    """A completed state that can be undone; its compensation sees `result`."""
+
+    state: str
+    visit: int
+    result: bytes
+
+
+class Incident(msgspec.Struct, frozen=True, array_like=True):
+    """The run is parked here until someone repairs it.
+
+    kind: open (the step at `path` could not be opened), lease (crash cap, or an at-most-once lease was lost), unhandled (the body failed and
+    nothing takes the failure), flow (an action, guard or transition could not be evaluated), loop, undo, shell.
+    """
+
+    incident_id: str
+    path: str
+    kind: str
+    code: str
+    message: str
+    opened_us: int
+
+
+class CancelRequest(msgspec.Struct, frozen=True, array_like=True):
+    source: str
+    reason: str
+    at_us: int
 
 
 class RunState(msgspec.Struct, frozen=True, array_like=True):
@@ -75,4 +121,23 @@ class RunState(msgspec.Struct, frozen=True, array_like=True):
     virtual_time: bool = False
     inbox: int = 0  #: buffered signals not yet consumed
     timers: tuple[tuple[str, int], ...] = ()  #: the run's own timers (timeout, delayed start, cancel grace)
-    #: session G adds what pause, cancel, scopes, actions and compensation need, below this line, always with a default
+    stage: str = "start"  #: where in the visit: start, enter, body, route, exit
+    cursor: int = 0  #: enter or exit actions already done
+    node_path: str = ""  #: path of `node`: "" the body, enter!<i>, exit!<i>, undo!<i> (place in `undo`)
+    outcome: str = ""  #: of the body that has ended, in stage route and exit
+    result: bytes = b"null"  #: of the last body that gave one
+    move: Move | None = None  #: in stage start and exit: where to
+    undo: tuple[Undo, ...] = ()  #: what compensation would undo, oldest first
+    incidents: tuple[Incident, ...] = ()
+    cancel: CancelRequest | None = None
+    last: tuple[int, str, int] = (0, "", 0)  #: visit, path, epoch of the last result recorded by a step already taken
+    spin: int = 0  #: states entered since the run last waited for anything
+    deferred: tuple[str, ...] = ()  #: tokens of `Continue` commands still to come
+    paused_us: int = 0  #: since when; 0 = not paused
+    pause_reason: str = ""
+    held: bool = False  #: work was withheld by the pause
+    left_us: int | None = None  #: while paused: what is left of the run's timeout
+    timeout_us: int | None = None
+    timeout_from: str = "start"
+    entered_us: int = 0  #: when the current state was entered
+    first_task_us: int = 0  #: when the first task was leased

@@ -1,0 +1,43 @@
+"""Inline actions: set, log and emit, run by the engine itself."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+
+from windlass.engine.core.branches import NOTHING
+from windlass.engine.core.definition import EmitAction, LogAction, SetAction
+from windlass.engine.core.effects import AppendOutbox
+from windlass.engine.core.events import ContextSet, Emitted, Logged
+from windlass.engine.core.limits import CONTEXT_BYTES_MAX
+from windlass.engine.core.selectors import render, render_to_json
+from windlass.engine.core.turn import Problem, Turn, evaluating
+
+Inline = SetAction | LogAction | EmitAction
+
+
+def run(turn: Turn, action: Inline) -> None:
+    """Raises Problem when a template names something that is not there."""
+    scope = turn.values({"result": turn.state.result, **NOTHING})
+    match action:
+        case SetAction(values=values):
+            rendered = {name: evaluating(lambda t=template: render_to_json(t, scope)) for name, template in values}
+            fit_context(turn, rendered)
+            turn.apply(ContextSet(turn.now_us, rendered, "action"))
+        case LogAction(message=message, level=level):
+            text = evaluating(lambda: render(message, scope))
+            turn.apply(Logged(turn.now_us, level, text if isinstance(text, str) else msgspec.json.encode(text).decode()))
+        case EmitAction(name=name, payload=template):
+            payload = b"null" if template is None else evaluating(lambda: render_to_json(template, scope))
+            turn.apply(Emitted(turn.now_us, name, payload))
+            turn.owe(AppendOutbox(name=name, payload=payload))
+        case _:
+            assert_never(action)
+
+
+def fit_context(turn: Turn, values: dict[str, bytes]) -> None:
+    """Raises Problem CONTEXT_TOO_LARGE."""
+    size = sum(map(len, {**turn.state.context, **values}.values()))
+    if size > CONTEXT_BYTES_MAX:
+        raise Problem("CONTEXT_TOO_LARGE", f"the context would have {size} bytes, {CONTEXT_BYTES_MAX} are allowed")

@@ -1,0 +1,275 @@
+"""Attempts of a task: leased, and then completed, failed, timed out or returned.
+
+The lease epoch fences: a node's epoch rises at every lease, and a report under another epoch is refused with LEASE_LOST. A
+report that was already recorded under its own epoch is refused with ALREADY_RECORDED, which its sender may take as "done".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec.structs import replace
+
+from windlass.engine.core import asking, incidents, tree
+from windlass.engine.core.branches import branch_at, task_of
+from windlass.engine.core.closing import NO_PATCH, close
+from windlass.engine.core.commands import (
+    Asks,
+    Failure,
+    TaskFailed,
+    TaskHeartbeat,
+    TaskLeased,
+    TaskReturned,
+    TaskSucceeded,
+    TaskTimedOut,
+)
+from windlass.engine.core.definition import Branch
+from windlass.engine.core.effects import ArmTimer
+from windlass.engine.core.events import AttemptEnded, AttemptStarted, TaskCompleted
+from windlass.engine.core.joining import winding_down
+from windlass.engine.core.limits import CONTEXT_BYTES_MAX, CRASHES_MAX, OUTPUT_BYTES_MAX
+from windlass.engine.core.refusal import Rejection
+from windlass.engine.core.retry import delay_us, retryable
+from windlass.engine.core.scheduling import schedule
+from windlass.engine.core.state import Node
+from windlass.engine.core.stopping import release
+from windlass.engine.core.compensation import undo_entry
+from windlass.engine.core.turn import Turn
+
+Report = TaskSucceeded | TaskFailed | TaskReturned | TaskTimedOut | TaskHeartbeat
+
+
+def leased(turn: Turn, command: TaskLeased) -> None:
+    node = live_node(turn, command.visit, command.path)
+    if node is None or node.phase != "queued":
+        raise Rejection("TASK_NOT_QUEUED", "the task no longer waits for a worker", path=command.path)
+    timers = turn.disarm(node.timers, keep=("s2c", "body", "pollmax"))
+    turn.apply(
+        AttemptStarted(
+            turn.now_us, command.path, command.session, command.worker, command.lease_us, timers, _run_timers(turn)
+        )
+    )
+
+
+def _run_timers(turn: Turn) -> tuple[tuple[str, int], ...] | None:
+    """The run's timeout, if it counts from the first task and this is the first."""
+    state = turn.state
+    if state.timeout_from != "first_task" or state.timeout_us is None:
+        return None
+    if state.left_us is not None or any(timer == "run:timeout" for timer, _ in state.timers) or state.first_task_us:
+        return None
+    due_us = turn.now_us + state.timeout_us
+    turn.owe(ArmTimer(timer="run:timeout", due_us=due_us))
+    return (*state.timers, ("run:timeout", due_us))
+
+
+def live_node(turn: Turn, visit: int, path: str) -> Node | None:
+    """The node, if it belongs to this visit and nothing above it has already decided."""
+    if visit != turn.state.visit:
+        return None
+    node = turn.node(path)
+    if "/" in path or "#" in path:
+        while node is not None and path != turn.state.node_path:
+            path = tree.parent_path(path)
+            above = turn.node(path)
+            if above is None or above.phase != "joining":
+                return None
+    return node
+
+
+def _fenced(turn: Turn, command: Report) -> Node:
+    node = live_node(turn, command.visit, command.path)
+    if node is not None and node.phase == "leased" and node.epoch == command.epoch:
+        return node
+    same = (command.visit, command.path, command.epoch) == turn.state.last
+    if same or (node is not None and node.recorded == command.epoch):
+        raise Rejection("ALREADY_RECORDED", "this attempt's result is recorded already")
+    raise Rejection(
+        "LEASE_LOST", "another attempt holds the task now, or it has ended: drop the result", path=command.path
+    )
+
+
+def heartbeat(turn: Turn, command: TaskHeartbeat) -> None:
+    """Keeps the checkpoint on the node. No event: the event that ends the attempt carries it."""
+    node = _fenced(turn, command)
+    turn.state = tree.put(turn.state, turn.items, command.path, replace(node, checkpoint=command.checkpoint))
+
+
+def succeeded(turn: Turn, command: TaskSucceeded) -> None:
+    node = _fenced(turn, command)
+    path = command.path
+    branch = branch_at(turn.definition, turn.state, path)
+    output = command.output or b"null"
+    problem = _unfit(turn, path, node, branch, output, command.asks)
+    if problem is not None:
+        _attempt_failed(turn, path, node, branch, problem, "failed", 0.5, NO_PATCH)
+        return
+    release(turn, path, node)
+    asks = command.asks if not winding_down(turn.state) else None
+    if asks is not None and asking.carry_out(turn, path, node, branch, output, asks):
+        return
+    turn.disarm(node.timers)
+    patch = command.asks.set if command.asks is not None else NO_PATCH
+    _complete(turn, path, branch, output, patch, command.usage)
+
+
+def _complete(
+    turn: Turn, path: str, branch: Branch, output: bytes, patch: Mapping[str, bytes], usage: Mapping[str, int]
+) -> None:
+    state = turn.state
+    take = path == "" and state.node_path == "" and not state.paused_us and not winding_down(state)
+    if not take:
+        turn.apply(TaskCompleted(turn.now_us, path, output, "success", patch, usage=usage))
+        turn.closed.append(path)
+        return
+    undo = undo_entry(turn, output)
+    turn.apply(TaskCompleted(turn.now_us, path, output, "success", patch, True, branch.output, usage, undo))
+
+
+def _unfit(turn: Turn, path: str, node: Node, branch: Branch, output: bytes, asks: Asks | None) -> Failure | None:
+    """Why the result cannot be recorded; None if it can."""
+    limit = OUTPUT_BYTES_MAX
+    if (task_limit := task_of(branch).limits.output_bytes) is not None:
+        limit = min(limit, task_limit)
+    if len(output) > limit:
+        return Failure("OUTPUT_TOO_LARGE", f"the output has {len(output)} bytes, {limit} are allowed", retryable=False)
+    try:
+        if branch.output_schema is not None:
+            problems = branch.output_schema.check(msgspec.json.decode(output))
+            if problems:
+                return Failure("SCHEMA_MISMATCH", "the output does not fit: " + "; ".join(problems), retryable=False)
+        else:
+            _syntax.decode(output)
+        for value in asks.set.values() if asks is not None else ():
+            _syntax.decode(value)
+    except msgspec.MsgspecError as error:
+        return Failure("INVALID_OUTPUT", f"the output is not JSON: {error}", retryable=False)
+    if asks is not None and (bad := asking.problem(turn, path, asks)) is not None:
+        return bad
+    added = len(output) * bool(branch.output) + sum(map(len, asks.set.values()) if asks is not None else ())
+    return too_large(turn, node, added) if added else None
+
+
+_syntax = msgspec.json.Decoder(msgspec.Raw)
+
+
+def too_large(turn: Turn, node: Node, added: int) -> Failure | None:
+    """An upper bound is enough: values that replace older ones are counted beside them."""
+    size = added + sum(map(len, node.patch.values())) + sum(map(len, turn.state.context.values()))
+    if size <= CONTEXT_BYTES_MAX:
+        return None
+    message = f"the context would have {size} bytes, {CONTEXT_BYTES_MAX} are allowed: keep large values outside of it"
+    return Failure("CONTEXT_TOO_LARGE", message, retryable=False)
+
+
+def failed(turn: Turn, command: TaskFailed) -> None:
+    node = _fenced(turn, command)
+    branch = branch_at(turn.definition, turn.state, command.path)
+    patch = NO_PATCH
+    if command.asks is not None:
+        asking.emit_all(turn, command.asks)
+        if too_large(turn, node, sum(map(len, command.asks.set.values()))) is None:
+            patch = command.asks.set
+    _attempt_failed(turn, command.path, node, branch, command.failure, "failed", command.jitter, patch)
+
+
+def timed_out(turn: Turn, command: TaskTimedOut) -> None:
+    node = _fenced(turn, command)
+    branch = branch_at(turn.definition, turn.state, command.path)
+    if task_of(branch).at_most_once:
+        _park(turn, command.path, node, "LEASE_LOST", "the at-most-once task went silent; whether it acted is unknown", command.kind)
+        return
+    what = "between heartbeats" if command.kind == "heartbeat" else "of one attempt"
+    failure = Failure(f"{command.kind.upper()}_TIMEOUT", f"the longest time {what} has passed")
+    _attempt_failed(turn, command.path, node, branch, failure, command.kind, command.jitter, NO_PATCH)
+
+
+def _attempt_failed(
+    turn: Turn,
+    path: str,
+    node: Node,
+    branch: Branch,
+    failure: Failure,
+    why: str,
+    jitter: float,
+    patch: Mapping[str, bytes],
+) -> None:
+    """Try again by the policy, or close the node."""
+    release(turn, path, node)
+    recorded = why == "failed"
+    policy = branch.retry or turn.definition.retry
+    again = retryable(policy, failure, node.attempt) and not task_of(branch).at_most_once
+    again = again and not winding_down(turn.state)
+    if again and failure.next_delay_us is not None:
+        due_us = turn.now_us + max(0, failure.next_delay_us)
+    else:
+        due_us = turn.now_us + delay_us(policy, node.attempt, jitter)
+    deadline = min((due for timer, due in node.timers if timer.endswith(":s2c")), default=due_us)
+    if not again or due_us > deadline:
+        outcome = "failure" if recorded else "timeout"
+        close(turn, path, outcome, b"null", failure, patch=patch, recorded=recorded)
+        return
+    timers = (*node.timers, turn.arm(path, "retry", due_us))
+    merged = {**node.patch, **patch} if patch else node.patch
+    backoff = replace(
+        node, phase="backoff", session="", lease_us=0, timers=timers, failure=failure, patch=merged,
+        recorded=node.epoch if recorded else node.recorded,
+    )  # fmt: skip
+    turn.apply(AttemptEnded(turn.now_us, path, why, failure, backoff))
+
+
+def returned(turn: Turn, command: TaskReturned) -> None:
+    """The lease ended without a result. Does not count as an attempt; a crash counts to the crash cap."""
+    node = _fenced(turn, command)
+    path, branch = command.path, branch_at(turn.definition, turn.state, command.path)
+    if winding_down(turn.state):
+        release(turn, path, node)
+        close(turn, path, "cancelled")
+        return
+    if not command.crashed:
+        release(turn, path, node)
+        requeue(turn, path, replace(node, session="", lease_us=0), branch, "returned")
+        return
+    node = replace(node, crashes=node.crashes + 1)
+    if task_of(branch).at_most_once:
+        _park(turn, path, node, "LEASE_LOST", "the at-most-once task lost its lease; whether it acted is unknown")
+    elif node.crashes >= CRASHES_MAX:
+        _park(turn, path, node, "CRASH_LOOP", f"the task crashed its worker {node.crashes} times: {command.reason}")
+    elif node.crashes == 1:
+        release(turn, path, node)
+        requeue(turn, path, replace(node, session="", lease_us=0), branch, "crashed")
+    else:
+        _crash_backoff(turn, path, node, branch, command)
+
+
+def _crash_backoff(turn: Turn, path: str, node: Node, branch: Branch, command: TaskReturned) -> None:
+    release(turn, path, node)
+    due_us = turn.now_us + delay_us(branch.retry or turn.definition.retry, node.crashes - 1, command.jitter)
+    failure = Failure("CRASHED", f"the worker or its slot died: {command.reason}")
+    backoff = replace(
+        node, phase="backoff", session="", lease_us=0, failure=failure, timers=(*node.timers, turn.arm(path, "again", due_us))
+    )
+    turn.apply(AttemptEnded(turn.now_us, path, "crashed", failure, backoff))
+
+
+def _park(turn: Turn, path: str, node: Node, code: str, message: str, why: str = "crashed") -> None:
+    release(turn, path, node)
+    turn.disarm(node.timers)
+    failure = Failure(code, message, retryable=False)
+    parked = replace(node, phase="incident", session="", lease_us=0, timers=(), failure=failure)
+    turn.apply(AttemptEnded(turn.now_us, path, why, failure, parked))
+    incidents.open_incident(turn, path, "lease", failure)
+
+
+def requeue(turn: Turn, path: str, node: Node, branch: Branch, why: str) -> None:
+    """Back into the queue under the same attempt number; held while the run is paused."""
+    turn.apply(AttemptEnded(turn.now_us, path, why, None, queued_again(turn, path, node, branch)))
+
+
+def queued_again(turn: Turn, path: str, node: Node, branch: Branch) -> Node:
+    """The node as queued (or held, while the run is paused), with what is owed for it."""
+    if turn.state.paused_us:
+        return replace(node, phase="held")
+    schedule(turn, path, task_of(branch), branch.timeouts, node.attempt)
+    return replace(node, phase="queued", queued_us=turn.now_us)

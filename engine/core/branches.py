@@ -1,0 +1,110 @@
+"""Which part of the definition a node path stands for, and what its input is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from windlass.engine.core import tree
+from windlass.engine.core.definition import (
+    Branch,
+    Definition,
+    MapBody,
+    ParallelBody,
+    PollBody,
+    TaskAction,
+    TaskBody,
+)
+from windlass.engine.core.selectors import NoInput, select
+from windlass.engine.core.state import Node, RunState
+
+Extra = Mapping[str, Any]
+NOTHING: Extra = {}
+
+
+def branch_at(definition: Definition, state: RunState, path: str) -> Branch:
+    """The branch of the node at this path. Raises LookupError for a path that the definition does not have."""
+    root = _root(definition, state)
+    if path == state.node_path:
+        return root
+    inner = path[len(state.node_path) + 1 :] if state.node_path else path
+    branch = root
+    for name in inner.split("/"):
+        branch = _below(branch, name, path)
+    return branch
+
+
+def _root(definition: Definition, state: RunState) -> Branch:
+    kind, _, number = state.node_path.partition("!")
+    if kind == "undo":
+        found = definition.states[state.undo[int(number)].state].compensate
+    elif kind:
+        here = definition.states[state.state]
+        action = (here.enter if kind == "enter" else here.exit)[int(number)]
+        found = action.branch if isinstance(action, TaskAction) else None
+    else:
+        found = definition.states[state.state].step
+    if found is None:
+        raise LookupError(f"state {state.state!r} has no step at {state.node_path!r}")
+    return found
+
+
+def _below(branch: Branch, name: str, path: str) -> Branch:
+    body = branch.body
+    if isinstance(body, MapBody) and name.startswith("#"):
+        return body.branch
+    if isinstance(body, ParallelBody):
+        for key, inner in body.branches:
+            if key == name:
+                return inner
+    if isinstance(body, TaskBody | PollBody):  # a child that task code asked for
+        return branch
+    raise LookupError(f"the definition has no step at path {path!r}")
+
+
+def task_of(branch: Branch) -> TaskBody:
+    """The task of a task or poll step."""
+    body = branch.body
+    if isinstance(body, PollBody):
+        return body.task
+    if isinstance(body, TaskBody):
+        return body
+    raise LookupError(f"a {type(body).__name__} runs no task")
+
+
+def extra_at(state: RunState, item: Callable[[str], Node | None], path: str) -> Extra:
+    """The names that exist only here: `item` and `index` inside a map, `result` for a compensation."""
+    owner = tree.owner_of(path)
+    if owner:
+        record = item(owner)
+        return item_extra(int(owner[owner.rindex("#") + 1 :]), record.item if record is not None else b"null")
+    if state.node_path.startswith("undo!"):
+        return {"result": state.undo[int(state.node_path[5:])].result}
+    return NOTHING
+
+
+def item_extra(index: int, item: bytes) -> Extra:
+    return {"item": item, "index": index}
+
+
+def input_of(branch: Branch, context: Mapping[str, bytes], extra: Extra) -> bytes:
+    """The step's input as JSON text. Raises SelectorError. A map's item that selects nothing gets the item."""
+    if isinstance(branch.input, NoInput):
+        item = extra.get("item")
+        return item if isinstance(item, bytes) else b"null"
+    return select(branch.input, context, extra)
+
+
+def merged_config(definition: Definition, branch: Branch, override: bytes) -> bytes:
+    """The step's config: the definition's, then the step's, then the run's own, key by key."""
+    parts = [part for part in (definition.config, branch.config, override) if part not in (b"{}", b"")]
+    if not parts:
+        return b"{}"
+    if len(parts) == 1:
+        return parts[0]
+    merged: dict[str, msgspec.Raw] = {}
+    for part in parts:
+        merged.update(msgspec.json.decode(part, type=dict[str, msgspec.Raw]))
+    return msgspec.json.encode(merged)

@@ -1,0 +1,158 @@
+"""How runs end: completed, failed, terminated, or cancelled in good order."""
+
+from __future__ import annotations
+
+import msgspec
+
+from windlass.engine.core import compensation, stopping, tree
+from windlass.engine.core.commands import Cancel, Fail, Failure, Terminate
+from windlass.engine.core.effects import CloseIncident, DisarmTimer, TellParent
+from windlass.engine.core.events import CancelRequested, FailRequested, Leaving, NodeChanged, NodesStopped, RunClosed, RunTimersSet
+from windlass.engine.core.limits import SHIELD_US
+from windlass.engine.core.effects import ArmTimer
+from windlass.engine.core.refusal import Rejection
+from windlass.engine.core.selectors import select
+from windlass.engine.core.state import Move, Node
+from windlass.engine.core.turn import Problem, Timers, Turn, evaluating, run_facts
+
+
+def complete(turn: Turn) -> None:
+    """Raises Problem when the output cannot be selected."""
+    definition, state = turn.definition, turn.state
+    if state.inbox and definition.unread_signals == "refuse":
+        message = f"{state.inbox} signals were never read, and this workflow refuses to complete then"
+        close_run(turn, "failed", failure=Failure("UNREAD_SIGNALS", message, retryable=False))
+        return
+    output = state.result
+    if definition.output is not None:
+        selector, extra = definition.output, {"result": state.result, "run": run_facts(definition, state)}
+        output = evaluating(lambda: select(selector, state.context, extra))
+    if definition.output_schema is not None:
+        problems = definition.output_schema.check(msgspec.json.decode(output))
+        if problems:
+            raise Problem("OUTPUT_SCHEMA_MISMATCH", "the run's output does not fit: " + "; ".join(problems))
+    close_run(turn, "completed", output)
+
+
+def close_run(turn: Turn, status: str, output: bytes = b"", failure: Failure | None = None) -> None:
+    state = turn.state
+    for timer, due_us in state.timers:
+        turn.owe(DisarmTimer(timer=timer, due_us=due_us))
+    for incident in state.incidents:
+        turn.owe(CloseIncident(incident_id=incident.incident_id))
+    turn.apply(RunClosed(turn.now_us, status, output, failure))
+    turn.later.clear()
+    turn.closed.clear()
+    if state.parent is not None and not state.parent.detached:
+        turn.owe(TellParent(parent=state.parent, status=status, output=output, failure=failure))
+
+
+def drop_open(turn: Turn, reason: str) -> None:
+    """Take back whatever is open; the caller leaves the body or closes the run."""
+    state = turn.state
+    if state.node is not None and state.node.phase != "done":
+        stopping.drop(turn, state.node_path, state.node, reason)
+
+
+def terminate(turn: Turn, command: Terminate) -> None:
+    """At once: no exit actions, no compensation."""
+    reason = command.reason or "terminated"
+    drop_open(turn, reason)
+    close_run(turn, "terminated", failure=Failure("TERMINATED", f"{reason} (by {command.source})", retryable=False))
+
+
+def fail(turn: Turn, command: Fail) -> None:
+    """An operator ends the run as failed; exit actions and compensation run."""
+    if turn.state.cancel is not None:
+        raise Rejection("RUN_CANCELLING", "the run is being cancelled; terminate it to end it at once")
+    failure = Failure(command.code or "FAILED", command.reason, retryable=False)
+    turn.apply(FailRequested(turn.now_us, failure))
+    drop_open(turn, "the run was failed by an operator")
+    undo = "" if "failure" in turn.definition.compensate_on else None
+    leave_by(turn, Move("fail", undo=undo, failure=failure), "fail")
+
+
+def leave_by(turn: Turn, move: Move, on: str) -> None:
+    """Leave although the body has not ended by itself."""
+    for incident in turn.state.incidents:
+        turn.owe(CloseIncident(incident_id=incident.incident_id))
+    turn.later.clear()
+    turn.closed.clear()
+    turn.apply(Leaving(turn.now_us, move, on))
+
+
+def cancel(turn: Turn, command: Cancel) -> None:
+    """Ask the run to end: nothing new begins, running tasks are told to stop and get the grace time to do so."""
+    state = turn.state
+    if state.cancel is not None:
+        return
+    for incident in state.incidents:
+        turn.owe(CloseIncident(incident_id=incident.incident_id))
+    for timer, due_us in state.timers:
+        turn.owe(DisarmTimer(timer=timer, due_us=due_us))
+    undoing = state.node_path.startswith("undo!") and state.node is not None
+    grace: Timers = ()
+    if state.node is not None and not undoing and tree.active(state.node):
+        grace = (("run:grace", turn.now_us + turn.definition.cancel_grace_us),)
+        turn.owe(ArmTimer(timer="run:grace", due_us=grace[0][1]))
+    turn.apply(CancelRequested(turn.now_us, command.source, command.reason, grace))
+    if state.node is not None and not undoing:
+        stopped = _halt(turn, state.node_path, state.node, f"cancelled: {command.reason}")
+        if stopped:
+            turn.apply(NodesStopped(turn.now_us, tuple(stopped), "cancelled"))
+
+
+def _halt(turn: Turn, path: str, node: Node, reason: str) -> list[str]:
+    """Stop all but leased tasks, which are told to stop. Gives the paths of what ended."""
+    if node.phase in ("done", "ready"):
+        return []
+    if node.phase not in ("leased", "joining"):
+        stopping.drop(turn, path, node, reason)
+        return [path]
+    if node.timers:
+        turn.disarm(node.timers)
+        turn.apply(NodeChanged(turn.now_us, path, msgspec.structs.replace(node, timers=()), "cancelling"))
+    if node.phase == "leased":
+        stopping.stop_task(turn, path, node, reason)
+        return []
+    stopped = []
+    for name, child in node.children.items():
+        stopped += _halt(turn, tree.child_path(path, name), child, reason)
+    if stopping.has_open_items(node):
+        for item_path, item in list(turn.items.under(path)):
+            stopped += _halt(turn, item_path, item, reason)
+    return stopped
+
+
+def step_of_cancel(turn: Turn) -> bool:
+    """Once the last task has stopped: exit actions and compensation, shielded, with a deadline of their own."""
+    state = turn.state
+    if state.node is not None and tree.active(state.node) and not state.node_path.startswith("undo!"):
+        return False
+    for timer, due_us in state.timers:
+        turn.owe(DisarmTimer(timer=timer, due_us=due_us))
+    move = Move("cancel", undo="" if "cancel" in turn.definition.compensate_on else None)
+    here = turn.definition.states[state.state] if state.state else None
+    if here is None or (not here.exit and compensation.next_undo(turn.definition, state, move) is None):
+        turn.apply(RunTimersSet(turn.now_us, (), "stopped"))
+        close_run(turn, "cancelled")
+        return True
+    due_us = turn.now_us + SHIELD_US
+    turn.owe(ArmTimer(timer="run:shield", due_us=due_us))
+    turn.apply(RunTimersSet(turn.now_us, (("run:shield", due_us),), "shielded"))
+    turn.apply(Leaving(turn.now_us, move, "cancel"))
+    return True
+
+
+def grace_over(turn: Turn) -> None:
+    """Tasks that did not stop in time lose their lease."""
+    state = turn.state
+    turn.apply(RunTimersSet(turn.now_us, (), "grace over"))
+    if state.node is not None and tree.active(state.node):
+        stopping.drop(turn, state.node_path, state.node, "the grace time is over")
+        turn.apply(NodesStopped(turn.now_us, (state.node_path,), "grace over"))
+
+
+def shield_over(turn: Turn) -> None:
+    drop_open(turn, "the time for exit actions and compensation is over")
+    close_run(turn, "cancelled")

@@ -1,0 +1,17 @@
+"""Every limit of the core, with its unit."""
+
+from __future__ import annotations
+
+MAP_OPEN_MAX = 1000  #: items of one map open at once
+MAP_CHUNK = 1000  #: item records created by one decision
+ENTRIES_MAX = 1000  #: states entered by one decision; then it yields
+SPIN_MAX = 100_000  #: states entered without ever waiting; then it is an endless loop
+CONTEXT_BYTES_MAX = 1_000_000  #: values of the context together
+OUTPUT_BYTES_MAX = 1_000_000  #: one output
+CRASHES_MAX = 5  #: crashes of one task; then an incident
+UNDO_MAX = 1000  #: completed states that wait for a possible compensation
+SPAWN_MAX = 100  #: children that one task may ask for
+START_TO_CLOSE_US = 60_000_000  #: one attempt, when the author sets nothing
+SUSPEND_US = 10_000_000  #: until a suspended task is asked again, when nobody says
+SHIELD_US = 600_000_000  #: exit actions and compensation of a cancelled run together
+FOREVER_US = 4_102_444_800_000_000  #: the year 2100: no timer is due later

@@ -1,0 +1,87 @@
+"""Pause and unpause. While paused, running tasks finish and are recorded, waits are fed, timers fire; nothing new begins.
+
+The run's own timeout stops; timers with an absolute time do not.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from windlass.engine.core import attempts, joining, tree
+from windlass.engine.core.branches import branch_at, task_of
+from windlass.engine.core.commands import Pause, Unpause
+from windlass.engine.core.effects import ArmTimer, DisarmTimer
+from windlass.engine.core.events import NodeChanged, RunPaused, RunUnpaused, WorkHeld
+from windlass.engine.core.refusal import Rejection
+from windlass.engine.core.scheduling import withdraw
+from windlass.engine.core.state import Node
+from windlass.engine.core.stopping import has_open_items
+from windlass.engine.core.turn import Turn
+
+TIMEOUT = "run:timeout"
+
+
+def pause(turn: Turn, command: Pause) -> None:
+    state = turn.state
+    if state.cancel is not None:
+        raise Rejection("RUN_CANCELLING", "the run is being cancelled and cannot be paused")
+    if state.paused_us:
+        return
+    due = next((due_us for timer, due_us in state.timers if timer == TIMEOUT), None)
+    timers = tuple(timer for timer in state.timers if timer[0] != TIMEOUT)
+    if due is not None:
+        turn.owe(DisarmTimer(timer=TIMEOUT, due_us=due))
+    left_us = None if due is None else max(0, due - turn.now_us)
+    turn.apply(RunPaused(turn.now_us, command.reason, timers, left_us))
+    if state.node is not None and tree.active(state.node) and _hold(turn, state.node_path, state.node):
+        turn.apply(WorkHeld(turn.now_us))
+
+
+def _hold(turn: Turn, path: str, node: Node) -> bool:
+    """Take queued tasks out of their queues. True if there were any."""
+    if node.phase == "queued":
+        withdraw(turn, path, task_of(branch_at(turn.definition, turn.state, path)), node)
+        timers = turn.disarm(node.timers, keep=("s2c", "body", "pollmax"))
+        turn.apply(NodeChanged(turn.now_us, path, replace(node, phase="held", timers=timers), "paused"))
+        return True
+    held = False
+    for name, child in node.children.items():
+        held |= _hold(turn, tree.child_path(path, name), child)
+    if has_open_items(node):
+        for item_path, item in list(turn.items.under(path)):
+            held |= _hold(turn, item_path, item)
+    return held
+
+
+def unpause(turn: Turn, command: Unpause) -> None:
+    state = turn.state
+    if not state.paused_us:
+        return
+    timers = state.timers
+    if state.left_us is not None:
+        due_us = turn.now_us + state.left_us
+        timers += ((TIMEOUT, due_us),)
+        turn.owe(ArmTimer(timer=TIMEOUT, due_us=due_us))
+    turn.apply(RunUnpaused(turn.now_us, timers))
+    turn.look_for_event = True
+    if state.held and state.node is not None:
+        _release(turn, state.node_path, state.node)
+
+
+def _release(turn: Turn, path: str, node: Node) -> None:
+    """Queue what was held, the innermost first, and let joins and maps go on."""
+    if node.phase == "held":
+        branch = branch_at(turn.definition, turn.state, path)
+        timers = node.timers
+        if branch.timeouts.schedule_to_start_us is not None:
+            timers += (turn.arm(path, "s2s", turn.now_us + branch.timeouts.schedule_to_start_us),)
+        queued = attempts.queued_again(turn, path, replace(node, timers=timers), branch)
+        turn.apply(NodeChanged(turn.now_us, path, queued, "unpaused"))
+    for name, child in node.children.items():
+        _release(turn, tree.child_path(path, name), child)
+    if node.counts and node.phase == "joining":
+        for item_path, item in list(turn.items.under(path)):
+            _release(turn, item_path, item)
+    found = turn.node(path)
+    if found is not None and found.phase == "joining":
+        joining.join(turn, path, found)

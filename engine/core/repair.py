@@ -1,0 +1,114 @@
+"""Resolving incidents: edit the context, then go on at the same point (retry), take another result (skip), or give up (fail)."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from windlass.engine.core import attempts, ending, incidents, joining, opening, tree, updates
+from windlass.engine.core.branches import branch_at, extra_at
+from windlass.engine.core.closing import close
+from windlass.engine.core.commands import Failure, RaiseIncident, ResolveIncident
+from windlass.engine.core.effects import CloseIncident
+from windlass.engine.core.events import ContextSet, FailRequested, IncidentResolved, NodeChanged
+from windlass.engine.core.refusal import Rejection
+from windlass.engine.core.routing import fail_move
+from windlass.engine.core.state import Incident, Node
+from windlass.engine.core.tree import good
+from windlass.engine.core.turn import Turn
+
+
+def raise_incident(turn: Turn, command: RaiseIncident) -> None:
+    """Once per code: the shell may find the same trouble again and again."""
+    if not any(i.kind == "shell" and i.code == command.code for i in turn.state.incidents):
+        incidents.open_incident(turn, "", "shell", Failure(command.code, command.message, retryable=False))
+
+
+def resolve(turn: Turn, command: ResolveIncident) -> None:
+    """Raises Rejection INCIDENT_CLOSED, BAD_ACTION, or for a context edit that cannot be."""
+    found = [i for i in turn.state.incidents if i.incident_id == command.incident_id]
+    if not found:
+        raise Rejection("INCIDENT_CLOSED", f"no open incident {command.incident_id!r}", incident_id=command.incident_id)
+    if command.action not in ("retry", "skip", "fail"):
+        raise Rejection("BAD_ACTION", f"action must be retry, skip or fail, not {command.action!r}")
+    incident = found[0]
+    if command.set:
+        updates.edit_context(turn, dict(command.set), "incident", command.by)
+    turn.apply(IncidentResolved(turn.now_us, incident.incident_id, command.action, command.by))
+    turn.owe(CloseIncident(incident_id=incident.incident_id))
+    match command.action:
+        case "retry":
+            _retry(turn, incident)
+        case "skip":
+            _skip(turn, incident, command.output)
+        case _:
+            _give_up(turn, incident)
+
+
+def _retry(turn: Turn, incident: Incident) -> None:
+    """Kinds flow, loop and shell need nothing: the run stands where it was and goes on from there."""
+    turn.look_for_event = True
+    if incident.kind in ("open", "lease", "unhandled", "undo"):
+        node = turn.node(incident.path)
+        if node is not None:
+            revive(turn, incident.path, node)
+
+
+def revive(turn: Turn, path: str, node: Node) -> None:
+    """Make everything here that did not succeed try again."""
+    if node.phase == "done" and good(node.outcome):
+        return
+    if node.kind in ("parallel", "map") and (node.children or node.counts):
+        _revive_joined(turn, path, node)
+    elif node.kind in ("task", "poll") and node.attempt:
+        branch = branch_at(turn.definition, turn.state, path)
+        fresh = replace(node, attempt=1, crashes=0, outcome="", output=b"", timers=(), session="", lease_us=0)
+        turn.apply(NodeChanged(turn.now_us, path, attempts.queued_again(turn, path, fresh, branch), "revived"))
+    else:
+        _reopen(turn, path, node)
+
+
+def _reopen(turn: Turn, path: str, node: Node) -> None:
+    """Open it anew. Leases begin above any epoch that was ever given in this run (each took at least one event)."""
+    branch = branch_at(turn.definition, turn.state, path)
+    turn.epoch = turn.state.seq
+    opened = opening.open_branch(turn, path, branch, extra_at(turn.state, turn.items.get, path))
+    turn.apply(NodeChanged(turn.now_us, path, replace(opened, item=node.item), "revived"))
+
+
+def _revive_joined(turn: Turn, path: str, node: Node) -> None:
+    items = list(turn.items.under(path)) if node.counts else []
+    again = replace(node, phase="joining", outcome="", output=b"", failure=None, patch={})
+    turn.apply(NodeChanged(turn.now_us, path, again, "revived"))
+    for name, child in node.children.items():
+        revive(turn, tree.child_path(path, name), child)
+    for item_path, item in items:
+        if item.phase != "ready":
+            revive(turn, item_path, item)
+    found = turn.node(path)
+    if found is not None and found.phase == "joining":
+        turn.later.append(lambda: _look(turn, path))
+
+
+def _look(turn: Turn, path: str) -> None:
+    node = turn.node(path)
+    if node is not None and node.phase == "joining":
+        joining.join(turn, path, node)
+
+
+def _skip(turn: Turn, incident: Incident, output: bytes) -> None:
+    """Take `output` as the result of what stands there."""
+    state = turn.state
+    if incident.kind in ("open", "lease", "unhandled", "undo"):
+        close(turn, incident.path, "success", output)
+    elif incident.kind == "flow" and state.stage in ("enter", "exit"):
+        turn.apply(ContextSet(turn.now_us, {}, "action"))
+    elif incident.kind == "flow" and state.stage == "route":
+        ending.drop_open(turn, "skipped")
+        ending.complete(turn)
+
+
+def _give_up(turn: Turn, incident: Incident) -> None:
+    failure = Failure(incident.code, incident.message, retryable=False)
+    ending.drop_open(turn, "an operator gave up on an incident")
+    turn.apply(FailRequested(turn.now_us, failure))
+    ending.leave_by(turn, fail_move(turn, failure), "incident")

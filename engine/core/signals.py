@@ -1,0 +1,144 @@
+"""Signals: to a wait that wants one, to an event transition of the state, else into the inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from windlass.engine.core import flow, incidents, joining, tree, waits
+from windlass.engine.core.commands import ResolveWait, Signal
+from windlass.engine.core.definition import Transition
+from windlass.engine.core.effects import BufferSignal, ConsumeSignal
+from windlass.engine.core.events import SignalBuffered, SignalTaken
+from windlass.engine.core.refusal import Rejection
+from windlass.engine.core.routing import event_names, moment, passes, take
+from windlass.engine.core.state import Node
+from windlass.engine.core.turn import Extra, Problem, Turn
+
+
+def signal(turn: Turn, command: Signal) -> None:
+    """Raises Rejection INPUT_SCHEMA_MISMATCH if the wait that wants it does not accept the payload."""
+    name, payload = command.name, command.payload or b"null"
+    path = None if joining.winding_down(turn.state) else _wanting(turn, name)
+    if path is not None:
+        why = waits.misfit(turn, path, name, payload)
+        if why:
+            raise Rejection("INPUT_SCHEMA_MISMATCH", f"signal {name!r} does not fit its schema: {why}", signal=name)
+        waits.receive(turn, path, name, payload)
+        return
+    try:
+        transition = _event_transition(turn, name, payload)
+    except Problem as problem:
+        incidents.from_problem(turn, "", "flow", problem)
+        transition = None
+    if transition is not None:
+        turn.apply(SignalTaken(turn.now_us, name, payload, ""))
+        _go(turn, transition, name, payload)
+    else:
+        turn.apply(SignalBuffered(turn.now_us, name, payload))
+        turn.owe(BufferSignal(name=name, payload=payload))
+
+
+def _wanting(turn: Turn, name: str) -> str | None:
+    """Path of the first open wait that lacks this signal, in the order written."""
+    if turn.state.node is None:
+        return None
+    for path, node in open_leaves(turn, turn.state.node_path, turn.state.node):
+        if node.phase == "waiting" and node.kind in ("wait", "ask:wait"):
+            has = waits.received(node)
+            if name in has.names and name not in has.got:
+                return path
+    return None
+
+
+def open_leaves(turn: Turn, path: str, node: Node) -> Iterator[tuple[str, Node]]:
+    """Every open leaf, maps' items included; items are only loaded where some of them wait."""
+    for leaf_path, leaf in tree.leaves(path, node):
+        if leaf.phase != "joining":
+            if leaf.phase != "done":
+                yield leaf_path, leaf
+        elif leaf.counts and _some_wait(leaf.counts):
+            for item_path, item in turn.items.under(leaf_path):
+                yield from open_leaves(turn, item_path, item)
+
+
+def _some_wait(counts: tuple[int, ...]) -> bool:
+    _, _, opened, succeeded, failed, running = counts
+    return opened - succeeded - failed > running
+
+
+def _event_transition(turn: Turn, name: str, payload: bytes) -> Transition | None:
+    state = turn.state
+    if state.stage != "body" or state.paused_us or state.cancel is not None or state.node is None:
+        return None
+    for transition in turn.definition.states[state.state].transitions:
+        if transition.on == f"event:{name}" and passes(turn, transition, _event(turn, name, payload)):
+            return transition
+    return None
+
+
+def _event(turn: Turn, name: str, payload: bytes) -> Extra:
+    return {**moment(turn.state, None), "event": {"name": name, "payload": msgspec.json.decode(payload)}}
+
+
+def _go(turn: Turn, transition: Transition, name: str, payload: bytes) -> None:
+    on = f"event:{name}"
+    try:
+        move = take(turn, transition, _event(turn, name, payload))
+    except Problem as problem:
+        incidents.from_problem(turn, "", "flow", problem)
+        return
+    flow.abort(turn, move, on, f"signal {name}")
+
+
+def take_buffered_event(turn: Turn) -> None:
+    """The state has event transitions, and something lies in the inbox."""
+    if turn.state.node is None or not turn.state.inbox or turn.state.stage != "body":
+        return
+    names = event_names(turn.definition.states[turn.state.state])
+    if not names:
+        return
+    found = turn.view.signals(names)
+    for name in names:
+        if name not in found or found[name][0] in turn.taken:
+            continue
+        key, payload = found[name]
+        transition = _event_transition(turn, name, payload)
+        if transition is not None:
+            turn.taken.add(key)
+            turn.owe(ConsumeSignal(key=key))
+            turn.apply(SignalTaken(turn.now_us, name, payload, "", True))
+            _go(turn, transition, name, payload)
+            return
+
+
+def resolve_wait(turn: Turn, command: ResolveWait) -> None:
+    """The directed form: the payload stands for the signal that the wait lacks (an object by name, if it lacks several)."""
+    visit, _, path = command.wait_id.partition(":")
+    node = turn.node(path) if visit == str(turn.state.visit) else None
+    if node is None or node.phase != "waiting" or node.kind not in ("wait", "ask:wait") or joining.winding_down(turn.state):
+        raise Rejection("WAIT_NOT_OPEN", f"no open wait {command.wait_id!r}", wait_id=command.wait_id)
+    has = waits.received(node)
+    missing = [name for name in has.names if name not in has.got]
+    given = {missing[0]: command.payload or b"null"}
+    if len(missing) > 1 and not has.any:
+        given = _by_name(missing, command.payload)
+    for name, payload in given.items():
+        why = waits.misfit(turn, path, name, payload)
+        if why:
+            raise Rejection("INPUT_SCHEMA_MISMATCH", f"data for {name!r} does not fit its schema: {why}", signal=name)
+    for name, payload in given.items():
+        waits.receive(turn, path, name, payload)
+
+
+def _by_name(missing: list[str], payload: bytes) -> dict[str, bytes]:
+    try:
+        found = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
+    except msgspec.MsgspecError:
+        found = {}
+    if set(found) != set(missing):
+        raise Rejection(
+            "INPUT_SCHEMA_MISMATCH", f"the wait lacks {', '.join(missing)}: give an object with exactly these names"
+        )
+    return {name: bytes(found[name]) for name in missing}

@@ -1,0 +1,162 @@
+"""A decision in the making: the state so far, the events applied to it, the effects owed.
+
+Only `decide` and the modules it calls see a Turn. Nothing leaves it if a `Rejection`, `NeedItems` or `NeedSignals` is raised, so
+they may be raised at any point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from windlass.engine.core import evolve, tree
+from windlass.engine.core.definition import Definition, ExpressionError
+from windlass.engine.core.effects import ArmTimer, DisarmTimer, Effect
+from windlass.engine.core.events import AnyEvent
+from windlass.engine.core.refusal import Rejection
+from windlass.engine.core.selectors import Scope, SelectorError
+from windlass.engine.core.state import Node, RunState
+
+Extra = Mapping[str, Any]
+Value = TypeVar("Value")
+Timers = tuple[tuple[str, int], ...]
+
+
+class View(Protocol):
+    """What lives outside the run record. Its methods raise NeedItems or NeedSignals for what was not loaded."""
+
+    def item(self, path: str) -> Node | None: ...
+    def items(self, prefix: str) -> Mapping[str, Node]: ...
+    def signals(self, names: tuple[str, ...]) -> Mapping[str, tuple[bytes, bytes]]: ...  #: name -> (inbox key, payload), oldest
+
+
+class Problem(Exception):
+    """Something of the definition could not be evaluated on this run's data: becomes an incident."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Overlay:
+    """The item records: those changed in this turn over those of the view."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.changed: dict[str, Node | None] = {}
+        self.cleared = False
+
+    def get(self, path: str) -> Node | None:
+        if path in self.changed:
+            return self.changed[path]
+        return None if self.cleared else self.view.item(path)
+
+    def __setitem__(self, path: str, node: Node) -> None:
+        self.changed[path] = node
+
+    def clear(self) -> None:
+        """Every item record goes; a range clear for whoever stores them."""
+        self.changed = dict.fromkeys(self.changed)
+        self.cleared = True
+
+    def under(self, path: str) -> Iterator[tuple[str, Node]]:
+        """The items of the map at `path`, in order. Raises NeedItems when the view has not all of them."""
+        prefix = tree.child_path(path, "#")
+        found = {} if self.cleared else dict(self.view.items(prefix))
+        known: dict[str, Node | None] = {**found, **self.changed}
+        start = len(prefix)
+        names = [name for name in known if name.startswith(prefix) and "/" not in name[start:]]
+        for name in sorted(names, key=lambda name: int(name[start:])):
+            node = known[name]
+            if node is not None:
+                yield name, node
+
+
+class Turn:
+    """Holds the parts; see the module."""
+
+    __slots__ = (
+        "closed", "definition", "effects", "entries", "epoch", "events", "items", "items_created", "later", "look_for_event", "now_us", "reply", "state",
+        "taken", "view",
+    )  # fmt: skip
+
+    def __init__(self, definition: Definition, state: RunState, view: View, now_us: int) -> None:
+        self.definition = definition
+        self.state = state
+        self.view = view
+        self.now_us = now_us
+        self.items = Overlay(view)
+        self.events: list[AnyEvent] = []
+        self.effects: list[Effect] = []
+        self.later: list[Callable[[], None]] = []  #: to do once what is being opened is part of the state
+        self.closed: list[str] = []  #: paths of nodes that got their outcome and whose parent has not looked yet
+        self.taken: set[bytes] = set()  #: inbox keys consumed in this turn
+        self.entries = 0  #: states entered in this turn
+        self.items_created = 0
+        self.epoch = 0  #: lease epoch that newly opened nodes begin at
+        self.look_for_event = False  #: an event transition may take something from the inbox
+        self.reply = b""
+
+    def apply(self, event: AnyEvent) -> None:
+        """The only way in which the state changes."""
+        self.state = evolve.apply(self.state, self.items, event)
+        self.events.append(event)
+
+    def owe(self, effect: Effect) -> None:
+        self.effects.append(effect)
+
+    def node(self, path: str) -> Node | None:
+        return tree.find(self.state, self.items, path)
+
+    def must(self, path: str) -> Node:
+        """The node that is known to be open here."""
+        node = self.node(path)
+        if node is None:
+            raise Rejection("INTERNAL", f"no open work at path {path!r} of visit {self.state.visit}")
+        return node
+
+    def run_later(self) -> None:
+        while self.later:
+            self.later.pop(0)()
+
+    def arm(self, path: str, kind: str, due_us: int) -> tuple[str, int]:
+        """Arm a timer of a node of this visit."""
+        timer = f"{self.state.visit}:{path}:{kind}"
+        self.owe(ArmTimer(timer=timer, due_us=due_us))
+        return timer, due_us
+
+    def disarm(self, timers: Timers, keep: tuple[str, ...] = ()) -> Timers:
+        """Disarm all but those of the kinds in `keep`, which are given back."""
+        kept = tuple(timer for timer in timers if timer[0].rpartition(":")[2] in keep)
+        for timer in timers:
+            if timer not in kept:
+                self.owe(DisarmTimer(timer=timer[0], due_us=timer[1]))
+        return kept
+
+    def values(self, extra: Extra) -> Scope:
+        """What expressions and templates see: the context, `run`, and the names of the moment."""
+        return Scope(self.state.context, {"run": run_facts(self.definition, self.state), **extra})
+
+
+def run_facts(definition: Definition, state: RunState) -> dict[str, Any]:
+    """`run` in guards and templates."""
+    return {
+        "id": state.run_id,
+        "workflow": definition.name,
+        "workflow_id": state.workflow_id,
+        "namespace": state.namespace,
+        "state": state.state,
+        "visit": state.visit,
+        "started_us": state.started_us,
+        "metadata": dict(state.metadata),
+    }
+
+
+def evaluating(compute: Callable[[], Value]) -> Value:
+    """Run an expression, selector or template; what it lacks becomes a Problem."""
+    try:
+        return compute()
+    except SelectorError as error:
+        raise Problem("MISSING_KEY", str(error)) from None
+    except ExpressionError as error:
+        raise Problem("EXPRESSION_ERROR", str(error)) from None
