@@ -33,6 +33,7 @@ from windlass.runtimes.jail_frames import (
     Prepared,
     Ready,
     Recall,
+    Recalled,
     Run,
     RuntimeInfo,
     ToChild,
@@ -61,7 +62,7 @@ class Child:
 
     def serve(self) -> None:
         """Work until the worker closes the pipe."""
-        while (message := self._pipe.receive()) is not None:
+        while (message := self._next()) is not None:
             self._take(message)
             while self._jobs:
                 self._run(self._jobs.pop(0))
@@ -70,6 +71,12 @@ class Child:
                     if following is None:
                         return
                     self._take(following)
+
+    def _next(self) -> ToChild | None:
+        if not self._pipe.has_more():
+            for runtime in self._runtimes.values():
+                runtime.rest()
+        return self._pipe.receive()
 
     def _take(self, message: ToChild) -> None:
         match message:
@@ -80,7 +87,9 @@ class Child:
             case Drop(name):
                 self._kept.pop(name, None)
             case Recall(numbers):
+                recalled = tuple(job.number for job in self._jobs if job.number in numbers)
                 self._jobs = [job for job in self._jobs if job.number not in numbers]
+                self._pipe.send(Recalled(recalled))
             case Check():
                 runtime = self._runtimes[message.runtime]
                 self._pipe.send(Checked(message.number, runtime.check(message.code)))

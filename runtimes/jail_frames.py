@@ -129,7 +129,13 @@ class Prepared(Struct, frozen=True, array_like=True, tag=4):
     data: bytes
 
 
-FromChild: TypeAlias = Ready | Done | Noted | Checked | Prepared
+class Recalled(Struct, frozen=True, array_like=True, tag=5):
+    """The answer to Recall: these were not started and never will be. The others are done or are being done."""
+
+    numbers: tuple[int, ...]
+
+
+FromChild: TypeAlias = Ready | Done | Noted | Checked | Prepared | Recalled
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_child: Final[msgspec.msgpack.Decoder[ToChild]] = msgspec.msgpack.Decoder(ToChild)

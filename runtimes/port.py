@@ -143,7 +143,7 @@ Ask: TypeAlias = Spawn | WaitFor | Escalate | Suspend | Route
 Level: TypeAlias = Literal["debug", "info", "warn", "error"]
 
 
-class LogLine(Struct, frozen=True, array_like=True):
+class LogLine(Struct, frozen=True, array_like=True, tag="log"):
     """One line that the code wrote. `metadata` is JSON, or empty."""
 
     level: Level
@@ -151,14 +151,14 @@ class LogLine(Struct, frozen=True, array_like=True):
     metadata: bytes = b""
 
 
-class Progress(Struct, frozen=True, array_like=True):
+class Progress(Struct, frozen=True, array_like=True, tag="progress"):
     """How far the code says it is: 0.0 to 1.0."""
 
     fraction: float
     message: str = ""
 
 
-class Heartbeat(Struct, frozen=True, array_like=True):
+class Heartbeat(Struct, frozen=True, array_like=True, tag="heartbeat"):
     """The code is alive; `checkpoint` is what the next attempt will see, as JSON, or None to keep the last one."""
 
     checkpoint: bytes | None = None
@@ -245,6 +245,9 @@ class Runtime(Protocol):
 
     def warm_up(self) -> None:
         """Import and start what will be needed later: called once, before the files are gone and threads forbidden."""
+
+    def rest(self) -> None:
+        """Called when nothing waits: make ready for the next activation what does not depend on it."""
 
     def check(self, code: bytes) -> tuple[Problem, ...]:
         """Say what is wrong with `code` before anything runs it. Empty: nothing found."""

@@ -1,0 +1,203 @@
+"""A job on its way through the pool: what is to be done, for whom, where it runs now, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from windlass.runtimes import failures
+from windlass.runtimes.jail_frames import Check, FromChild, Job, Prepare, Run, ToChild
+from windlass.runtimes.jail_slot import Child
+from windlass.runtimes.port import Activation, Completion, Note, TaskKey, failed
+
+Answer: TypeAlias = FromChild
+State: TypeAlias = Literal["queued", "assigned", "settled"]
+
+_ANY_JSON: Final = msgspec.json.Decoder(msgspec.Raw)
+
+
+class PoolJob:
+    """One request to the pool. `request` is an activation, or a check or a compilation of code."""
+
+    def __init__(
+        self,
+        number: int,
+        request: Activation | Check | Prepare,
+        lane: str,
+        wall_us: int,
+        on_note: Callable[[Note], None] | None = None,
+    ) -> None:
+        self.number = number
+        self.request = request
+        #: Jobs of different lanes never share a child: the namespace, or a word for work that needs a fresh one.
+        self.lane = lane
+        self.wall_seconds = wall_us / 1e6
+        self.on_note = on_note
+        self.prepared_name = ""
+        self.prepared = b""
+        self.state: State = "queued"
+        self.child: Child | None = None
+        #: How many children died while they ran it.
+        #: How long it will take, as far as its code is known; see `Durations`.
+        self.expected_us = float("inf")
+        self.crashes = 0
+        self.notes = 0
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    @property
+    def key(self) -> TaskKey | None:
+        """The attempt that this is, if it is one."""
+        return self.request.task.key if isinstance(self.request, Activation) else None
+
+    @property
+    def digest(self) -> str:
+        """What its running time is remembered under."""
+        return self.request.digest if isinstance(self.request, Activation) else ""
+
+    def settle(self, answer: Answer | Completion) -> None:
+        """Give the answer, once."""
+        self.state = "settled"
+        self.child = None
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+
+class JobQueue:
+    """Jobs that wait, in order within each lane. Lanes come in the order of their oldest job."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, deque[PoolJob]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[PoolJob]:
+        return (job for lane in self._lanes.values() for job in lane)
+
+    def append(self, job: PoolJob) -> None:
+        """Put a new job behind the others of its lane."""
+        self._lanes.setdefault(job.lane, deque()).append(job)
+        self._count += 1
+
+    def put_back(self, jobs: Sequence[PoolJob]) -> None:
+        """Put jobs that were taken out before in front of the others of their lane, in their old order."""
+        for job in reversed(jobs):
+            self._lanes.setdefault(job.lane, deque()).appendleft(job)
+            self._count += 1
+
+    def heads(self) -> list[PoolJob]:
+        """Return the first job of every lane, oldest first."""
+        if len(self._lanes) == 1:
+            return [next(iter(self._lanes.values()))[0]]
+        return sorted((lane[0] for lane in self._lanes.values()), key=lambda job: job.number)
+
+    def head(self, lane: str) -> PoolJob | None:
+        """Return the first job of a lane."""
+        jobs = self._lanes.get(lane)
+        return jobs[0] if jobs else None
+
+    def pop(self, lane: str) -> PoolJob:
+        """Take out the first job of a lane, which must have one."""
+        job = self._lanes[lane].popleft()
+        self._shrink(lane)
+        return job
+
+    def discard(self, job: PoolJob) -> None:
+        """Take out this job, if it is there."""
+        jobs = self._lanes.get(job.lane)
+        if jobs and job in jobs:
+            jobs.remove(job)
+            self._shrink(job.lane)
+
+    def clear(self) -> None:
+        """Take out everything."""
+        self._lanes.clear()
+        self._count = 0
+
+    def _shrink(self, lane: str) -> None:
+        self._count -= 1
+        if not self._lanes[lane]:
+            del self._lanes[lane]
+
+
+class Durations:
+    """How long code took lately, by digest, to tell which tasks may share a crossing of the pipe.
+
+    A child may lie about it. The harm is a little delay: see the straggler rule in `jail_pool`.
+    """
+
+    def __init__(self, kept_max: int = 4096) -> None:
+        self._average_us: OrderedDict[str, float] = OrderedDict()
+        self._kept_max = kept_max
+
+    def expected_us(self, digest: str) -> float:
+        """Return the moving average; infinity for code that was never seen."""
+        return self._average_us.get(digest, float("inf"))
+
+    def distrust(self, digest: str) -> None:
+        """Forget the figures of code that crashed: it gets a child to itself."""
+        self._average_us.pop(digest, None)
+
+    def learn(self, digest: str, wall_us: int) -> None:
+        """Take one more figure into the average. A slow one counts at once, a fast one slowly."""
+        known = self._average_us.pop(digest, float(wall_us))
+        weight = 0.5 if wall_us > known else 0.1
+        self._average_us[digest] = wall_us * weight + known * (1 - weight)
+        if len(self._average_us) > self._kept_max:
+            self._average_us.popitem(last=False)
+
+
+def messages_for(child: Child, jobs: list[PoolJob]) -> list[ToChild]:
+    """Return what to send so that `child` does `jobs`: first the code that it does not know yet, then the work."""
+    messages: list[ToChild] = []
+    work: list[Job] = []
+    for job in jobs:
+        job.state, job.child = "assigned", child
+        if not isinstance(job.request, Activation):
+            messages.append(job.request)
+            continue
+        messages += child.keep(job.request.digest, job.request.code)
+        if job.prepared_name:
+            messages += child.keep(job.prepared_name, job.prepared)
+        work.append(Job(job.number, msgspec.structs.replace(job.request, code=b""), job.prepared_name))
+    if work:
+        messages.append(Run(tuple(work)))
+    return messages
+
+
+def believable(completion: Completion, activation: Activation) -> Completion:
+    """Return the completion of a child, or a failure where it is not what a runtime of ours would have made.
+
+    The child ran hostile code; if that code took it over, this is its voice. The shape was checked when the frame was
+    decoded. What is left: that the values are JSON text, and no larger than allowed.
+    """
+    limit = activation.limits.output_bytes
+    if completion.failure is None and len(completion.output) > limit:
+        return failed(failures.OUTPUT_TOO_LARGE, f"the result is {len(completion.output)} bytes; the limit is {limit}")
+    wrong = _not_json(completion)
+    return failed(failures.BAD_OUTPUT, wrong) if wrong else completion
+
+
+def _not_json(completion: Completion) -> str:
+    values = [completion.output, *completion.patch.values()]
+    if completion.checkpoint is not None:
+        values.append(completion.checkpoint)
+    if completion.failure is not None:
+        values.append(completion.failure.details)
+    values += [line.metadata for line in completion.logs if line.metadata]
+    for ask in completion.asks:
+        values += [getattr(ask, field) for field in ("input", "inputs", "state") if hasattr(ask, field)]
+    try:
+        for value in values:
+            _ANY_JSON.decode(value)
+            value.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return f"the result is not one JSON value: {error}"
+    except RecursionError:
+        return "the result is nested too deeply"
+    return ""
