@@ -58,7 +58,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # `windlass list | head`: the reader has had enough. Nothing more may be written, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 - the outermost frame: `report` raises again what it does not know
+    except Exception as error:  # noqa: BLE001 - the outermost frame: a person sees a line, never a traceback
         return report(error)
     return code if isinstance(code, int) else 0
 

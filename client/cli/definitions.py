@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from windlass.client.cli.failures import WRONG, Stop
 from windlass.client.cli.plain import enum_name, local_time, plain, value_of
 from windlass.client.cli.screen import Screen
 from windlass.client.client import Client
+from windlass.definition.source import load
 from windlass.v1 import common_pb2, definition_service_pb2
 
 _file = click.argument("file", type=click.Path(path_type=Path))
@@ -27,19 +27,18 @@ _revision = click.option("--revision", default="", help="As hex or its first 8 d
 @output_option
 def validate(file: Path, output: str) -> None:
     """Check a definition file; says what is wrong with file, line and path. Needs no engine."""
-    definition = importlib.import_module("windlass.definition")
-    authored = definition.load(file)
-    compiled = definition.compile(authored)
+    from windlass.definition.compile import compile_document  # only here: the CEL and schema compilers load slowly
+
+    compiled = compile_document(load(file))
     screen = Screen(output)
-    warnings = [str(problem) for problem in getattr(compiled, "problems", ())]
+    name, revision = compiled.definition.name, compiled.revision
     if screen.json:
-        screen.value(
-            {"file": str(file), "workflow": compiled.definition.name, "revision": compiled.definition.revision}
-        )
+        warnings = [{"path": each.path, "line": each.line, "message": each.message} for each in compiled.warnings]
+        screen.value({"file": str(file), "workflow": name, "revision": revision, "warnings": warnings})
         return
-    for warning in warnings:
-        screen.say(warning)
-    screen.say(f"{file} is valid: workflow {compiled.definition.name}, revision {compiled.definition.revision[:12]}")
+    for warning in compiled.warnings:
+        screen.say(str(warning))
+    screen.say(f"{file} is valid: workflow {name}, revision {revision[:12]}")
 
 
 @click.command()

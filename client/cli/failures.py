@@ -12,6 +12,7 @@ Exit codes (docs/cli.md repeats them; scripts rely on them):
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -75,7 +76,7 @@ class Stop(click.ClickException):
 
 
 def report(error: Exception) -> int:
-    """Writes what went wrong to stderr and gives the exit code. Raises what it does not know."""
+    """Writes what went wrong to stderr and gives the exit code. With WINDLASS_TRACE=1 a defect shows its traceback."""
     if isinstance(error, click.UsageError):
         return _usage(error)
     if isinstance(error, click.ClickException):
@@ -90,7 +91,10 @@ def report(error: Exception) -> int:
         return _line(str(error), NOT_COMPLETED)
     if isinstance(error, TimeoutError):
         return _line(str(error), STILL_OPEN)
-    raise error
+    if os.environ.get("WINDLASS_TRACE"):
+        raise error
+    what = f"{type(error).__name__}: {error}"
+    return _line(f"this is a defect, please report it: {what}; WINDLASS_TRACE=1 shows where", DEFECT)
 
 
 def _usage(error: click.UsageError) -> int:

@@ -39,7 +39,7 @@ def engine(config: str | None, **flags: Any) -> None:
     WINDLASS_CONFIG).
     """
     settings: Any = load("windlass.engine.config", "engine")
-    program: Any = load("windlass.engine.main", "engine")
+    program: Any = load("windlass.engine.composition", "engine")
     try:
         chosen = settings.load(flags, config)
     except settings.SettingsError as error:
