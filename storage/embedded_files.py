@@ -34,6 +34,8 @@ READERS_MAX: Final = 1024
 #: With less than this much room, what fails does so for want of room.
 _ROOM: Final = 1 << 16
 _NO_ROOM: Final = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+#: What LMDB says of a write that was cut off half-way for want of room: in a commit, and in a copy.
+_CUT_OFF: Final = tuple(os.strerror(code) for code in (errno.EIO, errno.EINVAL))
 _NO_WRITE: Final = tuple(os.strerror(code) for code in (errno.EROFS, errno.EACCES, errno.EPERM))
 
 
@@ -41,7 +43,7 @@ def named(error: Exception, directory: Path) -> StorageError:
     """The port's error for one of LMDB or of the system."""
     text = str(error)
     told = isinstance(error, (lmdb.DiskError, lmdb.MapFullError)) or any(reason in text for reason in _NO_ROOM)
-    if told or (os.strerror(errno.EIO) in text and _is_full(directory)):
+    if told or (any(sign in text for sign in _CUT_OFF) and _is_full(directory)):
         return StoreFull(f"no room in {directory}: {text}. Nothing of this commit was kept; free space and try again")
     if isinstance(error, lmdb.ReadonlyError) or any(reason in text for reason in _NO_WRITE):
         return StoreReadOnly(f"{directory} cannot be written: {text}")
@@ -51,7 +53,7 @@ def named(error: Exception, directory: Path) -> StorageError:
 
 
 def _is_full(directory: Path) -> bool:
-    """True if the data file cannot grow. LMDB reports a write that was cut off half-way, for want of room, as EIO."""
+    """True if the data file cannot grow."""
     system = os.statvfs(directory)
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (directory / DATA_FILE).stat().st_size

@@ -59,6 +59,11 @@ class Versions:
     def __len__(self) -> int:
         return len(self._values)
 
+    @property
+    def remembered(self) -> int:
+        """How many commits are kept for the sake of open snapshots."""
+        return len(self._changes)
+
     def snapshot(self, now: float) -> MemorySnapshot:
         """The present, kept readable until it is released or `TRANSACTION_SECONDS_MAX` old."""
         for outlived in self._open.outlived(now):
