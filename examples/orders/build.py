@@ -1,4 +1,5 @@
-"""Makes charge.wasm of charge.wat, with the assembler that comes with wasmtime. Run it after every change of the source.
+"""Makes charge.wasm of charge.wat, with the assembler that comes with wasmtime. Run it after every change of the
+source.
 
     python examples/orders/build.py
 

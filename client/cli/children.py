@@ -1,0 +1,76 @@
+"""Windlass programs as child processes: for `windlass dev`, the demo, and whoever wants to see them live and die.
+
+A child runs in a session of its own, so that ctrl-c reaches only the parent, which stops its children in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+
+STOP_SECONDS = 15.0  #: given to a child after SIGTERM, before it is killed
+
+
+class Child:
+    """One `windlass …` process."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, hear: Callable[[str], None]) -> None:
+        self.name, self.process = name, process
+        self._hearing = asyncio.create_task(self._hear(hear))
+
+    @classmethod
+    async def start(
+        cls, name: str, *arguments: str, hear: Callable[[str], None], environment: Mapping[str, str] | None = None
+    ) -> Child:
+        """Starts `windlass ARGUMENTS`; `hear` gets each line that it writes."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "windlass.client.cli",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            start_new_session=True,
+        )
+        return cls(name, process, hear)
+
+    async def ended(self) -> int:
+        """Waits for its end and gives the exit code; negative: the signal that killed it."""
+        code = await self.process.wait()
+        await self._hearing
+        return code
+
+    async def stop(self) -> int:
+        """SIGTERM, patience, SIGKILL. Gives the exit code."""
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.terminate()
+            try:
+                await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                self.kill()
+        return await self.ended()
+
+    def kill(self) -> None:
+        """SIGKILL, and nothing before it: what a power cut looks like from inside."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
+
+    async def _hear(self, hear: Callable[[str], None]) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            hear(line.decode("utf-8", "replace").rstrip())
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
