@@ -11,6 +11,7 @@ itself, so the next call works when the cluster does.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -52,8 +53,9 @@ class FoundationDBStorage:
 
     shared = True
 
-    def __init__(self, database: Database, prefix: bytes) -> None:
-        """`prefix` is where the rows lie; the store takes over `database`."""
+    def __init__(self, database: Database, prefix: bytes, now: Callable[[], float] = time.monotonic) -> None:
+        """`prefix` is where the rows lie; the store takes over `database`. `now` tells how long attempts took."""
+        self._now = now
         self._database = database
         self._prefix = prefix
         self._closed = False
@@ -108,6 +110,7 @@ class FoundationDBStorage:
         try:
             while True:
                 tx = FoundationTransaction(native, self._prefix)
+                began = self._now()
                 try:
                     result = await body(tx)
                     tx.seal()
@@ -115,7 +118,9 @@ class FoundationDBStorage:
                     return result, tx
                 except FoundationError as error:
                     tx.drop("its transaction is tried again")
-                    too_old += error.code == codes.TRANSACTION_TOO_OLD
+                    # A lagging server gives the same error to the young; those just run again.
+                    slow = self._now() - began >= TRANSACTION_SECONDS_MAX
+                    too_old += slow and error.code == codes.TRANSACTION_TOO_OLD
                     await self._again(native, error, too_old)
                 except BaseException:
                     tx.drop("its transaction failed")

@@ -1,9 +1,9 @@
 """One attempt of one transaction on FoundationDB, as the port describes it: our key prefix, our limits, our watches.
 
-Theory of operation of watches: the library's watch adds a read conflict to a transaction that also writes, and a
-retry kills it. So a transaction that writes only notes what the watched key holds at its commit (read by snapshot,
-own writes included), and arms the watch in a second transaction that reads the key again: another value there means
-that it changed in between, and the watch fires at once. A transaction that writes nothing arms its watches itself.
+Theory of operation of watches: they live in transactions that write nothing, where no conflict can kill them. A
+transaction that writes only reads the watched key, so that it conflicts with a change as the library's own watch would,
+and notes what the key will hold after its commit. A second transaction arms the watch and reads the key again: another
+value there means that it changed in between, and the watch fires at once.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class FoundationTransaction:
             both = (*self._watches, *self._adopted)
             joined = [(watch, self._native.watch(self._prefix + watch.key)) for watch in both]
         elif self._watches:
-            reads = [self._native.get(self._prefix + watch.key, snapshot=True) for watch in self._watches]
+            reads = [self._native.get(self._prefix + watch.key) for watch in self._watches]
             self._unarmed = [(watch, await read) for watch, read in zip(self._watches, reads, strict=True)]
         await self._native.commit()
         if self.writes:
