@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import sys
 
+from windlass.engine.composition import run
 from windlass.engine.config import SettingsError, load
-from windlass.engine.main import run
 
 if __name__ == "__main__":
     try:

@@ -123,5 +123,5 @@ class Definitions:
                 "INPUT_SCHEMA_MISMATCH",
                 f"input does not fit the input schema of workflow {definition.name!r}: " + "; ".join(problems[:20]),
                 workflow=definition.name,
-                problems=" | ".join(problems[:20]),
+                violations=[("input", problem) for problem in problems],
             )

@@ -21,7 +21,9 @@ from typing import Protocol
 import msgspec
 
 from windlass.engine import keys
+from windlass.engine.core import tree
 from windlass.engine.core.activation import TaskActivation, activation_of
+from windlass.engine.core.state import RunState
 from windlass.engine.records import LeaseRecord, SessionRecord, pack
 from windlass.engine.unit import After, TaskKey, Work
 
@@ -33,12 +35,20 @@ QueueKey = tuple[str, str, str]  #: namespace, queue, kind
 class Assignment:
     """A leased task on its way to its worker."""
 
-    __slots__ = ("activation", "deadline_us", "heartbeat_us", "session", "task")
+    __slots__ = ("activation", "deadline_us", "heartbeat_us", "opened_us", "run", "session", "task")
 
     def __init__(
-        self, session: str, task: TaskKey, activation: TaskActivation, deadline_us: int, heartbeat_us: int
+        self,
+        session: str,
+        task: TaskKey,
+        activation: TaskActivation,
+        run: RunState,
+        opened_us: int,
+        deadline_us: int,
+        heartbeat_us: int,
     ) -> None:
         self.session, self.task, self.activation = session, task, activation
+        self.run, self.opened_us = run, opened_us
         self.deadline_us, self.heartbeat_us = deadline_us, heartbeat_us
 
     def lease_record(self) -> tuple[bytes, bytes]:
@@ -180,9 +190,12 @@ class Dispatch:
     ) -> Assignment:
         """Describe a task just leased, and note the lease under its session."""
         assert work.state is not None
-        activation = activation_of(work.definition, work.state, work, path)
-        task = (work.ns, work.run_id, visit, path, activation.epoch)
-        return Assignment(session_id, task, activation, deadline_us, heartbeat_us)
+        state = work.state
+        node = tree.find(state, work.loaded, path)
+        assert node is not None
+        activation = activation_of(work.definition, state, work.item, path, node)
+        task = (work.ns, work.run_id, visit, path, node.epoch)
+        return Assignment(session_id, task, activation, state, node.opened_us, deadline_us, heartbeat_us)
 
     def deliver(self, after: After) -> None:
         """After a commit: tasks to their workers, stops to whoever holds them, and the news of queued tasks."""
@@ -207,6 +220,6 @@ class Dispatch:
             if session is None:
                 continue  # disconnected meanwhile: the lease lapses, or is found when the worker reconnects
             for each in batch:
-                session.held[each.task] = Held(each.deadline_us, each.heartbeat_us, each.activation.leased_us)
+                session.held[each.task] = Held(each.deadline_us, each.heartbeat_us, each.run.updated_us)
             session.outlet.send_tasks(batch)
         self.on_held()

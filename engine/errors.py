@@ -7,6 +7,7 @@ what to do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import grpc
@@ -80,12 +81,25 @@ RETRYABLE: Final = frozenset(
 )
 
 
+#: Places and what is wrong there.
+Violations = Sequence[tuple[str, str]]
+
+
 class EngineError(Exception):
     """A refusal for the caller. `metadata` holds each value named in the message."""
 
-    def __init__(self, reason: str, message: str, **metadata: str) -> None:
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        violations: Violations = (),
+        metadata: Mapping[str, str] | None = None,
+        **more: str,
+    ) -> None:
         super().__init__(message)
-        self.reason, self.metadata = reason, metadata
+        self.reason, self.metadata = reason, {**(metadata or {}), **more}
+        self.violations = violations  #: for INVALID_ARGUMENT: each place and what is wrong there
 
     @property
     def code(self) -> grpc.StatusCode:

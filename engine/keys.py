@@ -71,7 +71,7 @@ TABLES: Final = dict(enumerate(_NAMES, start=1))
 
 
 def integer(number: int) -> bytes:
-    """A tuple element: an integer from 0 to 2**64 - 1."""
+    """A tuple element: an integer from 0 to 2**64 - 2 (the format has another code for the last one)."""
     if number == 0:
         return b"\x14"
     size = (number.bit_length() + 7) >> 3

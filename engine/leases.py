@@ -121,4 +121,4 @@ class Leases:
 
 def refusal(error: Rejection | EngineError) -> EngineError:
     """A refusal of the core as one for the caller."""
-    return error if isinstance(error, EngineError) else EngineError(error.reason, str(error), **error.metadata)
+    return error if isinstance(error, EngineError) else EngineError(error.reason, str(error), metadata=error.metadata)

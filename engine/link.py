@@ -108,12 +108,11 @@ class Link:
     async def _record(self, reports: Sequence[tuple[TaskKey, Report]]) -> None:
         while True:
             try:
-                told = await self._workers.leases.report(reports)
-                break
+                self._tell(reports, await self._workers.leases.report(reports))
+                return
             except StorageError as error:
                 log.warning("results wait for the store: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
-        self._tell(reports, told)
 
     def _tell(self, reports: Sequence[tuple[TaskKey, Report]], told: Sequence[Told]) -> None:
         for (task, _), answer in zip(reports, told, strict=True):
@@ -216,7 +215,7 @@ class Link:
             await asyncio.wait(set(self._recording))
 
     async def close(self) -> None:
-        """The stream ended. Results already received are still recorded; the leases live on until the session lapses."""
+        """The stream ended. Results received are still recorded; the leases live on until the session lapses."""
         self.closed = True
         self._workers.links.discard(self)
         if self.session is not None:
@@ -249,6 +248,7 @@ def session_record(request: pb.RegisterWorkerRequest, workers: Workers) -> Sessi
         host=request.host,
         sdk=request.sdk,
         instance=request.instance_id,
+        handlers=tuple(each.SerializeToString() for each in request.handlers),
     )
 
 

@@ -9,7 +9,8 @@ from windlass.engine.core.effects import StartChild
 
 Postponed = cmd.Command | StartChild
 
-_KINDS: dict[str, type[Postponed]] = {kind.__name__: kind for kind in (*cmd.Command.__subclasses__(), StartChild)}
+_KINDS: dict[str, type[Postponed]] = {kind.__name__: kind for kind in cmd.Command.__subclasses__()}
+_KINDS["StartChild"] = StartChild
 
 
 def pack(work: Postponed) -> bytes:

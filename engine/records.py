@@ -25,7 +25,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     """Root of stored records: new fields go to the end and have a default, so that old records still open."""
 
 
-class LeaseRecord(Stored):
+class LeaseRecord(Stored, frozen=True):
     """One attempt in a worker's hands."""
 
     epoch: int
@@ -33,7 +33,7 @@ class LeaseRecord(Stored):
     heartbeat_us: int = 0  #: longest gap between heartbeats; 0 = not asked
 
 
-class SessionRecord(Stored):
+class SessionRecord(Stored, frozen=True):
     """A worker's registration. Its leases hold as long as `expires_us` is renewed."""
 
     session: str
@@ -53,9 +53,10 @@ class SessionRecord(Stored):
     host: str = ""
     sdk: str = ""
     instance: str = ""
+    handlers: tuple[bytes, ...] = ()  #: StepType messages of its Python handlers
 
 
-class EscalationRecord(Stored):
+class EscalationRecord(Stored, frozen=True):
     namespace: str
     escalation_id: str
     run_id: str
@@ -68,7 +69,7 @@ class EscalationRecord(Stored):
     by: str = ""
 
 
-class IncidentRecord(Stored):
+class IncidentRecord(Stored, frozen=True):
     namespace: str
     run_id: str
     incident_id: str
@@ -78,7 +79,7 @@ class IncidentRecord(Stored):
     created_us: int
 
 
-class OutboxRecord(Stored):
+class OutboxRecord(Stored, frozen=True):
     run_id: str
     sequence: int  #: the run's event number: consumers deduplicate by (run_id, sequence)
     name: str
@@ -86,7 +87,7 @@ class OutboxRecord(Stored):
     created_us: int
 
 
-class DefinitionRecord(Stored):
+class DefinitionRecord(Stored, frozen=True):
     name: str
     default_revision: str
     etag: str
@@ -102,7 +103,7 @@ class DefinitionRecord(Stored):
         return past[-1] if past else (self.defaults[0][1] if self.defaults else self.default_revision)
 
 
-class RevisionRecord(Stored):
+class RevisionRecord(Stored, frozen=True):
     name: str
     revision: str
     document: bytes  #: canonical JSON
@@ -111,7 +112,7 @@ class RevisionRecord(Stored):
     number: int = 1  #: 1 for the first revision of the name, rising
 
 
-class ModuleRecord(Stored):
+class ModuleRecord(Stored, frozen=True):
     digest: str
     runtime: str
     size: int
@@ -119,7 +120,7 @@ class ModuleRecord(Stored):
     abi: str = ""
 
 
-class NamespaceRecord(Stored):
+class NamespaceRecord(Stored, frozen=True):
     name: str
     created_us: int
     description: str = ""
@@ -130,13 +131,13 @@ class NamespaceRecord(Stored):
     updated_us: int = 0
 
 
-class EngineRecord(Stored):
+class EngineRecord(Stored, frozen=True):
     engine: str
     expires_us: int
     started_us: int
 
 
-class RequestRecord(Stored):
+class RequestRecord(Stored, frozen=True):
     """A mutating call's answer, so that the same call repeated gets the same answer."""
 
     method: str
@@ -145,7 +146,7 @@ class RequestRecord(Stored):
     expires_us: int
 
 
-class MessageRecord(Stored):
+class MessageRecord(Stored, frozen=True):
     payload: bytes
     expires_us: int
     created_us: int

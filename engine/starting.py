@@ -108,7 +108,8 @@ async def start(unit: Unit, plan: StartPlan) -> Started:
         if earlier is not None:
             return earlier
     definition = plan.definition or await unit.transition.definitions.resolve(tr, ns, plan.workflow, plan.revision)
-    unit.transition.definitions.check_input(definition, plan.input)
+    if plan.context is None:
+        unit.transition.definitions.check_input(definition, plan.input)
     if plan.workflow_id:
         existing = await _conflict(unit, plan)
         if existing is not None:

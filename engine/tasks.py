@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from windlass.engine.core.definition import Limits
 from windlass.engine.dispatch import Assignment
 from windlass.engine.leases import token_of
 from windlass.engine.service import convert
 from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as pb
 
+_DEFAULT = Limits()
+
 
 def task_message(assignment: Assignment) -> pb.Task:
     """The Task message of an assignment."""
-    a = assignment.activation
+    a, run = assignment.activation, assignment.run
     ns, run_id, visit, path, _ = assignment.task
     message = pb.Task(
         task_token=token_of(assignment.task),
         run_id=run_id,
         namespace=ns,
-        workflow=a.workflow,
-        workflow_id=a.workflow_id,
-        state=a.state,
+        workflow=run.workflow,
+        workflow_id=run.workflow_id,
+        state=run.state,
         visit=visit,
         path=path,
         attempt=a.attempt,
@@ -31,14 +34,14 @@ def task_message(assignment: Assignment) -> pb.Task:
         context=a.context,
         checkpoint=a.checkpoint,
         resume=a.resume,
-        open_time=convert.timestamp(a.opened_us),
+        open_time=convert.timestamp(assignment.opened_us),
     )
-    if a.start_to_close_us:
-        message.timeout.CopyFrom(convert.duration(a.start_to_close_us))
-    if a.heartbeat_us:
-        message.heartbeat_timeout.CopyFrom(convert.duration(a.heartbeat_us))
+    if a.timeouts.start_to_close_us:
+        message.timeout.CopyFrom(convert.duration(a.timeouts.start_to_close_us))
+    if a.timeouts.heartbeat_us:
+        message.heartbeat_timeout.CopyFrom(convert.duration(a.timeouts.heartbeat_us))
     limits = a.limits
-    if limits is not None:
+    if limits is not _DEFAULT and limits != _DEFAULT:
         message.limits.CopyFrom(
             common_pb2.TaskLimits(
                 memory_bytes=limits.memory_bytes or 0,

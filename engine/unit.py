@@ -49,6 +49,7 @@ class Work:
         "before",
         "before_bytes",
         "changed",
+        "cleared",
         "definition",
         "events",
         "loaded",
@@ -68,18 +69,19 @@ class Work:
         self.loaded: dict[str, Node | None] = {}
         self.changed: set[str] = set()
         self.signals_seen: dict[str, tuple[bytes, bytes]] = {}
+        self.cleared = False  #: all stored item records are to be removed: what is not in `loaded` does not exist
 
     # The core's `View` of what lives outside the run record.
 
     def item(self, path: str) -> Node | None:
         """The map item at `path`; NeedItems if it was not read yet."""
-        if path not in self.loaded:
+        if path not in self.loaded and not self.cleared:
             raise NeedItems(path)
-        return self.loaded[path]
+        return self.loaded.get(path)
 
     def items(self, prefix: str) -> Mapping[str, Node]:
         """All items whose path begins with `prefix`; NeedItems if they were not read yet."""
-        if prefix + "*" not in self.loaded:
+        if prefix + "*" not in self.loaded and not self.cleared:
             raise NeedItems(prefix)
         return {path: node for path, node in self.loaded.items() if node is not None and path.startswith(prefix)}
 
@@ -145,15 +147,15 @@ class Unit:
 
     async def apply(self, work: Work, command: Command) -> Decision:
         """Decide, stage the outcome, carry out its effects."""
-        while True:
+        decision: Decision | None = None
+        now = await self._now(work, command)
+        while decision is None:
             try:
-                decision = decide(work.definition, work.state, work, command, await self._now(work, command))
+                decision = decide(work.definition, work.state, work, command, now)
             except NeedItems as need:
                 await self._load_items(work, need.path)
             except NeedSignals as need:
                 await self._load_signals(work, need.names)
-            else:
-                break
         self._stage(work, decision)
         for effect in decision.effects:
             await self.transition.carrying[type(effect)](self, work, effect)
@@ -170,6 +172,10 @@ class Unit:
         work.state = decision.state
         if decision.events:
             work.events.extend(decision.events)
+        if decision.items_cleared:
+            work.cleared = True
+            work.loaded.clear()
+            work.changed.clear()
         for path, node in decision.items.items():
             work.loaded[path] = node
             work.changed.add(path)
@@ -271,6 +277,9 @@ class Unit:
         state, before, tr = work.state, work.before, self.tr
         assert state is not None
         set_large(tr, keys.run(work.ns, work.run_id), pack(state), work.before_bytes)
+        if work.cleared:
+            begin = keys.items(work.ns, work.run_id)
+            tr.clear_range(begin, keys.end(begin))
         for path in work.changed:
             node = work.loaded[path]
             if node is None:

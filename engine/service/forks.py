@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
-from windlass.engine.core.evolve import fold
+from google.protobuf import duration_pb2
+
+from windlass.definition.quantities import format_duration
+from windlass.engine.core.evolve import apply
 from windlass.engine.core.state import Node, RunState
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
@@ -15,25 +18,27 @@ from windlass.engine.standalone import task_definition
 from windlass.engine.starting import StartPlan, check_name, start
 from windlass.engine.unit import Unit
 from windlass.storage.port import Transaction
+from windlass.v1 import common_pb2
 from windlass.v1 import workflow_service_pb2 as pb
 
 #: Events read at a time when a run's past is folded.
 PAGE = 2000
 
 
-async def past(engine: Engine, ns: str, run_id: str, number: int) -> tuple[RunState, Mapping[str, Node]]:
+async def past(engine: Engine, ns: str, run_id: str, number: int) -> tuple[RunState, dict[str, Node]]:
     """The run as it was after event `number`. Raises EngineError RUN_NOT_FOUND, INVALID_FIELD."""
     state = await engine.storage.read(lambda tr: get_run(tr, ns, run_id))
     if not 1 <= number <= state.seq:
         raise EngineError("INVALID_FIELD", f"the run has events 1 to {state.seq}", field="event_number")
     then: RunState | None = None
-    items: Mapping[str, Node] = {}
+    items: dict[str, Node] = {}
     at = 0
     while at < number:
         page = await engine.storage.read(lambda tr, at=at: _page(tr, ns, run_id, at, number))  # type: ignore[misc]
         if not page:
             raise EngineError("WATCH_COMPACTED", f"the events up to {number} are compacted", run_id=run_id)
-        then, items = fold(then, items, [each.event for each in page])
+        for each in page:
+            then = apply(then, items, each.event)
         at = page[-1].number
     assert then is not None
     return then, items
@@ -111,14 +116,14 @@ async def start_task(engine: Engine, request: pb.StartTaskRequest) -> pb.StartTa
         raise EngineError("INVALID_FIELD", "say what to run: inline, module_digest or handler", field="code")
     if digest:
         await engine.modules.get(ns, digest)
-    definition = await task_definition(engine, ns, _branch(request, digest, handler))
+    definition = await task_definition(engine, ns, _state(request, digest, handler))
     start_us = engine.clock.now_us() + convert.span_us(request.start_delay) if request.HasField("start_delay") else 0
     plan = StartPlan(
         namespace=ns,
         workflow=definition.name,
         revision=definition.revision,
         run_id=engine.clock.new_id(),
-        input=request.input.data or b"null",
+        input=b'{"input":' + (request.input.data or b"null") + b"}",
         workflow_id=check_name(request.workflow_id, "workflow_id", required=False),
         request_id=check_name(request.request_id, "request_id", required=False),
         queue=check_name(request.queue, "queue", required=False),
@@ -129,3 +134,45 @@ async def start_task(engine: Engine, request: pb.StartTaskRequest) -> pb.StartTa
     started = await engine.transition.run(lambda unit: start(unit, plan))
     answer = started_out(ns, started)
     return pb.StartTaskResponse(run=answer.run, created=answer.created)
+
+
+def _state(request: pb.StartTaskRequest, digest: str, handler: str) -> dict[str, Any]:
+    """The task as an author would write its state."""
+    task: dict[str, Any] = {"runtime": request.runtime or ("python" if handler else "javascript")}
+    task.update({"handler": handler} if handler else {"module": digest})
+    if request.at_most_once:
+        task["at_most_once"] = True
+    limits = {
+        "memory": request.limits.memory_bytes or None,
+        "fuel": request.limits.fuel or None,
+        "output": request.limits.output_bytes or None,
+        "log_lines": request.limits.log_lines or None,
+        "deterministic": request.limits.deterministic or None,
+    }
+    if any(limits.values()):
+        task["limits"] = {name: value for name, value in limits.items() if value is not None}
+    state: dict[str, Any] = {"task": task}
+    if request.HasField("retry"):
+        state["retry"] = _retry(request.retry)
+    if request.HasField("timeouts"):
+        names = ("schedule_to_start", "start_to_close", "schedule_to_close", "heartbeat")
+        given = {name: getattr(request.timeouts, name) for name in names if request.timeouts.HasField(name)}
+        state["timeouts"] = {name: _spelled(span) for name, span in given.items()}
+    return state
+
+
+def _retry(retry: common_pb2.RetryPolicy) -> dict[str, Any]:
+    policy: dict[str, Any] = {}
+    for name in ("max_attempts", "multiplier", "jitter"):
+        if retry.HasField(name):
+            policy[name] = getattr(retry, name)
+    for name in ("initial_delay", "max_delay"):
+        if retry.HasField(name):
+            policy[name] = _spelled(getattr(retry, name))
+    policy["non_retryable"] = list(retry.non_retryable_codes)
+    policy["retryable"] = list(retry.retryable_codes)
+    return policy
+
+
+def _spelled(span: duration_pb2.Duration) -> str:
+    return format_duration(convert.span_us(span))

@@ -74,7 +74,9 @@ class HumanTaskServicer(human_task_service_pb2_grpc.HumanTaskServiceServicer):
     @rpc
     async def CancelEscalation(self, request: pb.CancelEscalationRequest) -> pb.CancelEscalationResponse:
         values = b'{"cancelled":true}'
-        command = cmd.ReplyEscalation(escalation_id=request.escalation_id, approved=False, values=values, by=request.reason)
+        command = cmd.ReplyEscalation(
+            escalation_id=request.escalation_id, approved=False, values=values, by=request.reason
+        )
         return pb.CancelEscalationResponse(escalation=await self._reply(request, command))
 
     async def _reply(self, request: Any, command: cmd.ReplyEscalation) -> pb.Escalation:

@@ -77,9 +77,9 @@ def _any(message: Any) -> any_pb2.Any:
 
 
 def _bad_request(error: EngineError) -> error_details_pb2.BadRequest:
-    field = error.metadata.get("field", "")
-    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=str(error))
-    return error_details_pb2.BadRequest(field_violations=[violation])
+    violations = error.violations or [(error.metadata.get("field", ""), str(error))]
+    kind = error_details_pb2.BadRequest.FieldViolation
+    return error_details_pb2.BadRequest(field_violations=[kind(field=f, description=d) for f, d in violations[:100]])
 
 
 def _resource(error: EngineError) -> error_details_pb2.ResourceInfo:

@@ -1,0 +1,119 @@
+"""The engine as a process: settings in, store opened, server up, until a signal. The only place that names storage
+backends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+
+from windlass.definition.compile import compile_canonical
+from windlass.engine.config import Settings
+from windlass.engine.engine import Engine, Options
+from windlass.engine.service.server import PortInUse, Server
+from windlass.storage.foundationdb_open import open_foundationdb_url
+from windlass.storage.opening import open_embedded, open_memory
+from windlass.storage.port import Storage, StorageError
+
+log = logging.getLogger("windlass.engine")
+
+#: Exit codes: 0 stopped as asked, 3 the store or the address cannot be had.
+EXIT_CANNOT_START = 3
+
+
+async def open_storage(settings: Settings) -> tuple[Storage, str]:
+    """The store the settings name, and its name for people. Raises StorageError, ValueError for an unknown kind."""
+    kind, _, rest = (settings.storage or f"embedded:{settings.data_dir}").partition(":")
+    if kind == "embedded":
+        path = Path(rest or settings.data_dir)
+        return open_embedded(path), f"embedded:{path}"
+    if kind == "memory":
+        return open_memory(), "memory:"
+    if kind == "fdb":
+        path_part, _, options = rest.partition("?")
+        url = f"foundationdb://{Path(path_part).absolute() if path_part else ''}?{options}"
+        return await open_foundationdb_url(url), f"fdb:{rest}"
+    if kind in ("postgres", "postgresql"):
+        from windlass.storage.postgres import open_postgres  # its driver is needed only here
+
+        return await open_postgres(settings.storage), "postgres"
+    raise ValueError(
+        f"unknown storage {settings.storage!r}: use embedded:PATH, fdb:CLUSTERFILE, postgres://… or memory:"
+    )
+
+
+class JsonLines(logging.Formatter):
+    """Log records as one JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Logs to stderr, for people or as JSON lines."""
+    channel = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+    channel.setFormatter(JsonLines() if settings.log_json else plain)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[channel], force=True)
+
+
+async def serve(settings: Settings, ready: asyncio.Event | None = None) -> int:
+    """Run an engine until SIGTERM or SIGINT; the exit code. `ready` is set once it serves."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        storage, name = await open_storage(settings)
+    except (StorageError, OSError, ValueError) as error:
+        print(f"windlass engine: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START
+    options = Options(lease_us=int(settings.lease_seconds * 1e6), storage_name=name)
+    engine = Engine(storage, compile_canonical, options=options)
+    server = Server(engine, settings.listen)
+    try:
+        return await _serve(engine, server, name, stop, ready)
+    except PortInUse as error:
+        print(f"windlass engine: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START
+    finally:
+        await engine.stop()
+        await storage.close()
+
+
+async def _serve(engine: Engine, server: Server, name: str, stop: asyncio.Event, ready: asyncio.Event | None) -> int:
+    await server.start()
+    await engine.start()
+    log.info("engine %s serves on %s, store %s", engine.engine_id, server.address, name)
+    if ready is not None:
+        ready.set()
+    await stop.wait()
+    log.info("stopping: workers are drained, open calls answered")
+    await server.stop()
+    return 0
+
+
+def run(settings: Settings) -> int:
+    """Blocking form of `serve`, on uvloop where it is installed."""
+    set_up_logging(settings)
+    factory = None
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(serve(settings))

@@ -1,0 +1,169 @@
+"""Registering definitions: modules first, then the revision and the pointers, so that what can be found is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from windlass.definition.code import is_digest
+from windlass.definition.compile import Compiled
+from windlass.engine import keys
+from windlass.engine.engine import Engine
+from windlass.engine.errors import EngineError
+from windlass.engine.modules import digest_of
+from windlass.engine.reading import open_runs
+from windlass.engine.records import DefinitionRecord, RevisionRecord, clear_large, get_large, pack, set_large, unpack
+from windlass.storage.port import Transaction
+
+#: Changes of the default revision remembered per workflow.
+DEFAULTS_KEPT = 100
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """What a registration did."""
+
+    record: DefinitionRecord
+    revision: str
+    created: bool
+
+
+async def store_modules(engine: Engine, ns: str, compiled: Compiled) -> None:
+    """Store the code that came with a document, and make sure that what it names elsewhere is there.
+
+    Raises EngineError MODULE_NOT_FOUND, MODULE_TOO_LARGE, BAD_MODULE.
+    """
+    for module in compiled.modules:
+        await engine.modules.put(ns, module.runtime, module.content, module.digest)
+    for digest, _ in compiled.digests:
+        if not await engine.storage.read(lambda tr, d=digest: tr.get(keys.module(ns, d))):  # type: ignore[misc]
+            raise EngineError(
+                "MODULE_NOT_FOUND",
+                f"the definition names module {digest}, which is not stored in namespace {ns!r}; upload it first",
+                digest=digest,
+            )
+
+
+async def store_revision(
+    engine: Engine, ns: str, compiled: Compiled, *, make_default: bool | None = None, etag: str = ""
+) -> Registered:
+    """Store a compiled definition. `make_default` None: yes, if it is new or the name's first.
+
+    Raises EngineError as `store_modules` does, ETAG_MISMATCH, NAMESPACE_NOT_FOUND.
+    """
+    await store_modules(engine, ns, compiled)
+    name, revision, now = compiled.definition.name, compiled.revision, engine.clock.now_us()
+    digests = tuple(digest for digest, _ in compiled.digests)
+
+    async def body(tr: Transaction) -> Registered:
+        await engine.definitions.namespace(tr, ns)
+        value = await tr.get(keys.definition(ns, name))
+        known = unpack(DefinitionRecord, value) if value is not None else None
+        check_etag(known, name, etag)
+        created = await get_large(tr, keys.revision(ns, name, revision)) is None
+        number = (known.revisions if known else 0) + 1
+        if created:
+            record = RevisionRecord(name, revision, compiled.document, digests, now, number)
+            set_large(tr, keys.revision(ns, name, revision), pack(record))
+        fresh = known or DefinitionRecord(name, revision, "", now, now, ((0, revision),), 0)
+        if created:
+            fresh = msgspec.structs.replace(fresh, revisions=number, updated_us=now)
+        if make_default or (make_default is None and created):
+            fresh = with_default(fresh, revision, now)
+        fresh = msgspec.structs.replace(fresh, etag=digest_of(pack((fresh.default_revision, fresh.revisions)))[7:23])
+        tr.set(keys.definition(ns, name), pack(fresh))
+        return Registered(fresh, revision, created)
+
+    return await engine.storage.transact(body)
+
+
+def check_etag(known: DefinitionRecord | None, name: str, etag: str) -> None:
+    """Raises EngineError ETAG_MISMATCH if the caller looked at another version."""
+    if etag and (known is None or known.etag != etag):
+        raise EngineError("ETAG_MISMATCH", f"workflow {name!r} was changed meanwhile; read it again", workflow=name)
+
+
+def with_default(record: DefinitionRecord, revision: str, now: int) -> DefinitionRecord:
+    """The record with another default revision."""
+    if record.default_revision == revision and record.defaults:
+        return record
+    defaults = (*record.defaults, (now, revision))[-DEFAULTS_KEPT:]
+    return msgspec.structs.replace(record, default_revision=revision, defaults=defaults, updated_us=now)
+
+
+async def set_default(engine: Engine, ns: str, name: str, revision: str, etag: str) -> DefinitionRecord:
+    """Point the default at a stored revision. Raises EngineError WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND,
+    ETAG_MISMATCH.
+    """
+    now = engine.clock.now_us()
+
+    async def body(tr: Transaction) -> DefinitionRecord:
+        record = await engine.definitions.record(tr, ns, name)
+        check_etag(record, name, etag)
+        full = (await engine.definitions.resolve(tr, ns, name, revision)).revision
+        record = with_default(record, full, now)
+        record = msgspec.structs.replace(record, etag=digest_of(pack((full, record.revisions, now)))[7:23])
+        tr.set(keys.definition(ns, name), pack(record))
+        return record
+
+    return await engine.storage.transact(body)
+
+
+async def delete(engine: Engine, ns: str, name: str, revision: str, etag: str) -> int:
+    """Delete one revision, or the whole workflow if `revision` is "". The number of revisions deleted.
+
+    Raises EngineError REVISION_IN_USE while runs are open, WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, ETAG_MISMATCH.
+    """
+
+    async def body(tr: Transaction) -> int:
+        record = await engine.definitions.record(tr, ns, name)
+        check_etag(record, name, etag)
+        chosen = await _chosen(engine, tr, ns, name, revision)
+        busy = {r: n for r, n in (await open_runs(tr, ns, name)).items() if n and r in chosen}
+        if busy:
+            raise EngineError(
+                "REVISION_IN_USE",
+                f"{sum(busy.values())} open runs use workflow {name!r}: wait for them, cancel or migrate them first",
+                workflow=name,
+                open_runs=str(sum(busy.values())),
+            )
+        if revision and record.default_revision in chosen and record.revisions > 1:
+            raise EngineError("REVISION_IN_USE", "it is the default revision: set another default first", workflow=name)
+        for each in chosen:
+            clear_large(tr, keys.revision(ns, name, each))
+        if not revision or record.revisions <= 1:
+            tr.clear(keys.definition(ns, name))
+        return len(chosen)
+
+    deleted = await engine.storage.transact(body)
+    engine.definitions.forget(ns, name)
+    return deleted
+
+
+async def _chosen(engine: Engine, tr: Transaction, ns: str, name: str, revision: str) -> set[str]:
+    if revision:
+        return {(await engine.definitions.resolve(tr, ns, name, revision)).revision}
+    head = keys.revision(ns, name)
+    return {str(keys.unpack(key)[3]) for key, _ in await tr.get_range(head, keys.end(head))}
+
+
+def with_files(value: Any, files: Mapping[str, bytes | str]) -> Any:
+    """The document with files named in it replaced: `module` by the digest given, `code_file` by its text.
+
+    `files` maps a path as written to the file's bytes, or to the digest of a module stored before.
+    """
+    if isinstance(value, list):
+        return [with_files(each, files) for each in value]
+    if not isinstance(value, dict):
+        return value
+    replaced = {key: with_files(each, files) for key, each in value.items()}
+    if "runtime" not in value:
+        return replaced
+    for field in ("module", "code_file"):
+        name = value.get(field)
+        if isinstance(name, str) and name in files and not is_digest(name):
+            content = files[name]
+            del replaced[field]
+            replaced["module"] = content if isinstance(content, str) else digest_of(content)
+    return replaced

@@ -1,0 +1,273 @@
+"""DefinitionService: definitions, revisions, modules."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Final
+
+import grpc
+
+from windlass.definition.compile import Compiled, compile_document, read_canonical
+from windlass.definition.graph import dot, mermaid
+from windlass.definition.problems import DefinitionError, Problem
+from windlass.definition.source import Authored, loads
+from windlass.engine import keys
+from windlass.engine.engine import Engine
+from windlass.engine.errors import EngineError
+from windlass.engine.modules import MODULE_BYTES_MAX, digest_of
+from windlass.engine.reading import open_runs, page_position, page_size, page_token
+from windlass.engine.records import DefinitionRecord, ModuleRecord, RevisionRecord, get_large, unpack
+from windlass.engine.registering import delete, set_default, store_revision, with_files
+from windlass.engine.service import convert
+from windlass.engine.service.status import Context, refuse, rpc, rpc_stream
+from windlass.engine.starting import check_name
+from windlass.storage.port import Transaction
+from windlass.v1 import common_pb2, definition_service_pb2_grpc
+from windlass.v1 import definition_service_pb2 as pb
+
+CHUNK_BYTES: Final = 256 * 1024
+RUNTIMES: Final = ("javascript", "wasm", "python")
+
+
+class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
+    """Handlers of DefinitionService."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @rpc
+    async def RegisterDefinition(self, request: pb.RegisterDefinitionRequest) -> pb.RegisterDefinitionResponse:
+        ns = check_name(request.namespace or "default", "namespace")
+        files: dict[str, bytes | str] = {}
+        for module in request.modules:
+            files[module.path] = module.data if module.WhichOneof("content") == "data" else module.digest
+        try:
+            authored = _authored(request, files)
+            compiled = compile_document(authored)
+        except DefinitionError as error:
+            if request.validate_only:
+                return pb.RegisterDefinitionResponse(problems=[problem_out(each) for each in error.problems])
+            raise _bad(error) from error
+        response = pb.RegisterDefinitionResponse(
+            workflow=compiled.definition.name,
+            revision=compiled.revision,
+            problems=[problem_out(each) for each in compiled.warnings],
+        )
+        if request.validate_only:
+            return response
+        await self._store_files(ns, files, compiled)
+        make_default = request.set_default if request.HasField("set_default") else None
+        done = await store_revision(self._engine, ns, compiled, make_default=make_default, etag=request.etag)
+        response.created, response.etag = done.created, done.record.etag
+        response.is_default = done.record.default_revision == compiled.revision
+        return response
+
+    async def _store_files(self, ns: str, files: dict[str, bytes | str], compiled: Compiled) -> None:
+        runtimes = dict(compiled.digests)
+        for content in files.values():
+            if isinstance(content, bytes):
+                digest = digest_of(content)
+                await self._engine.modules.put(ns, runtimes.get(digest, ""), content)
+
+    @rpc
+    async def GetDefinition(self, request: pb.GetDefinitionRequest) -> pb.GetDefinitionResponse:
+        ns = request.namespace or "default"
+
+        async def body(tr: Transaction) -> tuple[DefinitionRecord, RevisionRecord, int]:
+            record = await self._engine.definitions.record(tr, ns, request.workflow)
+            wanted = request.revision or record.default_revision
+            revision = (await self._engine.definitions.resolve(tr, ns, request.workflow, wanted)).revision
+            value = await get_large(tr, keys.revision(ns, request.workflow, revision))
+            assert value is not None
+            counts = await open_runs(tr, ns, request.workflow)
+            return record, unpack(RevisionRecord, value), counts.get(revision, 0)
+
+        record, revision, count = await self._engine.storage.read(body)
+        return pb.GetDefinitionResponse(
+            definition=_definition(ns, record, revision, count), document=revision.document, source=revision.document
+        )
+
+    @rpc
+    async def ListDefinitions(self, request: pb.ListDefinitionsRequest) -> pb.ListDefinitionsResponse:
+        ns, size = request.namespace or "default", page_size(request.page_size)
+        head = keys.definition(ns)
+        begin = keys.definition(ns, page_position(request.page_token)) + b"\x00" if request.page_token else head
+
+        async def body(tr: Transaction) -> list[pb.Definition]:
+            found = []
+            for _, value in await tr.get_range(begin, keys.end(head), limit=size + 1):
+                record = unpack(DefinitionRecord, value)
+                stored = await get_large(tr, keys.revision(ns, record.name, record.default_revision))
+                if stored is None:
+                    continue
+                count = sum((await open_runs(tr, ns, record.name)).values())
+                found.append(_definition(ns, record, unpack(RevisionRecord, stored), count))
+            return found
+
+        found = await self._engine.storage.read(body)
+        token = page_token(found[size - 1].workflow) if len(found) > size else ""
+        return pb.ListDefinitionsResponse(definitions=found[:size], next_page_token=token)
+
+    @rpc
+    async def ListRevisions(self, request: pb.ListRevisionsRequest) -> pb.ListRevisionsResponse:
+        ns, name, size = request.namespace or "default", request.workflow, page_size(request.page_size)
+        after = int(page_position(request.page_token) or 0) if request.page_token else 0
+
+        async def body(tr: Transaction) -> list[pb.Definition]:
+            record = await self._engine.definitions.record(tr, ns, name)
+            counts = await open_runs(tr, ns, name)
+            head = keys.revision(ns, name)
+            names = {str(keys.unpack(key)[3]) for key, _ in await tr.get_range(head, keys.end(head))}
+            stored = [await get_large(tr, keys.revision(ns, name, each)) for each in names]
+            revisions = sorted((unpack(RevisionRecord, value) for value in stored if value), key=lambda r: -r.number)
+            return [_definition(ns, record, each, counts.get(each.revision, 0)) for each in revisions]
+
+        found = (await self._engine.storage.read(body))[after:]
+        token = page_token(str(after + size)) if len(found) > size else ""
+        return pb.ListRevisionsResponse(revisions=found[:size], next_page_token=token)
+
+    @rpc
+    async def SetDefaultRevision(self, request: pb.SetDefaultRevisionRequest) -> pb.SetDefaultRevisionResponse:
+        ns = request.namespace or "default"
+        record = await set_default(self._engine, ns, request.workflow, request.revision, request.etag)
+        key = keys.revision(ns, request.workflow, record.default_revision)
+        value = await self._engine.storage.read(lambda tr: get_large(tr, key))
+        assert value is not None
+        return pb.SetDefaultRevisionResponse(definition=_definition(ns, record, unpack(RevisionRecord, value), 0))
+
+    @rpc
+    async def DeleteDefinition(self, request: pb.DeleteDefinitionRequest) -> pb.DeleteDefinitionResponse:
+        ns = request.namespace or "default"
+        deleted = await delete(self._engine, ns, request.workflow, request.revision, request.etag)
+        return pb.DeleteDefinitionResponse(deleted=deleted)
+
+    async def UploadModule(self, request_iterator: object, context: Context) -> pb.UploadModuleResponse:
+        """A header, then chunks."""
+        try:
+            return await self._upload(context)
+        except (EngineError, OSError, ValueError) as error:
+            await refuse(context, error)
+            raise AssertionError("refuse always raises") from error
+
+    async def _upload(self, context: Context) -> pb.UploadModuleResponse:
+        first = await context.read()
+        if first is grpc.aio.EOF or first.WhichOneof("part") != "header":
+            raise EngineError("INVALID_FIELD", "the first message must carry `header`", field="header")
+        header = first.header
+        ns = check_name(header.namespace or "default", "namespace")
+        if header.runtime not in RUNTIMES:
+            raise EngineError(
+                "RUNTIME_UNSUPPORTED",
+                f"no runtime {header.runtime!r}; known: {', '.join(RUNTIMES)}",
+                runtime=header.runtime,
+            )
+        data = bytearray()
+        while (message := await context.read()) is not grpc.aio.EOF:
+            data += message.chunk
+            if len(data) > MODULE_BYTES_MAX:
+                limit = f"{MODULE_BYTES_MAX:,}"
+                raise EngineError("MODULE_TOO_LARGE", f"the module is over the limit of {limit} bytes", limit=limit)
+        record, created = await self._engine.modules.put(ns, header.runtime, bytes(data), header.digest)
+        return pb.UploadModuleResponse(module=_module(record), created=created)
+
+    @rpc_stream
+    async def GetModule(self, request: pb.GetModuleRequest) -> AsyncIterator[pb.GetModuleResponse]:
+        record, data = await self._engine.modules.get(request.namespace or "default", request.digest)
+        yield pb.GetModuleResponse(module=_module(record))
+        for at in range(0, len(data), CHUNK_BYTES):
+            yield pb.GetModuleResponse(chunk=data[at : at + CHUNK_BYTES])
+
+    @rpc
+    async def ListModules(self, request: pb.ListModulesRequest) -> pb.ListModulesResponse:
+        size = page_size(request.page_size)
+        after = page_position(request.page_token) if request.page_token else ""
+        found = await self._engine.modules.page(request.namespace or "default", after, size + 1)
+        token = page_token(found[size - 1].digest) if len(found) > size else ""
+        return pb.ListModulesResponse(modules=[_module(each) for each in found[:size]], next_page_token=token)
+
+    @rpc
+    async def CheckModule(self, request: pb.CheckModuleRequest) -> pb.CheckModuleResponse:
+        try:
+            self._engine.modules.verify(request.runtime, request.data)
+        except EngineError as error:
+            problem = common_pb2.Problem(
+                severity=common_pb2.Problem.SEVERITY_ERROR, code=error.reason, message=str(error)
+            )
+            return pb.CheckModuleResponse(problems=[problem])
+        module = pb.Module(digest=digest_of(request.data), runtime=request.runtime, size_bytes=len(request.data))
+        return pb.CheckModuleResponse(module=module)
+
+    @rpc
+    async def ListStepTypes(self, request: pb.ListStepTypesRequest) -> pb.ListStepTypesResponse:
+        found: dict[str, common_pb2.StepType] = {}
+        for session in await self._engine.sessions.all():
+            for value in session.handlers if session.namespace == (request.namespace or "default") else ():
+                step_type = common_pb2.StepType.FromString(value)
+                found[step_type.handler] = step_type
+        return pb.ListStepTypesResponse(step_types=[found[name] for name in sorted(found)])
+
+    @rpc
+    async def RenderGraph(self, request: pb.RenderGraphRequest) -> pb.RenderGraphResponse:
+        get = pb.GetDefinitionRequest(namespace=request.namespace, workflow=request.workflow, revision=request.revision)
+        found = await DefinitionServicer.GetDefinition.__wrapped__(self, get)  # type: ignore[attr-defined]
+        model = read_canonical(found.document)
+        render = dot if request.format == pb.RenderGraphRequest.FORMAT_DOT else mermaid
+        return pb.RenderGraphResponse(graph=render(model))
+
+
+def _authored(request: pb.RegisterDefinitionRequest, files: dict[str, bytes | str]) -> Authored:
+    try:
+        text = request.document.decode()
+    except UnicodeDecodeError as error:
+        problem = Problem(message=f"the document is not UTF-8: {error}", file=request.file_name)
+        raise DefinitionError([problem]) from error
+    authored = loads(text, request.file_name or "definition")
+    return replace(authored, value=with_files(authored.value, files)) if files else authored
+
+
+def _bad(error: DefinitionError) -> EngineError:
+    problems = [each for each in error.problems if not each.warning]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    places = [(each.path, str(each)) for each in problems]
+    return EngineError("BAD_DEFINITION", f"{problems[0]}{more}", violations=places)
+
+
+def problem_out(problem: Problem) -> common_pb2.Problem:
+    """A problem of a document as a message."""
+    severity = common_pb2.Problem.SEVERITY_WARNING if problem.warning else common_pb2.Problem.SEVERITY_ERROR
+    return common_pb2.Problem(
+        severity=severity,
+        path=problem.path,
+        line=problem.line,
+        column=problem.column,
+        message=problem.message,
+        file=problem.file,
+    )
+
+
+def _definition(ns: str, record: DefinitionRecord, revision: RevisionRecord, count: int) -> pb.Definition:
+    model = read_canonical(revision.document)
+    return pb.Definition(
+        namespace=ns,
+        workflow=record.name,
+        revision=revision.revision,
+        version=model.version,
+        display_name=model.display_name,
+        description=model.description,
+        create_time=convert.timestamp(revision.created_us),
+        is_default=record.default_revision == revision.revision,
+        etag=record.etag,
+        open_runs=count,
+        module_digests=revision.modules,
+    )
+
+
+def _module(record: ModuleRecord) -> pb.Module:
+    return pb.Module(
+        digest=record.digest,
+        runtime=record.runtime,
+        size_bytes=record.size,
+        abi=record.abi,
+        create_time=convert.timestamp(record.created_us),
+    )
