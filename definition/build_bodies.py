@@ -6,6 +6,7 @@ from windlass.definition.build_tasks import build_retry, build_task, build_timeo
 from windlass.definition.build_waits import build_delay, build_escalate, build_poll, build_spawn, build_wait
 from windlass.definition.model import ActionModel
 from windlass.definition.model_bodies import (
+    BODIES,
     MapModel,
     ParallelModel,
     StepModel,
@@ -121,6 +122,8 @@ def _timeouts(parts: Parts, model: StepModel | ActionModel, kind: str, place: Pl
 
 
 def _without_body(parts: Parts, model: StepModel, place: Place) -> None:
+    if any((*place, body) in parts.report.left_out for body in BODIES):
+        return
     for name in _NEEDS_BODY:
         if name in model.model_fields_set:
             message = f"{name!r} belongs to a body, and there is none here (task, parallel, map, wait, …)"

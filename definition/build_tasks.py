@@ -45,7 +45,9 @@ def _one_source(parts: Parts, model: TaskModel, place: Place) -> bool:
     allowed = _ALLOWED.get(model.runtime, _SOURCES)
     if len(given) != 1:
         what = f"has {' and '.join(given)}" if given else "has none"
-        parts.report.error(place, f"a {model.runtime} task needs exactly one of {', '.join(allowed)}; it {what}")
+        parts.report.error(
+            place, f"a {model.runtime} task needs exactly one of {', '.join(allowed)}; it {what}", at_key=True
+        )
         return False
     if given[0] not in allowed:
         message = f"a {model.runtime} task takes {' or '.join(allowed)}, not {given[0]!r}"

@@ -23,13 +23,13 @@ def read_json(text: str, report: Report) -> Document:
     """Read one JSON document. Problems go to the report; what could not be read is missing from the value."""
     tree = Tree(report)
     reader = _Reader(text, tree)
-    value: Any = None
     try:
         value = reader.value(())
         reader.end()
+        return Document(value, tree.marks)
     except Unreadable:
         pass  # the report has it
-    return Document(value, tree.marks)
+    return Document(None, tree.marks, complete=False)
 
 
 class _Reader:

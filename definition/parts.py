@@ -80,13 +80,17 @@ class Parts:
         return None if source is None else self.expression(source, place, condition=True)
 
     def template(self, value: Any, place: Place) -> Template:
-        try:
-            template = parse_template(value)
-            self._read(template_names(template), place)
-            return template
-        except TemplateSyntaxError as error:
-            self.report.error((*place, *(parse_path(error.path) if error.path else ())), str(error))
-            return parse_template(None)
+        """A template. Each of its strings that cannot be read is reported."""
+        while True:
+            try:
+                template = parse_template(value)
+            except TemplateSyntaxError as error:
+                inside = parse_path(error.path) if error.path else ()
+                self.report.error((*place, *inside), str(error))
+                value = _without(value, inside)
+            else:
+                self._read(template_names(template), place)
+                return template
 
     def values(self, values: Mapping[str, Any], place: Place) -> tuple[tuple[str, Template], ...]:
         """The members of a `set`."""
@@ -106,7 +110,8 @@ class Parts:
             self.report.error((*place, "default"), f"{kinds[0]!r} is never missing: it takes no default", at_key=True)
         before = len(self.reads)
         selector = self._selector(kinds[0], model, default, place)
-        self._read(selector_names(selector), place)
+        if kinds[0] != "template":
+            self._read(selector_names(selector), (*place, kinds[0]))
         if default is not None:
             del self.reads[before:]
         return selector
@@ -171,6 +176,16 @@ class Parts:
 
     def _line(self, number: int) -> str:
         return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
+
+
+def _without(value: Any, place: Place) -> Any:
+    """The value with null at this place."""
+    if not place:
+        return None
+    first, rest = place[0], place[1:]
+    if isinstance(value, dict):
+        return {key: _without(item, rest) if key == first else item for key, item in value.items()}
+    return [_without(item, rest) if index == first else item for index, item in enumerate(value)]
 
 
 def _never(scope: Mapping[str, Any]) -> Any:

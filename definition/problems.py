@@ -60,6 +60,8 @@ class Report:
     file: str = ""
     marks: Mapping[Place, Mark] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    left_out: set[Place] = field(default_factory=set)
+    """Parts that were unusable and are replaced by stand-ins: what is said of them or around them would mislead."""
 
     def error(self, place: Place, message: str, *, at_key: bool = False) -> None:
         """Something that makes the document unusable."""
@@ -67,7 +69,8 @@ class Report:
 
     def warn(self, place: Place, message: str, *, at_key: bool = False) -> None:
         """Something that is allowed and probably not meant."""
-        self._add(place, message, at_key=at_key, warning=True)
+        if not self.left_out:
+            self._add(place, message, at_key=at_key, warning=True)
 
     def at(self, place: Place, message: str, line: int, column: int) -> None:
         """An error at a known spot inside a value, such as a syntax error in an expression."""
@@ -97,6 +100,8 @@ class Report:
         return None
 
     def _add(self, place: Place, message: str, *, at_key: bool, warning: bool) -> None:
+        if any(_related(place, other) for other in self.left_out):
+            return
         mark = self.mark(place)
         line, column = (mark.line, mark.column) if mark else (0, 0)
         if mark and at_key and mark.key_line:
@@ -105,6 +110,12 @@ class Report:
         self.problems.append(
             Problem(message=message, path=path, file=self.file, line=line, column=column, warning=warning)
         )
+
+
+def _related(place: Place, left_out: Place) -> bool:
+    """True if one is inside the other; the frame of the document (the first two levels) is judged all the same."""
+    shared = min(len(place), len(left_out))
+    return shared > 2 and place[:shared] == left_out[:shared]
 
 
 def render_place(place: Place) -> str:

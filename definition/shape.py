@@ -13,7 +13,20 @@ from windlass.definition.model import DocumentModel
 from windlass.definition.problems import Place, Report
 
 _ATTEMPTS = 8  #: leaving something out can leave its parent incomplete, so it takes a few turns
-_FRAME: dict[str, Any] = {"workflow": "unnamed", "initial": "", "states": {"unnamed": {}}}
+_STAND_INS: dict[str, Any] = {
+    "workflow": "unnamed",
+    "initial": "",
+    "states": {"unnamed": {}},
+    "to": None,
+    "name": "unnamed",
+    "id": "unnamed",
+    "type": "text",
+    "message": "",
+    "runtime": "python",
+    "interval": "1s",
+    "items": "items",
+    "branches": {"unnamed": {}},
+}  #: for what is required: without it, its owner would have to be left out too
 _KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 _WANTED = {
     "string_type": "text",
@@ -43,42 +56,43 @@ def read_model(value: Any, report: Report) -> DocumentModel | None:
             return DocumentModel.model_validate(value)
         except ValidationError as error:
             findings = error.errors(include_url=False)
+        value = copy.deepcopy(value)
         for finding in findings if attempt == 0 else ():
             _report(finding, report)
-        value = copy.deepcopy(value)
         for finding in findings:
-            _leave_out(value, finding)
+            report.left_out.add(_leave_out(value, finding))
     return None
 
 
-def _leave_out(value: Any, finding: Mapping[str, Any]) -> None:
-    """Remove the nearest member of an object around the finding, so that list items keep their places."""
-    place = [part for part in finding["loc"] if part != "[key]"]
-    if place[:1] == ["states"] and len(place) == 2:
-        value["states"][place[1]] = {}  # the name stays known to transitions
-        return
-    if finding["type"] == "missing":
-        last = place.pop()
-        if not place or last == "to":
-            _put(value, place, str(last), _FRAME.get(str(last)))
-            return
-    parents: list[tuple[dict[str, Any], str]] = []
-    for part in place:
-        if isinstance(value, dict) and part in value:
-            parents.append((value, part))
-            value = value[part]
+def _leave_out(value: Any, finding: Mapping[str, Any]) -> Place:
+    """Replace what the finding is about by a stand-in, or remove the member of an object that is nearest around it.
+
+    List items keep their places, and the names of states stay known to transitions. Gives the place of the change.
+    """
+    place: Place = tuple(part for part in finding["loc"] if part != "[key]")
+    if len(place) == 2 and place[0] == "states":
+        value["states"][place[1]] = {}
+        return place
+    holder, name, at = _nearest_member(value, place)
+    if name in _STAND_INS:
+        holder[name] = _STAND_INS[name]
+    else:
+        holder.pop(name, None)
+    return at
+
+
+def _nearest_member(value: Any, place: Place) -> tuple[dict[str, Any], str, Place]:
+    """The innermost object on the way to the place, and the member of it that leads on."""
+    found: tuple[dict[str, Any], str, Place] = (value, str(place[0]), place[:1])
+    for depth, part in enumerate(place):
+        if isinstance(value, dict) and (part in value or depth == len(place) - 1):
+            found = (value, str(part), place[: depth + 1])
+            value = value.get(part)
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
         else:
             break
-    if parents:
-        parents[-1][0].pop(parents[-1][1], None)
-
-
-def _put(value: Any, place: list[str | int], name: str, stand_in: Any) -> None:
-    for part in place:
-        value = value[part]
-    value[name] = stand_in
+    return found
 
 
 def _report(finding: Mapping[str, Any], report: Report) -> None:
@@ -89,7 +103,10 @@ def _report(finding: Mapping[str, Any], report: Report) -> None:
     if kind == "extra_forbidden":
         report.error(place, _unknown_key(place), at_key=True)
         return
-    report.error(place[:-1] if kind == "missing" else place, _message(kind, finding, place), at_key=at_key)
+    if kind == "missing":
+        report.error(place[:-1], _message(kind, finding, place), at_key=True)
+    else:
+        report.error(place, _message(kind, finding, place), at_key=at_key)
 
 
 def _message(kind: str, finding: Mapping[str, Any], place: Place) -> str:
@@ -100,8 +117,8 @@ def _message(kind: str, finding: Mapping[str, Any], place: Place) -> str:
         "missing": lambda: f"{place[-1]!r} is missing" + _around(place),
         "value_error": lambda: str(context.get("error", finding["msg"])),
         "literal_error": lambda: _not_one_of(str(context["expected"]), finding["input"]),
-        "greater_than_equal": lambda: f"must be at least {context['ge']}, not {finding['input']!r}",
-        "less_than_equal": lambda: f"must be at most {context['le']}, not {finding['input']!r}",
+        "greater_than_equal": lambda: f"must be at least {context['ge']:g}, not {finding['input']!r}",
+        "less_than_equal": lambda: f"must be at most {context['le']:g}, not {finding['input']!r}",
         "too_short": lambda: "must not be empty",
         "too_long": lambda: f"has {context['actual_length']} entries; at most {context['max_length']} are allowed",
     }

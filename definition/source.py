@@ -24,10 +24,11 @@ class Authored:
     marks: Mapping[Place, Mark] = field(default_factory=dict)
     text: str = ""
     folder: Path | None = None  #: where `code_file` and `module` paths start; None = files are not allowed
+    problems: tuple[Problem, ...] = ()  #: found while reading, and no reason to stop: duplicate keys, numbers too large
 
     def report(self) -> Report:
-        """An empty report that knows this document's places."""
-        return Report(file=self.name, marks=self.marks)
+        """A report that knows this document's places, and what was found while reading it."""
+        return Report(file=self.name, marks=self.marks, problems=list(self.problems))
 
 
 def load(path: str | Path) -> Authored:
@@ -53,7 +54,8 @@ def load(path: str | Path) -> Authored:
 def loads(text: str, name: str = "definition", *, folder: Path | None = None) -> Authored:
     """Read a definition from text: JSON if `name` ends in .json or the text starts with a brace, else YAML.
 
-    `folder` is where relative paths of code start; without it a document may not name files. Raises DefinitionError.
+    `folder` is where relative paths of code start; without it a document may not name files. Raises DefinitionError if
+    the text cannot be read to its end; what is wrong otherwise is told when the document is compiled.
     """
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > TEXT_BYTES_MAX:
@@ -62,8 +64,16 @@ def loads(text: str, name: str = "definition", *, folder: Path | None = None) ->
         raise DefinitionError([Problem(message="not Unicode text: it has half of a surrogate pair", file=name)])
     report = Report(file=name)
     document = (read_json if _is_json(text, name) else read_yaml)(text, report)
-    report.raise_if_failed(text)
-    return Authored(name=name, value=document.value, marks=document.marks, text=text, folder=folder)
+    if not document.complete:
+        report.raise_if_failed(text)
+    return Authored(
+        name=name,
+        value=document.value,
+        marks=document.marks,
+        text=text,
+        folder=folder,
+        problems=tuple(report.problems),
+    )
 
 
 def from_value(value: Any, name: str = "definition", *, folder: Path | None = None) -> Authored:

@@ -61,3 +61,4 @@ class Document:
 
     value: Any
     marks: dict[Place, Mark]
+    complete: bool = True  #: False: reading stopped at a problem

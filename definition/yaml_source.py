@@ -30,9 +30,8 @@ def read_yaml(text: str, report: Report) -> Document:
     """Read one YAML document. Problems go to the report; what could not be read is missing from the value."""
     tree = Tree(report)
     reader = _Reader(tree)
-    value: Any = None
     try:
-        value = reader.read(text)
+        return Document(reader.read(text), tree.marks)
     except yaml.MarkedYAMLError as error:
         spot = error.problem_mark or error.context_mark
         line, column = (spot.line + 1, spot.column + 1) if spot else (1, 1)
@@ -41,7 +40,7 @@ def read_yaml(text: str, report: Report) -> Document:
         report.at((), f"not YAML: {error}", 1, 1)
     except Unreadable:
         pass  # the report has it
-    return Document(value, tree.marks)
+    return Document(None, tree.marks, complete=False)
 
 
 def _plain(message: str | None) -> str:
