@@ -94,7 +94,8 @@ def _closed(
 
 
 def _replaced(state: RunState, items: Items, event: e.TaskAsked | e.NodeChanged) -> RunState:
-    return replace(tree.put(state, items, event.path, event.node), spin=0)
+    held = state.held or event.node.phase == "held"
+    return replace(tree.put(state, items, event.path, event.node), spin=0, held=held)
 
 
 def _attempt_ended(state: RunState, items: Items, event: e.AttemptEnded) -> RunState:

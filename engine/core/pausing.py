@@ -11,7 +11,7 @@ from windlass.engine.core import attempts, joining, tree
 from windlass.engine.core.branches import branch_at, task_of
 from windlass.engine.core.commands import Pause, Unpause
 from windlass.engine.core.effects import ArmTimer, DisarmTimer
-from windlass.engine.core.events import NodeChanged, RunPaused, RunUnpaused, WorkHeld
+from windlass.engine.core.events import NodeChanged, RunPaused, RunUnpaused
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.scheduling import withdraw
 from windlass.engine.core.state import Node
@@ -33,24 +33,21 @@ def pause(turn: Turn, command: Pause) -> None:
         turn.owe(DisarmTimer(timer=TIMEOUT, due_us=due))
     left_us = None if due is None else max(0, due - turn.now_us)
     turn.apply(RunPaused(turn.now_us, command.reason, timers, left_us))
-    if state.node is not None and tree.active(state.node) and _hold(turn, state.node_path, state.node):
-        turn.apply(WorkHeld(turn.now_us))
+    if state.node is not None and tree.active(state.node):
+        _hold(turn, state.node_path, state.node)
 
 
-def _hold(turn: Turn, path: str, node: Node) -> bool:
-    """Take queued tasks out of their queues. True if there were any."""
+def _hold(turn: Turn, path: str, node: Node) -> None:
+    """Take queued tasks out of their queues."""
     if node.phase == "queued":
         withdraw(turn, path, task_of(branch_at(turn.definition, turn.state, path)), node)
         timers = turn.disarm(node.timers, keep=("s2c", "body", "pollmax"))
         turn.apply(NodeChanged(turn.now_us, path, replace(node, phase="held", timers=timers), "paused"))
-        return True
-    held = False
     for name, child in node.children.items():
-        held |= _hold(turn, tree.child_path(path, name), child)
+        _hold(turn, tree.child_path(path, name), child)
     if has_open_items(node):
         for item_path, item in list(turn.items.under(path)):
-            held |= _hold(turn, item_path, item)
-    return held
+            _hold(turn, item_path, item)
 
 
 def unpause(turn: Turn, command: Unpause) -> None:
