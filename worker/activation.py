@@ -121,6 +121,17 @@ def note_of(token: bytes, note: port.Note) -> wire.TaskHeartbeat | None:
             return None
 
 
+def notes_left(completion: port.Completion) -> list[port.Note]:
+    """Return what the engine should hear before the answer, from code that cannot be heard while it runs (JavaScript).
+
+    A checkpoint is for the next attempt, so it is left out where there will be none.
+    """
+    notes: list[port.Note] = list(completion.progress[-1:])
+    if completion.failure is not None and completion.checkpoint is not None:
+        notes.append(port.Heartbeat(completion.checkpoint))
+    return notes
+
+
 def put_asks(asks: wire.TaskAsks, wanted: tuple[port.Ask, ...]) -> None:
     """Write down what the code asked for besides its result."""
     for ask in wanted:

@@ -28,7 +28,7 @@ async def composed(
 ) -> AsyncIterator[Worker]:
     """Give a worker that is ready to run; its jail and its cache end with the block.
 
-    Raises JailIncomplete and JailBroken when untrusted code could not be run safely, and what loading the handlers raises.
+    Raises JailIncomplete and JailBroken when untrusted code could not be run safely.
     """
     pool, report = await _jail(settings, journal)
     folder = settings.cache_folder or Path(tempfile.mkdtemp(prefix="windlass-modules-"))

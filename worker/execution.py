@@ -16,14 +16,14 @@ from typing import Final, Protocol
 
 from windlass.runtimes import failures, port
 from windlass.v1 import worker_service_pb2 as wire
-from windlass.worker.activation import activation_of, answer_of, failed, identity_of, note_of
+from windlass.worker.activation import activation_of, answer_of, failed, identity_of, note_of, notes_left
 from windlass.worker.book import Answer
 from windlass.worker.journal import Journal
 from windlass.worker.modules import ModuleCache, ModuleUnusable
 from windlass.worker.transport import WireError
 
-#: A slot's tasks are short if they take less than this on average; then several are taken per slot.
-SHORT_S: Final = 0.02
+#: As many tasks are taken per slot as it does in about this time: the most that a task waits here for others.
+AHEAD_S: Final = 0.01
 #: Weight of the newest task in that average.
 NEWEST: Final = 0.2
 #: Pause between tries to fetch a module while the engine is away, and how long it is tried without a timeout given.
@@ -76,10 +76,13 @@ class Execution:
         journal: Journal,
         *,
         slots: int,
-        prefetch: int = 4,
+        prefetch: int = 16,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        """`jail` runs untrusted code, `handlers` the runtime "python"; None = this worker has none of them."""
+        """`jail` runs untrusted code, `handlers` the runtime "python"; None = this worker has none of them.
+
+        `prefetch`: most tasks that are taken per slot.
+        """
         self.output_bytes = 0  #: the engine's cap; 0 = none
         self.tally = Tally()
         self._jail = jail
@@ -107,7 +110,8 @@ class Execution:
     @property
     def capacity(self) -> int:
         """How many tasks to take at once."""
-        return self._slots * (self._prefetch if self._average_s < SHORT_S else 1)
+        ahead = int(AHEAD_S / max(self._average_s, 1e-6))
+        return self._slots * max(1, min(self._prefetch, ahead))
 
     def describe(self, token: bytes) -> dict[str, object]:
         """Return what the log says about a task."""
@@ -191,6 +195,8 @@ class Execution:
             return
         completion = coming.result()
         self._learn(completion, self._now() - started_s, jailed=job.slots is self._jail)
+        for note in notes_left(completion):
+            self._note(job, note)
         self._give(job, self._answer_for(job.task, completion))
 
     def _answer_for(self, task: wire.Task, completion: port.Completion) -> Answer:

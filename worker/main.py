@@ -73,12 +73,12 @@ async def _drain_when(stop: asyncio.Event, worker: Worker) -> None:
 async def _summaries(execution: Execution, journal: Journal, every_s: float) -> None:
     """Say what was done, as long as something was: an idle worker writes nothing."""
     tally = execution.tally
-    said = started_s = 0.0
+    said, busy_before_s = 0, 0.0
     while every_s > 0:
         await asyncio.sleep(every_s)
         if tally.started == said:
             continue
-        said, busy_s, started_s = tally.started, tally.busy_s - started_s, tally.busy_s
+        said = tally.started
         journal.info(
             "worked",
             tasks=tally.started,
@@ -87,8 +87,9 @@ async def _summaries(execution: Execution, journal: Journal, every_s: float) -> 
             failures=",".join(f"{code}:{count}" for code, count in sorted(tally.failed.items())) or "none",
             released=tally.released,
             dropped=tally.dropped,
-            busy_s=round(busy_s, 3),
+            busy_s=round(tally.busy_s - busy_before_s, 3),
         )
+        busy_before_s = tally.busy_s
 
 
 def _refused(error: Exception, code: int) -> int:

@@ -1,4 +1,4 @@
-"""What a worker is told. The command line, the environment and a file give these; checked here, once, for all of them."""
+"""What a worker is told. Command line, environment and file give these; they are checked here, once for all."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class WorkerSettings:
     runtimes: tuple[str, ...] = ("javascript", "wasm")
     #: Tasks that run at the same time.
     slots: int = 2
-    #: Short tasks that are taken per slot; see `windlass.worker.execution`.
-    prefetch: int = 4
+    #: Most short tasks that are taken per slot; see `windlass.worker.execution`.
+    prefetch: int = 16
     #: Modules with trusted Python handlers, by import name.
     handlers: tuple[str, ...] = ()
     #: Offer the ready-made handlers (HTTP request, webhook, email, log) as well.

@@ -6,6 +6,8 @@ The simulation plugs a wire of its own in here; nothing else of the worker knows
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import grpc
@@ -81,47 +83,25 @@ class GrpcWire:
 
     async def send(self, message: wire.StreamTasksRequest) -> None:
         """See Wire."""
-        try:
+        with self._errors_named():
             await self._call.write(message)
-        except aio.AioRpcError as error:
-            raise wire_error(error) from error
-        except asyncio.InvalidStateError as error:  # the call is over; `receive` knows why
-            raise WireError(Refusal("STREAM_ENDED", str(error)), "UNAVAILABLE") from error
-        except asyncio.CancelledError as error:
-            self._raise_if_closed(error)
-            raise
 
     async def receive(self) -> wire.StreamTasksResponse | None:
         """See Wire."""
-        try:
+        with self._errors_named():
             message = await self._call.read()
-        except aio.AioRpcError as error:
-            raise wire_error(error) from error
-        except asyncio.InvalidStateError as error:
-            raise WireError(Refusal("STREAM_ENDED", str(error)), "UNAVAILABLE") from error
-        except asyncio.CancelledError as error:
-            self._raise_if_closed(error)
-            raise
-        if isinstance(message, wire.StreamTasksResponse):
-            return message
-        return None
+        return message if isinstance(message, wire.StreamTasksResponse) else None
 
     async def fetch_module(self, namespace: str, digest: str) -> bytes:
         """See Wire."""
-        chunks: list[bytes] = []
-        try:
-            async for part in self._stub.FetchModule(wire.FetchModuleRequest(namespace=namespace, digest=digest)):
-                chunks.append(part.chunk)
-        except aio.AioRpcError as error:
-            raise wire_error(error) from error
-        return b"".join(chunks)
+        request = wire.FetchModuleRequest(namespace=namespace, digest=digest)
+        with self._errors_named():
+            return b"".join([part.chunk async for part in self._stub.FetchModule(request)])
 
     async def leave(self, session_id: str) -> None:
         """See Wire."""
-        try:
+        with self._errors_named():
             await self._stub.DrainWorker(wire.DrainWorkerRequest(session_id=session_id, close=True), timeout=2)
-        except aio.AioRpcError as error:
-            raise wire_error(error) from error
 
     async def close(self) -> None:
         """See Wire."""
@@ -129,9 +109,20 @@ class GrpcWire:
         self._call.cancel()
         await self._channel.close()
 
-    def _raise_if_closed(self, error: asyncio.CancelledError) -> None:
-        # gRPC answers a cancelled call with CancelledError, which must not pass for a cancel of the caller's own task.
-        if self._closed:
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        """Turn what gRPC raises into WireError."""
+        try:
+            yield
+        except aio.AioRpcError as error:
+            raise wire_error(error) from error
+        except asyncio.InvalidStateError as error:  # the call is over; `receive` knows why
+            raise WireError(Refusal("STREAM_ENDED", str(error)), "UNAVAILABLE") from error
+        except asyncio.CancelledError as error:
+            # gRPC ends the calls of a closed channel with CancelledError, which must not pass for a cancel of the
+            # caller's own task: that would end it, and with it the answer that it owes.
+            if not self._closed:
+                raise
             raise WireError(Refusal("STREAM_CLOSED", "the worker has left the stream"), "CANCELLED") from error
 
 

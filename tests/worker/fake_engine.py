@@ -233,7 +233,8 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
     ) -> tuple[list[bytes], list[wire.RejectedTask]]:
         """Record answers; returns tokens taken and refusals."""
         taken, refused = [], []
-        for answer in (*results, *releases):
+        answers: list[wire.TaskResult | wire.TaskRelease] = [*results, *releases]
+        for answer in answers:
             error = self.take(answer.task_token, answer)
             if error is None:
                 taken.append(answer.task_token)
@@ -347,6 +348,15 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
     async def CompleteTasks(self, request: wire.CompleteTasksRequest, context: Any) -> wire.CompleteTasksResponse:
         taken, refused = self.take_all(list(request.results), [])
         return wire.CompleteTasksResponse(accepted_task_tokens=taken, rejected=refused)
+
+    async def HeartbeatTasks(self, request: wire.HeartbeatTasksRequest, context: Any) -> wire.HeartbeatTasksResponse:
+        await self._row(request.session_id, context)
+        self.notes += request.heartbeats
+        return wire.HeartbeatTasksResponse()
+
+    async def ReleaseTasks(self, request: wire.ReleaseTasksRequest, context: Any) -> wire.ReleaseTasksResponse:
+        taken, refused = self.take_all([], list(request.releases))
+        return wire.ReleaseTasksResponse(accepted_task_tokens=taken, rejected=refused)
 
     async def DrainWorker(self, request: wire.DrainWorkerRequest, context: Any) -> wire.DrainWorkerResponse:
         self.left.append(request.session_id)
