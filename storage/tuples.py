@@ -35,6 +35,8 @@ _FALSE: Final = 0x26
 _TRUE: Final = 0x27
 _STAMP: Final = 0x33
 _SHORT_INT_BYTES: Final = 8
+#: The original writes this number, the last that would fit into eight bytes, in the long form already.
+_SHORT_INT_END: Final = (1 << 64) - 1
 _LONG_INT_BYTES: Final = 255
 
 #: What goes before a stamp in a key given to `set_versionstamped_key`; the two bytes of `user` begin its suffix.
@@ -60,14 +62,14 @@ def pack_int(value: int) -> bytes:
     """One part of a key. Raises `ValueError` above 255 bytes."""
     if value > 0:
         size = (value.bit_length() + 7) >> 3
-        if size <= _SHORT_INT_BYTES:
+        if value < _SHORT_INT_END:
             return _POSITIVE[size] + value.to_bytes(size, "big")
         return bytes([_LONG_POSITIVE, _checked(size)]) + value.to_bytes(size, "big")
     if value == 0:
         return _POSITIVE[0]
     size = ((-value).bit_length() + 7) >> 3
     raw = (value + (1 << (8 * size)) - 1).to_bytes(size, "big")
-    if size <= _SHORT_INT_BYTES:
+    if value > -_SHORT_INT_END:
         return _NEGATIVE[size] + raw
     return bytes([_LONG_NEGATIVE, _checked(size) ^ 0xFF]) + raw
 

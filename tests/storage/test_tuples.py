@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import fdb
 import fdb.tuple
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from windlass.storage import tuples
@@ -48,6 +48,7 @@ def order(parts: tuple[Part, ...]) -> list[tuple[int, object]]:
     ]
 
 
+@example(((1 << 64) - 1, 1 << 64, 1 - (1 << 64), -(1 << 64)))
 @given(st.lists(st.one_of(plain, stamps), max_size=6).map(tuple))
 def test_same_bytes_as_the_original(parts: tuple[Part, ...]) -> None:
     key = tuples.pack(parts)
