@@ -19,8 +19,13 @@ CHUNKS_AT_ONCE: Final = 20
 
 
 def digest_of(data: bytes) -> str:
-    """`sha256:` and the hash in hex."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    """The name of a module on the wire and in the store: its SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def bare(digest: str) -> str:
+    """A digest as people may give it, without the `sha256:` that documents write before it."""
+    return digest.removeprefix("sha256:")
 
 
 class Modules:
@@ -59,7 +64,7 @@ class Modules:
                 f"the module has {len(data):,} bytes, the limit is {MODULE_BYTES_MAX:,}",
                 limit=str(MODULE_BYTES_MAX),
             )
-        if expected and expected != digest_of(data):
+        if expected and bare(expected) != digest_of(data):
             raise EngineError("BAD_MODULE", f"the bytes hash to {digest_of(data)}, not to {expected}", digest=expected)
         problems = self._check(runtime, data) if self._check else ()
         if problems:
@@ -74,6 +79,7 @@ class Modules:
 
     async def get(self, ns: str, digest: str) -> tuple[ModuleRecord, bytes]:
         """A module's record and bytes. Raises EngineError MODULE_NOT_FOUND."""
+        digest = bare(digest)
 
         async def body(tr: Transaction) -> tuple[ModuleRecord, bytes] | None:
             value = await tr.get(keys.module(ns, digest))

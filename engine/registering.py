@@ -12,7 +12,7 @@ from windlass.definition.compile import Compiled
 from windlass.engine import keys
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
-from windlass.engine.modules import digest_of
+from windlass.engine.modules import bare, digest_of
 from windlass.engine.reading import open_runs
 from windlass.engine.records import DefinitionRecord, RevisionRecord, clear_large, get_large, pack, set_large, unpack
 from windlass.storage.port import Transaction
@@ -37,7 +37,7 @@ async def store_modules(engine: Engine, ns: str, compiled: Compiled) -> None:
     for module in compiled.modules:
         await engine.modules.put(ns, module.runtime, module.content, module.digest)
     for digest, _ in compiled.digests:
-        if not await engine.storage.read(lambda tr, d=digest: tr.get(keys.module(ns, d))):  # type: ignore[misc]
+        if not await engine.storage.read(lambda tr, d=bare(digest): tr.get(keys.module(ns, d))):  # type: ignore[misc]
             raise EngineError(
                 "MODULE_NOT_FOUND",
                 f"the definition names module {digest}, which is not stored in namespace {ns!r}; upload it first",
@@ -54,7 +54,7 @@ async def store_revision(
     """
     await store_modules(engine, ns, compiled)
     name, revision, now = compiled.definition.name, compiled.revision, engine.clock.now_us()
-    digests = tuple(digest for digest, _ in compiled.digests)
+    digests = tuple(bare(digest) for digest, _ in compiled.digests)
 
     async def body(tr: Transaction) -> Registered:
         await engine.definitions.namespace(tr, ns)
@@ -71,7 +71,7 @@ async def store_revision(
             fresh = msgspec.structs.replace(fresh, revisions=number, updated_us=now)
         if make_default or (make_default is None and created):
             fresh = with_default(fresh, revision, now)
-        fresh = msgspec.structs.replace(fresh, etag=digest_of(pack((fresh.default_revision, fresh.revisions)))[7:23])
+        fresh = msgspec.structs.replace(fresh, etag=digest_of(pack((fresh.default_revision, fresh.revisions)))[:16])
         tr.set(keys.definition(ns, name), pack(fresh))
         return Registered(fresh, revision, created)
 
@@ -103,7 +103,7 @@ async def set_default(engine: Engine, ns: str, name: str, revision: str, etag: s
         check_etag(record, name, etag)
         full = (await engine.definitions.resolve(tr, ns, name, revision)).revision
         record = with_default(record, full, now)
-        record = msgspec.structs.replace(record, etag=digest_of(pack((full, record.revisions, now)))[7:23])
+        record = msgspec.structs.replace(record, etag=digest_of(pack((full, record.revisions, now)))[:16])
         tr.set(keys.definition(ns, name), pack(record))
         return record
 
@@ -165,5 +165,5 @@ def with_files(value: Any, files: Mapping[str, bytes | str]) -> Any:
         if isinstance(name, str) and name in files and not is_digest(name):
             content = files[name]
             del replaced[field]
-            replaced["module"] = content if isinstance(content, str) else digest_of(content)
+            replaced["module"] = "sha256:" + bare(content if isinstance(content, str) else digest_of(content))
     return replaced

@@ -5,6 +5,7 @@ from __future__ import annotations
 from windlass.engine.core.definition import Limits
 from windlass.engine.dispatch import Assignment
 from windlass.engine.leases import token_of
+from windlass.engine.modules import bare
 from windlass.engine.service import convert
 from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as pb
@@ -27,7 +28,7 @@ def task_message(assignment: Assignment) -> pb.Task:
         path=path,
         attempt=a.attempt,
         runtime=a.runtime,
-        module_digest=a.digest,
+        module_digest=bare(a.digest),
         handler=a.handler,
         input=a.input,
         config=a.config,

@@ -15,7 +15,7 @@ from windlass.definition.source import Authored, loads
 from windlass.engine import keys
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
-from windlass.engine.modules import MODULE_BYTES_MAX, digest_of
+from windlass.engine.modules import MODULE_BYTES_MAX, bare, digest_of
 from windlass.engine.reading import open_runs, page_position, page_size, page_token
 from windlass.engine.records import DefinitionRecord, ModuleRecord, RevisionRecord, get_large, unpack
 from windlass.engine.registering import delete, set_default, store_revision, with_files
@@ -64,7 +64,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
         return response
 
     async def _store_files(self, ns: str, files: dict[str, bytes | str], compiled: Compiled) -> None:
-        runtimes = dict(compiled.digests)
+        runtimes = {bare(digest): runtime for digest, runtime in compiled.digests}
         for content in files.values():
             if isinstance(content, bytes):
                 digest = digest_of(content)

@@ -11,6 +11,7 @@ from windlass.engine.core.evolve import apply
 from windlass.engine.core.state import Node, RunState
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
+from windlass.engine.modules import bare
 from windlass.engine.reading import Numbered, find_run_id, get_run, history
 from windlass.engine.service import convert, reads, show
 from windlass.engine.service.starts import started_out
@@ -139,7 +140,7 @@ async def start_task(engine: Engine, request: pb.StartTaskRequest) -> pb.StartTa
 def _state(request: pb.StartTaskRequest, digest: str, handler: str) -> dict[str, Any]:
     """The task as an author would write its state."""
     task: dict[str, Any] = {"runtime": request.runtime or ("python" if handler else "javascript")}
-    task.update({"handler": handler} if handler else {"module": digest})
+    task.update({"handler": handler} if handler else {"module": f"sha256:{bare(digest)}"})
     if request.at_most_once:
         task["at_most_once"] = True
     limits = {
