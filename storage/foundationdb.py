@@ -53,9 +53,9 @@ class FoundationDBStorage:
 
     shared = True
 
-    def __init__(self, database: Database, prefix: bytes, now: Callable[[], float] = time.monotonic) -> None:
-        """`prefix` is where the rows lie; the store takes over `database`. `now` tells how long attempts took."""
-        self._now = now
+    def __init__(self, database: Database, prefix: bytes) -> None:
+        """`prefix` is where the rows lie; the store takes over `database`."""
+        self._now: Callable[[], float] = time.monotonic
         self._database = database
         self._prefix = prefix
         self._closed = False
@@ -90,6 +90,10 @@ class FoundationDBStorage:
         self._closed = True
         await self._idle.wait()  # bounded: every transaction has a deadline
         await self._database.close()
+
+    def use_clock(self, now: Callable[[], float]) -> None:
+        """What tells how long attempts took; for tests, whose stand-in for the cluster has a clock of its own."""
+        self._now = now
 
     @property
     def pending(self) -> int:

@@ -3,8 +3,9 @@
 Opening a cluster never fails in the library: a wrong address looks like silence. So the first thing done is to read
 one key, with a bound of its own, and what went wrong is said here, before anything else waits for the cluster.
 
-Several installations share a cluster by their prefix: rows lie under `<prefix>d`, what the store says about itself
-under `<prefix>m`. The prefix counts against FoundationDB's limits, not against ours.
+Several installations share a cluster by their prefix. It is packed as the tuple layer packs a byte string, so that no
+prefix can begin with another. Under it, rows lie at `d`, and at `m` what the store says about itself. All this counts
+against FoundationDB's limits, not against ours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from windlass.storage import foundationdb_library as codes
 from windlass.storage.foundationdb import FoundationDBStorage
 from windlass.storage.foundationdb_client import Database
 from windlass.storage.foundationdb_library import LIBRARY, FoundationError, library
-from windlass.storage.port import KEY_BYTES_MAX, StorageError, StoreFormat, Transaction, Unavailable
+from windlass.storage.port import StorageError, StoreFormat, Transaction, Unavailable
 from windlass.storage.sizes import KEYS_END
 
 FORMAT: Final = b"1"
@@ -63,7 +64,7 @@ async def open_foundationdb(
     except BaseException:
         await database.close()
         raise
-    return FoundationDBStorage(database, prefix + b"d")
+    return FoundationDBStorage(database, rows_at(prefix))
 
 
 async def open_foundationdb_url(url: str) -> FoundationDBStorage:
@@ -85,10 +86,23 @@ async def open_foundationdb_url(url: str) -> FoundationDBStorage:
     )
 
 
+def rows_at(prefix: bytes) -> bytes:
+    """Where the rows of an installation lie."""
+    return _packed(prefix) + b"d"
+
+
+def about_at(prefix: bytes) -> bytes:
+    """Where an installation's store tells its format."""
+    return _packed(prefix) + b"m"
+
+
+def _packed(prefix: bytes) -> bytes:
+    return b"\x01" + prefix.replace(b"\0", b"\0\xff") + b"\0"
+
+
 def _check_prefix(prefix: bytes) -> None:
-    if not prefix or len(prefix) > PREFIX_BYTES_MAX or prefix >= KEYS_END:
-        raise StorageError(f"prefix {prefix!r}: 1 to {PREFIX_BYTES_MAX} bytes that sort below {KEYS_END!r} are needed")
-    assert len(prefix) + 1 + KEY_BYTES_MAX < 10_000, "FoundationDB's own limit"
+    if not 0 < len(prefix) <= PREFIX_BYTES_MAX:
+        raise StorageError(f"prefix {prefix!r}: 1 to {PREFIX_BYTES_MAX} bytes are needed")
 
 
 async def _first_contact(database: Database, cluster_file: str, prefix: bytes, seconds: float) -> None:
@@ -98,7 +112,7 @@ async def _first_contact(database: Database, cluster_file: str, prefix: bytes, s
     try:
         while True:
             try:
-                await transaction.get(prefix + b"m" + _FORMAT_KEY)
+                await transaction.get(about_at(prefix) + _FORMAT_KEY)
                 return
             except FoundationError as error:
                 if error.code in (codes.NO_CLUSTER_FILE, codes.BAD_CLUSTER_FILE):
@@ -125,8 +139,8 @@ async def _status(database: Database) -> str:
 
 async def _check_format(database: Database, prefix: bytes) -> None:
     """Write the format version into an empty store, or hold it against ours."""
-    about = FoundationDBStorage(database, prefix + b"m")
-    rows = FoundationDBStorage(database, prefix + b"d")
+    about = FoundationDBStorage(database, about_at(prefix))
+    rows = FoundationDBStorage(database, rows_at(prefix))
 
     async def claim(tx: Transaction) -> bytes:
         found = await tx.get(_FORMAT_KEY)

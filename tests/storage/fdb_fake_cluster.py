@@ -7,6 +7,7 @@ purpose.
 from __future__ import annotations
 
 import bisect
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -74,6 +75,8 @@ class Cluster:
         self._place = 0
         self._sealed = True  # somebody knows of the newest version: the next commit must be later
         self.in_flight: list[InFlight] = []
+        #: Set when the first commit has been sent.
+        self.commit_sent = threading.Event()
 
     def read_version(self) -> int:
         self.seal()

@@ -48,6 +48,12 @@ class Network:
             heapq.heappush(self._events, (self.now() + seconds, next(self._order), what))
             self._changed.notify()
 
+    def drained(self) -> None:
+        """Wait until all that is on its way has arrived. Not on the network thread."""
+        happened = threading.Event()
+        self.later(10 * self._delay, happened.set)  # each arrival may send one thing more
+        happened.wait()
+
     def stop(self) -> None:
         with self._changed:
             self._stopped = True

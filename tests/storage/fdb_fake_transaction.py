@@ -196,13 +196,14 @@ class FakeTransaction:
             reads += [(key, key + b"\0") for key, _ in self._watches]
         self._sent = Commit(self._own.mutations(), self._read_version, reads, self._conflicts)
         self._cluster.in_flight.append(self)
+        self._cluster.commit_sent.set()
         self._network.soon(self._commit_arrives)
         return self._commit_future
 
     def _commit_arrives(self) -> None:
         commit = self._sent
-        if commit is None:
-            return  # a restart has decided on it
+        if commit is None or self not in self._cluster.in_flight:
+            return  # a restart decides on it
         if not self._cluster.reachable:
             self._network.later(0.01, self._commit_arrives)
             return
