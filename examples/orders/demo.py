@@ -34,7 +34,7 @@ PATIENCE = 90.0  #: seconds until the demo gives up
 
 def order(number: int) -> dict[str, object]:
     """An order like any other; the large ones take a close look."""
-    quantity = 900 if number in LARGE else 1 + number % 3
+    quantity = 300 if number in LARGE else 1 + number % 3
     return {"id": f"order-{number:02}", "items": [{"sku": "rope", "price": 250 + number, "quantity": quantity}]}
 
 
@@ -48,12 +48,20 @@ class Demo:
         self.begun = time.monotonic()
         self.killed = ""  #: worker
         self.victim = ""  #: order whose task it held
+        self.heir = ""  #: worker that ran that task again
         self.live: Live | None = None
         self.logs: list[str] = []
 
     def say(self, line: str, style: str = "") -> None:
         """A line of the demo's own."""
         self.console.print(Text.assemble((f"{time.monotonic() - self.begun:5.1f} s  ", "dim"), (line, style)))
+
+    def taken_over(self, story: Story) -> None:
+        """Says, once, that the killed worker's task has begun again elsewhere."""
+        step = list(story.steps.values())[-1]
+        if not self.heir and step.state == "inspect" and step.attempts[-1].worker != self.killed:
+            self.heir = step.attempts[-1].worker
+            self.say(f"the lease of {self.killed} has run out: {self.heir} inspects {self.victim} anew", "bold yellow")
 
     def hear(self, line: str) -> None:
         """A line of a child's log: kept, and shown only if the demo fails."""
@@ -66,19 +74,22 @@ class Demo:
             done = story.closed
             mark = Text("✓", "green") if done == "completed" else Text("✗", "red") if done else Text("·", "dim")
             style = "bold red" if name == self.victim and not done else ""
-            table.add_row(mark, Text(name, style), Text(trail(story)))
+            table.add_row(mark, Text(name, style), Text(trail(story), no_wrap=True, overflow="ellipsis"))
         return Group(table, Text(f"{len(self.results)} of {ORDERS} orders are through"))
 
 
+#: How an attempt ended, in one sign; a lost one was in the hands of a worker that died.
+SIGNS = {"completed": "", "": "…", "crashed": "†"}
+LEGEND = "! = failed, tried again   † = lost with its worker"
+
+
 def trail(story: Story) -> str:
-    """An order's way so far: each task with the workers that tried it; ! marks an attempt that did not complete."""
-    return "  ".join(f"{step.state} {_tries(step)}" for step in story.steps.values() if step.attempts)
+    """An order's way so far: each task with the workers that tried it."""
+    return " · ".join(f"{step.state} {_tries(step)}" for step in story.steps.values() if step.attempts)
 
 
 def _tries(step: Step) -> str:
-    return ",".join(
-        each.worker + ("" if each.end == "completed" else "…" if not each.end else "!") for each in step.attempts
-    )
+    return " ".join(each.worker + SIGNS.get(each.end, "!") for each in step.attempts)
 
 
 async def follow(demo: Demo, client: Client, name: str, started: Started) -> None:
@@ -87,6 +98,8 @@ async def follow(demo: Demo, client: Client, name: str, started: Started) -> Non
     async for message in client.watch(started, full=True):
         for event in message.events:
             story.add(event)
+            if name == demo.victim and event.type == "AttemptStarted":
+                demo.taken_over(story)
         if demo.live is not None:
             demo.live.update(demo.draw())
     demo.results[name] = await client.wait(started, timeout=PATIENCE)
@@ -96,7 +109,7 @@ async def follow(demo: Demo, client: Client, name: str, started: Started) -> Non
 
 async def kill_one(demo: Demo, client: Client, runs: dict[str, Started], workers: dict[str, Child]) -> None:
     """Waits until a worker holds the slow task of a large order, then kills that worker with SIGKILL."""
-    while not demo.killed:
+    while len(demo.results) < ORDERS:
         for number in LARGE:
             name = f"order-{number:02}"
             work = (await client.get(runs[name])).open_work
@@ -159,7 +172,11 @@ async def orders(demo: Demo, client: Client, workers: dict[str, Child]) -> bool:
         await asyncio.gather(kill_one(demo, client, runs, workers), *following)
     finally:
         if demo.live is not None:
+            demo.live.update(demo.draw())
             demo.live.stop()
+    if not demo.killed:
+        demo.say("the orders were through before a worker could be killed in the middle of one", "bold red")
+        return False
     code = await workers[demo.killed].ended()
     recorded = {name: await read_back(client, started) for name, started in runs.items()}
     return report(demo, recorded, code)
@@ -204,16 +221,16 @@ def report(demo: Demo, recorded: dict[str, tuple[Story, Counter[str]]], killed_c
 def table(demo: Demo, recorded: dict[str, tuple[Story, Counter[str]]]) -> None:
     """One row per order: how it ended, its attempts, and who worked on it."""
     shown = Table(box=None, pad_edge=False, header_style="dim")
-    for header in ("ORDER", "STATE", "TASKS", "ATTEMPTS", "WAY (! = did not complete)"):
-        shown.add_column(header, no_wrap=True, overflow="ignore")
+    for header, width in (("ORDER", 8), ("STATE", 9), ("TASKS", 5), ("ATTEMPTS", 8)):
+        shown.add_column(header, min_width=width, no_wrap=True)
+    shown.add_column("WAY", overflow="fold")
     for name, (story, _) in recorded.items():
         tasks = [step for step in story.steps.values() if step.attempts]
         attempts = sum(len(step.attempts) for step in tasks)
         style = "bold" if name == demo.victim else ""
         shown.add_row(name, demo.results[name].state, str(len(tasks)), str(attempts), trail(story), style=style)
     demo.console.print()
-    demo.console.print(shown)
-    demo.console.print()
+    demo.console.print(shown, Text(f"\n{LEGEND}\n", "dim"))
 
 
 async def main() -> int:

@@ -1,6 +1,6 @@
-// Looks closely at a large order: a toy risk score that takes honest work, about a second of it for a very large order.
+// Looks closely at a large order: a toy risk score that takes honest work, a second or two of it for a very large order.
 function run(input, ctx) {
-  const rounds = input.items.reduce((sum, item) => sum + item.quantity, 0) * 40000;
+  const rounds = input.items.reduce((sum, item) => sum + item.quantity, 0) * 30000;
   let score = 7;
   for (let round = 0; round < rounds; round++) {
     score = (score * 1103515245 + 12345) % 2147483648;
