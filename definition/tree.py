@@ -13,7 +13,7 @@ from windlass.definition.problems import Mark, Place, Report
 
 TEXT_BYTES_MAX = 2_000_000
 DEPTH_MAX = 48  #: levels of mappings and lists inside each other
-VALUES_MAX = 200_000  #: values in the document, each use of an alias counted
+VALUES_MAX = 100_000  #: values in the document, each use of an alias counted
 
 
 class Unreadable(Exception):
