@@ -154,6 +154,15 @@ class SlotPool:
         self._pump()
         return True
 
+    def withdraw(self, key: TaskKey) -> bool:
+        """Take an attempt back that no child has been given yet; it is answered CANCELLED. False: it may have begun."""
+        job = self._by_key.get(key)
+        if job is None or job.state != "queued":
+            return False
+        self._withdraw(job)
+        job.settle(_cancelled("withdrawn before it began"))
+        return True
+
     async def check(self, runtime: str, code: bytes) -> tuple[Problem, ...]:
         """Say what is wrong with code, before it is stored. Nothing of it is read by this process."""
         if not any(info.name == runtime and not info.missing for info in self._nursery.ready.runtimes):
