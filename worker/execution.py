@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
@@ -24,6 +24,8 @@ from windlass.worker.transport import WireError
 
 #: As many tasks are taken per slot as it does in about this time: the most that a task waits here for others.
 AHEAD_S: Final = 0.01
+#: A task that has not begun after this is given back.
+PATIENCE_S: Final = 0.25
 #: Weight of the newest task in that average.
 NEWEST: Final = 0.2
 #: Pause between tries to fetch a module while the engine is away, and how long it is tried without a timeout given.
@@ -41,6 +43,9 @@ class Slots(Protocol):
 
     def cancel(self, key: port.TaskKey) -> object:
         """Interrupt it; its future is settled soon. Nothing happens if it is not there."""
+
+    def withdraw(self, key: port.TaskKey) -> bool:
+        """Take it back if it has not begun; its future is settled then. False otherwise."""
 
 
 @dataclass
@@ -94,6 +99,7 @@ class Execution:
         self._clock_us = clock_us
         self._average_s = float("inf")
         self._jobs: dict[bytes, Job] = {}
+        self._patience: asyncio.TimerHandle | None = None
         self._fetching: set[asyncio.Task[None]] = set()
 
     def attach(
@@ -127,6 +133,7 @@ class Execution:
         """Run a task; its answer comes through `answered`."""
         self.tally.started += 1
         job = self._jobs[task.task_token] = Job(task, now_s)
+        self._be_patient()
         code = self._modules.at_hand(task.module_digest) if task.module_digest else b""
         if code is None:
             job.fetching = asyncio.get_running_loop().create_task(self._fetch_then_submit(job))
@@ -154,8 +161,28 @@ class Execution:
             self._interrupt(job)
 
     def release_waiting(self, why: str) -> None:
-        """Give back what has not reached a slot yet."""
-        self._release([job for job in self._jobs.values() if job.slots is None], why)
+        """Give back what has not begun."""
+        self._release(self._withdrawn(self._jobs.values()), why)
+
+    def _withdrawn(self, jobs: Iterable[Job]) -> list[Job]:
+        """Take out of the slots whatever has not begun there."""
+        return [job for job in list(jobs) if job.slots is None or job.slots.withdraw(identity_of(job.task).key)]
+
+    def _on_patience(self) -> None:
+        """Give back tasks that wait behind long ones: their time runs, and another worker may be free."""
+        self._patience = None
+        overdue_s = self._now() - PATIENCE_S
+        late = self._withdrawn([job for job in self._jobs.values() if job.slots and job.received_s <= overdue_s])
+        if late:
+            # Until the long ones are through, nothing has been learned from them; take no more than can begin at once.
+            self._average_s = max(PATIENCE_S, 0.0 if self._average_s == float("inf") else self._average_s)
+            self._release(late, "the slots are busy with longer tasks")
+        self._be_patient()
+
+    def _be_patient(self) -> None:
+        """Look again in a while, if more is here than can run at once."""
+        if self._patience is None and len(self._jobs) > self._slots:
+            self._patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._on_patience)
 
     def release_running(self, why: str) -> None:
         """Give back everything, and stop it."""
@@ -163,6 +190,8 @@ class Execution:
 
     async def close(self) -> None:
         """Stop whatever runs; no more answers come."""
+        if self._patience:
+            self._patience.cancel()
         for token in list(self._jobs):
             self.drop(token)
         await asyncio.gather(*self._fetching, return_exceptions=True)
@@ -194,7 +223,10 @@ class Execution:
         if coming.cancelled():  # only when the loop is being torn down
             return
         completion = coming.result()
-        self._learn(completion, self._now() - started_s, jailed=job.slots is self._jail)
+        if (
+            self._jobs.get(job.task.task_token) is job
+        ):  # else it was dropped or given back, perhaps without having begun
+            self._learn(completion, self._now() - started_s, jailed=job.slots is self._jail)
         for note in notes_left(completion):
             self._note(job, note)
         self._give(job, self._answer_for(job.task, completion))

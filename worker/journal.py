@@ -8,6 +8,7 @@ from typing import Final, TextIO
 import msgspec
 
 NAME: Final = "windlass.worker"
+_EVENT: Final = "windlass_event"
 _FIELDS: Final = "windlass_fields"
 
 
@@ -34,8 +35,10 @@ class Journal:
         self._write(logging.ERROR, event, values)
 
     def _write(self, level: int, event: str, values: dict[str, object]) -> None:
+        # The message is whole by itself, for hosts that have set up logging in their own way, or not at all.
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, event, extra={_FIELDS: values})
+            pairs = "".join(f" {name}={_shown(value)}" for name, value in values.items())
+            self._logger.log(level, "%s%s", event, pairs, extra={_EVENT: event, _FIELDS: values})
 
 
 class TextLines(logging.Formatter):
@@ -43,9 +46,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        values = getattr(record, _FIELDS, {})
-        pairs = "".join(f" {name}={_shown(value)}" for name, value in values.items())
-        line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {record.getMessage()}{pairs}"
+        line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {record.getMessage()}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -57,7 +58,7 @@ class JsonLines(logging.Formatter):
         line: dict[str, object] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
-            "event": record.getMessage(),
+            "event": getattr(record, _EVENT, record.getMessage()),
             **getattr(record, _FIELDS, {}),
         }
         if record.exc_info:

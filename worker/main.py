@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,8 @@ from windlass.runtimes.jail_settings import JailBroken, JailIncomplete
 from windlass.worker.composition import composed
 from windlass.worker.driver import Unreachable, Worker
 from windlass.worker.execution import Execution
-from windlass.worker.journal import Journal
+from windlass.worker.journal import NAME as JOURNAL_NAME
+from windlass.worker.journal import Journal, log_to
 from windlass.worker.settings import BadSettings, WorkerSettings
 
 #: Exit codes, by the names that sysexits.h gives them.
@@ -31,6 +33,8 @@ async def run(settings: WorkerSettings, *, stop: asyncio.Event | None = None) ->
     dev`, tests), give `stop`: signals are left alone then, and the worker drains when the event is set.
     """
     journal = Journal()
+    if stop is None and not logging.getLogger(JOURNAL_NAME).hasHandlers():
+        log_to(sys.stderr, level=settings.log_level, as_json=settings.log_json)
     try:
         settings.check()
         async with composed(settings, journal) as worker:

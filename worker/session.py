@@ -160,9 +160,9 @@ class Session:
     def _put_credits(self, message: wire.StreamTasksRequest) -> bool:
         if self.draining or self._engine_draining:
             return False
-        more = self.capacity - self._credit - self.working
+        more = max(self.capacity - self.working - self._credit, -self._credit)  # below 0: taken back
         # An engine that gives tasks and acknowledges nothing is not given more: the book must not grow without bound.
-        if more <= 0 or self._book.unacknowledged > 8 * self.capacity + 64:
+        if not more or (more > 0 and self._book.unacknowledged > 8 * self.capacity + 64):
             return False
         message.credits = more
         self._credit += more

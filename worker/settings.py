@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
 KNOWN_RUNTIMES = ("javascript", "wasm", "python")
 
 
@@ -46,6 +47,9 @@ class WorkerSettings:
     first_contact_s: float = 30.0
     #: A line about what was done, this often; 0 = none.
     summary_s: float = 60.0
+    #: debug shows single tasks. The log goes to standard error, unless the host has set up logging by itself.
+    log_level: str = "info"
+    log_json: bool = False
 
     def check(self) -> None:
         """Raise BadSettings for the first setting that cannot work."""
@@ -62,6 +66,8 @@ class WorkerSettings:
             raise BadSettings("--runtimes python needs --handlers MODULE, as Python runs only handlers that you trust")
         if not self.runtimes and not self.handlers and not self.standard_handlers:
             raise BadSettings("a worker without --runtimes and without --handlers has nothing to do")
+        if self.log_level not in LOG_LEVELS:
+            raise BadSettings(f"--log-level must be one of {', '.join(LOG_LEVELS)}; got {self.log_level!r}")
         if not self.queues:
             raise BadSettings("--queue: give at least one")
 

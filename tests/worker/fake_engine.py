@@ -312,7 +312,7 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
             reply.heartbeat.lease_duration.CopyFrom(seconds(self.lease_s))
         if reply.ByteSize():
             self._say(row, reply)
-        row.credit = 0 if message.drain else row.credit + message.credits
+        row.credit = 0 if message.drain else max(0, row.credit + message.credits)
         self._dispatch()
 
     async def _abort(self, context: Any, code: grpc.StatusCode, reason: str) -> None:

@@ -216,3 +216,24 @@ async def test_progress_and_checkpoint_reach_the_engine_before_the_result(
     notes = [note for note in engine.notes if note.task_token == stored.token]
     assert any(note.checkpoint and json.loads(note.checkpoint) == {"at": 3} for note in notes)
     assert any(note.progress and json.loads(note.progress)["message"] == "half" for note in notes)
+
+
+async def test_tasks_that_wait_behind_long_ones_are_given_back_and_no_more_are_taken(
+    engine: FakeEngine, start_worker: StartWorker
+) -> None:
+    worker, _ = await start_worker(engine.address)
+    short = [engine.submit("javascript", code=COUNT, input=b"1") for _ in range(40)]
+    await done(*short)
+    assert worker.execution.capacity > 1  # short tasks are taken several at a time
+    stuck = engine.submit("javascript", code=COUNT, input=b"1e15", timeout_s=60)
+    behind = [engine.submit("javascript", code=COUNT, input=b"1") for _ in range(5)]
+    await engine.until(
+        lambda: all(each.releases for each in behind if each.epoch) and any(each.epoch for each in behind)
+    )
+    assert worker.execution.capacity == 1
+    assert stuck.epoch == 1
+    async with asyncio.timeout(30):
+        heir, _ = await start_worker(engine.address, worker_id="heir")
+        await done(*behind)
+    assert {release.reason for each in behind for release in each.releases} == {wire.RELEASE_REASON_DRAINED}
+    assert heir.execution.tally.succeeded == 5

@@ -279,8 +279,8 @@ class StreamTasksRequest(_message.Message):
     RELEASES_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     credits: _builtins.int
-    """Tasks that the worker takes in addition to those it has been granted and not yet sent. Credits end with the stream:
-    after a reconnect they start at 0.
+    """Tasks that the worker takes in addition to those it has granted and not been sent yet. Below 0: credits taken back,
+    as far as they are unused. Credits end with the stream: after a reconnect they start at 0.
     """
     drain: _builtins.bool
     """No more tasks from now on; credits are void."""
