@@ -50,6 +50,7 @@ for _part in _PARTS:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code; errors are reported on stderr in one line."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the library's own lines about sockets; ours say what to do
     try:
         code = cli.main(args=arguments, prog_name="windlass", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):

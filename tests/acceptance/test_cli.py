@@ -1,0 +1,147 @@
+"""The command line against a real engine and a real worker: what people see, what programs get, which exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.programs import EXAMPLES, Engine, Terminal, engine
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with engine(tmp_path_factory.mktemp("cli"), workers=1) as started:
+        yield started
+
+
+@pytest.fixture
+def windlass(capsys: pytest.CaptureFixture[str], running: Engine) -> Terminal:
+    terminal = Terminal(capsys, running.address)
+    for name in ("hello.yaml", "signals/delivery.yaml", "approval/expense.yaml"):
+        terminal.good("register", str(EXAMPLES / name))
+    return terminal
+
+
+def test_start_waits_and_prints_the_output(windlass: Terminal) -> None:
+    out = windlass.good("start", "hello", "--input", '{"name": "Ada"}', "--wait")
+    assert "completed" in out
+    assert '"greeting": "Hello, Ada!"' in out
+
+
+def test_start_takes_its_input_from_a_file(windlass: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "input.json").write_text('{"name": "Grace"}')
+    out = windlass.good("start", "hello", "--input", f"@{tmp_path / 'input.json'}", "--wait", "-o", "json")
+    assert json.loads(out)["output"] == {"greeting": "Hello, Grace!"}
+
+
+def test_a_started_run_is_listed_shown_and_followed_to_its_end(windlass: Terminal) -> None:
+    windlass.good("start", "hello", "--id", "greeting-1", "--input", '{"name": "Lin"}')
+    assert "completed" in windlass.good("watch", "greeting-1")
+    assert "Lin" in windlass.good("get", "greeting-1")
+    assert "greeting-1" in windlass.good("list", "--workflow", "hello", "--state", "completed")
+    assert "RunClosed" in windlass.good("history", "greeting-1")
+    assert json.loads(windlass.good("query", "greeting-1", '{"path": "name"}')) == "Lin"
+
+
+def test_json_output_of_a_list_is_an_array_with_every_field(windlass: Terminal) -> None:
+    windlass.good("start", "hello", "--id", "greeting-2", "--input", '{"name": "Lin"}', "--wait")
+    (run,) = json.loads(windlass.good("list", "--id", "greeting-2", "-o", "json"))
+    assert run["ref"]["workflow"] == "hello"
+    assert run["state"] == "completed"
+    assert run["parent_run_id"] == ""
+    assert run["close_time"].endswith("Z")
+
+
+def test_watch_for_programs_is_a_json_object_per_line(windlass: Terminal) -> None:
+    windlass.good("start", "hello", "--id", "greeting-3", "--input", '{"name": "Lin"}', "--wait")
+    lines = [json.loads(line) for line in windlass.good("watch", "greeting-3", "-o", "json").splitlines()]
+    assert lines[-1]["result"]["state"] == "completed"
+    numbers = [event["number"] for line in lines for event in line["events"]]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_signals_move_a_run_and_updates_change_it(windlass: Terminal) -> None:
+    windlass.good("start", "delivery", "--id", "parcel-1", "--input", '{"parcel": "P-1"}')
+    windlass.good("signal", "parcel-1", "picked_up", '{"by": "van 7"}')
+    reply = json.loads(windlass.good("update", "parcel-1", "change_address", '{"street": "Main Street 5"}'))
+    assert reply == {"parcel": "P-1", "accepted": True}
+    windlass.good("signal", "parcel-1", "delivered", '{"to": "the neighbour"}')
+    assert "completed" in windlass.good("watch", "parcel-1")
+    code, _, err = windlass("signal", "parcel-1", "delivered")
+    assert code == 3
+    assert "RUN_CLOSED" in err
+
+
+def test_a_person_approves(windlass: Terminal) -> None:
+    windlass.good("start", "expense", "--id", "chair", "--input", '{"who": "ada", "amount": 420, "for": "a chair"}')
+    (question,) = json.loads(windlass.good("escalations", "list", "-o", "json"))
+    assert question["message"] == "May ada spend 420 for a chair?"
+    code, _, err = windlass("escalations", "approve", question["escalation_id"], "--value", "reason=because")
+    assert code == 2, err
+    windlass.good("escalations", "approve", question["escalation_id"], "--value", "reason=needed", "--by", "bob")
+    assert "completed" in windlass.good("watch", "chair")
+
+
+def test_pause_unpause_cancel(windlass: Terminal) -> None:
+    windlass.good("start", "delivery", "--id", "parcel-2", "--input", '{"parcel": "P-2"}')
+    assert "paused" in windlass.good("pause", "parcel-2", "--reason", "stock-taking")
+    assert "waiting" in windlass.good("unpause", "parcel-2")
+    assert "cancelling" in windlass.good("cancel", "parcel-2", "--reason", "sent back")
+    assert "nothing changed" in windlass.good("cancel", "parcel-2")
+    code, _, err = windlass("watch", "parcel-2")
+    assert code == 1
+    assert "cancelled" in err
+
+
+def test_terminate_and_fork(windlass: Terminal) -> None:
+    windlass.good("start", "delivery", "--id", "parcel-3", "--input", '{"parcel": "P-3"}')
+    windlass.good("terminate", "parcel-3", "--reason", "typo")
+    windlass.good("fork", "parcel-3", "--state", "on_the_way", "--id", "parcel-3b", "--set", "parcel=P-4")
+    windlass.good("signal", "parcel-3b", "delivered")
+    windlass.good("watch", "parcel-3b")
+    assert json.loads(windlass.good("query", "parcel-3b", '{"key": "parcel"}')) == "P-4"
+
+
+def test_a_failed_run_is_exit_code_1(windlass: Terminal) -> None:
+    windlass.good("start", "delivery", "--id", "parcel-5", "--input", '{"parcel": "P-5"}')
+    windlass.good("fail", "parcel-5", "--code", "BURNT", "--reason", "the van caught fire")
+    code, _, err = windlass("watch", "parcel-5")
+    assert code == 1
+    assert "BURNT: the van caught fire" in err
+
+
+def test_explain_says_what_a_run_waits_for(windlass: Terminal) -> None:
+    windlass.good("start", "delivery", "--id", "parcel-6", "--input", '{"parcel": "P-6"}')
+    assert "picked_up" in windlass.good("explain", "parcel-6")
+
+
+def test_definitions_are_listed_shown_drawn(windlass: Terminal) -> None:
+    assert "hello" in windlass.good("definitions", "list")
+    assert windlass.good("definitions", "show", "hello").startswith("workflow: hello")
+    assert "stateDiagram" in windlass.good("definitions", "graph", "delivery")
+    assert "default" in windlass.good("definitions", "revisions", "hello")
+
+
+def test_modules_go_up_and_come_down(windlass: Terminal, tmp_path: Path) -> None:
+    digest = windlass.good("modules", "upload", str(EXAMPLES / "orders" / "charge.wasm")).strip()
+    windlass.good("modules", "download", digest, str(tmp_path / "copy.wasm"))
+    assert (tmp_path / "copy.wasm").read_bytes() == (EXAMPLES / "orders" / "charge.wasm").read_bytes()
+    assert digest in windlass.good("modules", "list")
+
+
+def test_workers_queues_and_the_engine_are_shown(windlass: Terminal) -> None:
+    windlass.good("start", "hello", "--input", '{"name": "Ada"}', "--wait")  # by now the worker has registered
+    workers = windlass.good("workers", "list")
+    assert "w1" in workers
+    assert "javascript" in workers
+    assert "default" in windlass.good("queue")
+    assert json.loads(windlass.good("info", "-o", "json"))["storage"].startswith("embedded")
+
+
+def test_namespaces_keep_to_themselves(windlass: Terminal) -> None:
+    windlass.good("namespace", "create", "other", "--description", "another tenant")
+    assert "other" in windlass.good("namespace", "list")
+    assert "no workflows" in windlass.good("definitions", "list", "--namespace", "other")
