@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from windlass.runtimes import failures, port
 from windlass.v1 import worker_service_pb2 as wire
@@ -43,6 +43,11 @@ class Slots(Protocol):
 
     def cancel(self, key: port.TaskKey) -> object:
         """Interrupt it; its future is settled soon. Nothing happens if it is not there."""
+
+
+@runtime_checkable
+class Queueing(Protocol):
+    """Slots in which an activation may wait for its turn."""
 
     def withdraw(self, key: port.TaskKey) -> bool:
         """Take it back if it has not begun; its future is settled then. False otherwise."""
@@ -166,7 +171,13 @@ class Execution:
 
     def _withdrawn(self, jobs: Iterable[Job]) -> list[Job]:
         """Take out of the slots whatever has not begun there."""
-        return [job for job in list(jobs) if job.slots is None or job.slots.withdraw(identity_of(job.task).key)]
+        return [job for job in list(jobs) if not self._may_have_begun(job)]
+
+    @staticmethod
+    def _may_have_begun(job: Job) -> bool:
+        if job.slots is None:
+            return False
+        return not (isinstance(job.slots, Queueing) and job.slots.withdraw(identity_of(job.task).key))
 
     def _on_patience(self) -> None:
         """Give back tasks that wait behind long ones: their time runs, and another worker may be free."""
