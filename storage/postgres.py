@@ -17,8 +17,6 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final, TypeVar
 
-import asyncpg
-
 from windlass.storage.backoff import Backoff, Conflict, Forgotten, TooOld
 from windlass.storage.port import (
     TRANSACTION_SECONDS_MAX,
@@ -29,7 +27,7 @@ from windlass.storage.port import (
     Unavailable,
 )
 from windlass.storage.postgres_commits import Committer
-from windlass.storage.postgres_connections import PostgresOptions, connect, connect_error, cut, parse_url
+from windlass.storage.postgres_connections import DRIVER_ERRORS, PostgresOptions, connect, connect_error, cut, parse_url
 from windlass.storage.postgres_schema import ensure_schema
 from windlass.storage.postgres_snapshots import SnapshotPool
 from windlass.storage.postgres_transaction import PostgresTransaction
@@ -62,7 +60,7 @@ async def open_postgres(url: str, *, watch_poll_seconds: float = POLL_SECONDS) -
         committer = Committer(options, listener)
         await listener.start()
         await committer.start()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except DRIVER_ERRORS as error:
         raise connect_error(error, options) from error
     return PostgresStorage(options, committer, listener)
 

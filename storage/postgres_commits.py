@@ -22,7 +22,15 @@ import asyncpg
 from windlass.storage.backoff import Conflict, Forgotten, TooOld
 from windlass.storage.port import TRANSACTION_SECONDS_MAX, StoreFull, StoreReadOnly
 from windlass.storage.postgres_conflicts import RecentWrites
-from windlass.storage.postgres_connections import Connection, PostgresOptions, connect, cut, lost, translated
+from windlass.storage.postgres_connections import (
+    DRIVER_ERRORS,
+    Connection,
+    PostgresOptions,
+    connect,
+    cut,
+    lost,
+    translated,
+)
 from windlass.storage.postgres_group import Group, Member, commit_version
 from windlass.storage.postgres_schema import FENCED, TOO_OLD
 from windlass.storage.postgres_transaction import PostgresTransaction
@@ -72,12 +80,14 @@ class Committer:
 
     async def _run(self) -> None:
         await asyncio.sleep(0)  # whoever became ready in the same turn goes along
-        while self._waiting and not self._closing:
-            if self._connection is None or self._connection.is_closed():
-                await self._reconnect()
-            else:
-                await self._commit(self._gather())
-        self._task = None
+        try:
+            while self._waiting and not self._closing:
+                if self._connection is None or self._connection.is_closed():
+                    await self._reconnect()
+                else:
+                    await self._commit(self._gather())
+        finally:
+            self._task = None
 
     def _gather(self) -> Group:
         """The next group, from those who wait. Who cannot be committed any more is told so."""
@@ -108,7 +118,7 @@ class Committer:
         while group.members:
             try:
                 version, conflicts = await self._called(group)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except DRIVER_ERRORS as error:
                 group.withdraw_watches(self._listener)
                 await self._failed(group, error)
                 return
@@ -145,6 +155,7 @@ class Committer:
         elif code == TOO_OLD:
             group.fail(Conflict("its snapshot is too old to be checked"))
         elif lost(error):
+            _log.warning("the answer to a commit of %d transactions was lost: %s", len(group.members), error)
             cut(self._connection)
             await self._reconnect()
             group.fail(Forgotten())
@@ -167,7 +178,7 @@ class Committer:
             try:
                 await self._connect()
                 return
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except DRIVER_ERRORS as error:
                 _log.warning("no connection to commit on: %s; trying again", error)
                 cut(self._connection)
                 await asyncio.sleep(_RECONNECT_SECONDS)

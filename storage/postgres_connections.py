@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Final, NamedTuple, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 
@@ -19,9 +19,12 @@ CONNECT_SECONDS: Final = 5.0
 
 _RETRYABLE: Final = frozenset({"40001", "40P01", "55P03", "57014"})  # serialization, deadlock, lock and query timeout
 _REFUSED: Final[dict[str, type[StorageError]]] = {"53100": StoreFull, "25006": StoreReadOnly}
+#: Whatever the driver may raise. `InternalClientError` is what it raises when a connection ends at an odd moment.
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 _LOST: Final = (
     OSError,  # TimeoutError is one
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -48,7 +51,7 @@ class PostgresOptions(NamedTuple):
     def place(self) -> str:
         """Where the server is, without the password."""
         parts = urlsplit(self.dsn)
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        return f"{parts.netloc.rpartition('@')[2]}{parts.path}" + (f"?{parts.query}" if parts.query else "")
 
 
 def parse_url(url: str) -> PostgresOptions:
@@ -69,7 +72,7 @@ def parse_url(url: str) -> PostgresOptions:
         raise StorageError(f"in {parts.path}?{parts.query}: deadline and readers must be above 0")
     schema = given.pop("schema", "windlass")
     check_schema_name(schema)
-    # Not through urlunsplit: it drops the empty host of a unix socket's URL.
+    # Not by urlunsplit, which drops the empty host of a unix socket's URL.
     dsn = f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(given)}" if given else "")
     return PostgresOptions(dsn, schema, deadline, readers)
 

@@ -23,8 +23,8 @@ import asyncpg
 
 from windlass.storage.port import Row, Rows
 from windlass.storage.postgres_connections import (
+    DRIVER_ERRORS,
     Connection,
-    ConnectionLost,
     PostgresOptions,
     connect,
     cut,
@@ -118,7 +118,7 @@ class Snapshot:
                 if self._failed is not None:
                     raise self._failed
                 await self._query(self._reader, gets, ranges)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ConnectionLost) as error:
+            except DRIVER_ERRORS as error:
                 self._failed = translated(error)
                 waiting: list[asyncio.Future[Any]] = [self.begun, *chain(*gets.values()), *(one.rows for one in ranges)]
                 for future in waiting:
@@ -221,7 +221,7 @@ class SnapshotPool:
     async def _rest(self, reader: _Reader) -> None:
         try:
             await reader.rest()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except DRIVER_ERRORS:
             reader.cut()
         self._idle.append(reader)
         self._launch()

@@ -16,9 +16,7 @@ import logging
 import uuid
 from typing import Final
 
-import asyncpg
-
-from windlass.storage.postgres_connections import Connection, PostgresOptions, connect, cut
+from windlass.storage.postgres_connections import DRIVER_ERRORS, Connection, PostgresOptions, connect, cut
 from windlass.storage.watches import WATCHES_MAX, LocalWatch
 
 POLL_SECONDS: Final = 5.0
@@ -126,7 +124,7 @@ class Listener:
                 if self._connection is None or self._connection.is_closed():
                     await self._listen()
                 await self._compare()
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except DRIVER_ERRORS as error:
                 _log.warning("watches cannot be asked for: %s; trying again", error)
                 cut(self._connection)
                 self._connection = None

@@ -1,9 +1,5 @@
 """Unknown commits, silence, restarts and cancelled callers on FoundationDB: nothing acknowledged is lost, nothing
-done twice.
-
-The writers do what the engine does: an id made outside the body, a record that proves the effect and is looked for
-first, and a counter that would tell if anything happened twice.
-"""
+done twice."""
 
 from __future__ import annotations
 
@@ -12,44 +8,13 @@ import asyncio
 import pytest
 
 from tests.storage.backends_foundationdb import over_fake
-from tests.storage.bodies import get, rows
+from tests.storage.bodies import get
 from tests.storage.fdb_fake_cluster import Cluster, Faults
+from tests.storage.records import COUNTER, do_once, found, write_records
 from windlass.storage.own_writes import counter_value
-from windlass.storage.port import CommitUnknown, Storage, Transaction, TransactionTooOld, Unavailable
+from windlass.storage.port import CommitUnknown, Transaction, TransactionTooOld, Unavailable
 
 WRITERS, ROUNDS = 16, 12
-COUNTER = b"counter"
-
-
-async def do_once(storage: Storage, record: bytes) -> None:
-    """Write a record and count it, in one transaction."""
-
-    async def body(tx: Transaction) -> None:
-        if await tx.get(record) is None:
-            tx.set(record, b"done")
-            tx.add(COUNTER, 1)
-
-    await storage.transact(body)
-
-
-async def write_records(storage: Storage, *, settle: bool) -> set[bytes]:
-    """What was acknowledged, or found done afterwards."""
-    done: set[bytes] = set()
-
-    async def writer(name: int) -> None:
-        for number in range(ROUNDS):
-            record = b"record/%d/%d" % (name, number)
-            try:
-                await do_once(storage, record)
-            except CommitUnknown:
-                if await (storage.settle(record) if settle else get(storage, record)) is None:
-                    continue  # settled: it did not happen and never will
-            except Unavailable:
-                continue
-            done.add(record)
-
-    await asyncio.gather(*(writer(name) for name in range(WRITERS)))
-    return done
 
 
 async def let_late_commits_land(cluster: Cluster) -> None:
@@ -57,11 +22,6 @@ async def let_late_commits_land(cluster: Cluster) -> None:
     cluster.faults = Faults()
     cluster.network.advance(6)
     await asyncio.to_thread(cluster.network.drained)
-
-
-async def found(storage: Storage) -> tuple[set[bytes], int]:
-    records = {key for key, _ in await rows(storage, b"record/", b"record0")}
-    return records, counter_value(await get(storage, COUNTER))
 
 
 async def test_unknown_commits_are_done_once() -> None:
@@ -72,7 +32,7 @@ async def test_unknown_commits_are_done_once() -> None:
         reads={1007: 0.02, 1009: 0.02},
     )
     async with over_fake(faults) as (storage, cluster):
-        done = await write_records(storage, settle=True)
+        done = await write_records(storage, writers=WRITERS, rounds=ROUNDS)
         cluster.faults = Faults()
         assert len(done) == WRITERS * ROUNDS
         assert await found(storage) == (done, len(done))
@@ -95,7 +55,7 @@ async def test_bodies_are_told_of_unknown_commits() -> None:
 async def test_timed_out_commits_are_settled_for_good() -> None:
     faults = Faults(timed_out_landed=0.05, timed_out_lost=0.05, timed_out_late=0.2, unknown_landed=0.05)
     async with over_fake(faults) as (storage, cluster):
-        done = await write_records(storage, settle=True)
+        done = await write_records(storage, writers=WRITERS, rounds=ROUNDS)
         await let_late_commits_land(cluster)
         assert 0 < len(done) < WRITERS * ROUNDS
         assert await found(storage) == (done, len(done))
@@ -104,7 +64,7 @@ async def test_timed_out_commits_are_settled_for_good() -> None:
 async def test_to_look_is_not_enough() -> None:
     """The stand-in is as nasty as the cluster: what a look found missing lands afterwards."""
     async with over_fake(Faults(timed_out_late=0.5)) as (storage, cluster):
-        done = await write_records(storage, settle=False)
+        done = await write_records(storage, writers=WRITERS, rounds=ROUNDS, settle=False)
         await let_late_commits_land(cluster)
         records, count = await found(storage)
         assert count == len(records) > len(done)
@@ -112,7 +72,7 @@ async def test_to_look_is_not_enough() -> None:
 
 async def test_server_restarts_under_load() -> None:
     async with over_fake() as (storage, cluster):
-        writing = asyncio.create_task(write_records(storage, settle=True))
+        writing = asyncio.create_task(write_records(storage, writers=WRITERS, rounds=ROUNDS))
         for _ in range(6):
             await asyncio.sleep(0.01)
             cluster.restart()
