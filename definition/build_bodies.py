@@ -91,6 +91,10 @@ def _branch(
     parts: Parts, model: StepModel | ActionModel, kind: str, body: Body, place: Place, *, in_state: bool
 ) -> Branch:
     config_schema = parts.schema(model.config_schema, (*place, "config_schema"))
+    input_schema = parts.schema(model.input_schema, (*place, "input_schema"))
+    if model.input is not None and "static" in model.input.model_fields_set and input_schema is not None:
+        for finding in input_schema.check(model.input.static):
+            parts.report.error((*place, "input", "static"), f"does not fit input_schema: {finding}")
     return Branch(
         body=body,
         input=parts.selector(model.input, (*place, "input")),
@@ -99,7 +103,7 @@ def _branch(
         retry=build_retry(parts, model.retry, (*place, "retry")),
         timeouts=_timeouts(parts, model, kind, place, in_state=in_state),
         output_schema=parts.schema(model.output_schema, (*place, "output_schema")),
-        input_schema=parts.schema(model.input_schema, (*place, "input_schema")),
+        input_schema=input_schema,
         config_schema=config_schema,
     )
 

@@ -219,17 +219,17 @@ def _can_end(state: StateModel) -> bool:
 def _check_circles(model: DocumentModel, report: Report) -> None:
     """A circle of states without work, each with one unconditional way: a run in it would spin for ever."""
     only = {name: _only_way(state) for name, state in model.states.items()}
-    told: set[str] = set()
+    walked: set[str] = set()
     for name in model.states:
-        path: list[str] = []
+        path: dict[str, int] = {}
         here: str | None = name
-        while here is not None and here not in path and here not in told:
-            path.append(here)
+        while here is not None and here not in walked:
+            walked.add(here)
+            path[here] = len(path)
             here = only[here]
         if here is not None and here in path:
-            circle = path[path.index(here) :]
-            told.update(circle)
-            way = " → ".join([*circle, circle[0]])
+            circle = list(path)[path[here] :]
+            way = " → ".join([*circle[:10], *(["…"] if len(circle) > 10 else []), circle[0]])
             report.error(("states", circle[0]), f"an endless circle in which nothing happens: {way}", at_key=True)
 
 

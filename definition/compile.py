@@ -21,7 +21,7 @@ from windlass.definition.checks_names import check_names
 from windlass.definition.code import CheckCode, Module
 from windlass.definition.model import DocumentModel
 from windlass.definition.parts import Parts
-from windlass.definition.problems import DefinitionError, Problem
+from windlass.definition.problems import PROBLEMS_MAX, DefinitionError, Problem, Report, TooManyProblems
 from windlass.definition.shape import read_model
 from windlass.definition.source import Authored, from_value
 from windlass.engine.core.definition import Definition
@@ -51,12 +51,13 @@ def compile_document(
     """
     report = authored.report()
     parts = Parts(report, folder=authored.folder, check_code=check_code, text=authored.text, runtimes=tuple(runtimes))
-    model = read_model(authored.value, report)
+    try:
+        model = read_model(authored.value, report)
+    except TooManyProblems:
+        model = None
     if model is None:
         raise DefinitionError(report.sorted(), authored.text)
-    build_definition(parts, model, "")
-    check_graph(model, report)
-    check_names(model, parts.reads, parts.modules.values(), report)
+    _check(model, parts, report)
     report.raise_if_failed(authored.text)
     document = _canonical(model, parts)
     revision = hashlib.sha256(document).hexdigest()
@@ -68,6 +69,16 @@ def compile_document(
         digests=tuple(sorted(parts.digests)),
         warnings=report.sorted(),
     )
+
+
+def _check(model: DocumentModel, parts: Parts, report: Report) -> None:
+    try:
+        build_definition(parts, model, "")
+        check_graph(model, report)
+        check_names(model, parts.reads, parts.modules.values(), report)
+    except TooManyProblems:
+        if not report.failed:
+            report.problems[-1] = Problem(message=f"more than {PROBLEMS_MAX} warnings", file=report.file)
 
 
 def compile_canonical(document: bytes, *, runtimes: Sequence[str] = ()) -> Definition:

@@ -27,6 +27,7 @@ import cel
 
 from windlass.definition.cel_tokens import Usage, inspect, narrow, nesting
 from windlass.engine.core.definition import Expression, ExpressionError
+from windlass.engine.core.selectors import SelectorError
 
 SOURCE_BYTES_MAX = 4096
 NESTING_MAX = 32
@@ -62,12 +63,12 @@ def compile_expression(source: str, *, condition: bool = False) -> Expression:
     weighed = _needs_weighing(usage)
 
     def evaluate(scope: Mapping[str, Any]) -> Any:
-        variables = {name: narrow(scope[name], inner) for name, inner in usage.reads.items() if name in scope}
-        if weighed:
-            _refuse_excess(source, usage, variables)
         try:
+            variables = {name: narrow(scope[name], inner) for name, inner in usage.reads.items() if name in scope}
+            if weighed:
+                _refuse_excess(source, usage, variables)
             value = _plain(program.execute(variables))
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, RuntimeError, SelectorError, TypeError, ValueError) as error:
             raise ExpressionError(f"{_quoted(source)}: {_reason(error)}") from error
         if condition and not isinstance(value, bool):
             raise ExpressionError(f"{_quoted(source)}: gives {_kind(value)} where true or false is needed")

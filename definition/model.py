@@ -80,9 +80,9 @@ class StateModel(StepModel):
     """A node of the definition."""
 
     description: str = ""
-    enter: list[ActionModel] = []
-    exit: list[ActionModel] = []
-    transitions: list[TransitionModel] = []
+    enter: list[ActionModel] = Field(default=[], max_length=100)
+    exit: list[ActionModel] = Field(default=[], max_length=100)
+    transitions: list[TransitionModel] = Field(default=[], max_length=500)
     next: str | None = None
     outcome: Literal["success", "failure"] = "success"
     error_code: ErrorCode = ""
@@ -103,7 +103,7 @@ class ScopeModel(Authoring):
     """A named group of states."""
 
     parent: str = ""
-    catch: list[CatchModel] = []
+    catch: list[CatchModel] = Field(default=[], max_length=100)
     description: str = ""
 
 
@@ -131,9 +131,9 @@ class DocumentModel(Authoring):
     config: JsonObject = {}
     initial: str
     states: dict[Name, StateModel] = Field(min_length=1, max_length=2000)
-    scopes: dict[Name, ScopeModel] = {}
-    catch: list[CatchModel] = []
-    updates: dict[Name, UpdateModel] = {}
+    scopes: dict[Name, ScopeModel] = Field(default={}, max_length=200)
+    catch: list[CatchModel] = Field(default=[], max_length=100)
+    updates: dict[Name, UpdateModel] = Field(default={}, max_length=200)
     output: SelectorField | None = None
     retry: RetryField | None = None
     on_unhandled: Literal["fail", "incident"] = "fail"

@@ -105,11 +105,11 @@ class JoinModel(Authoring):
 class WaitModel(Authoring):
     """Until signals arrive or a time comes."""
 
-    signals: Names = []
+    signals: Annotated[Names, Field(max_length=100)] = []
     mode: Literal["all", "any"] = "all"
     until: str | None = None
     correlate: str | None = None
-    schemas: dict[Name, Any] = {}
+    schemas: dict[Name, Any] = Field(default={}, max_length=100)
 
 
 class DelayModel(Authoring):
@@ -161,7 +161,7 @@ class FormFieldModel(Authoring):
     id: Name
     type: Literal["select", "comment", "text", "number", "boolean", "date"]
     label: str = ""
-    options: Annotated[list[OptionModel], BeforeValidator(_options)] = []
+    options: Annotated[list[OptionModel], BeforeValidator(_options), Field(max_length=1000)] = []
     required: bool = False
 
 
@@ -170,7 +170,7 @@ class EscalateModel(Authoring):
 
     to: str
     message: str
-    inputs: list[FormFieldModel] = []
+    inputs: list[FormFieldModel] = Field(default=[], max_length=100)
     channel: Name = "person"
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+PROBLEMS_MAX = 200  #: told of one document
+
 Place = tuple[str | int, ...]
 
 
@@ -38,6 +40,10 @@ class Problem:
         where = f"{self.file or 'definition'}:{self.line}:{self.column}" if self.line else self.file or "definition"
         about = f" {self.path}:" if self.path else ""
         return f"{where}:{about} {'warning: ' if self.warning else ''}{self.message}"
+
+
+class TooManyProblems(Exception):
+    """The report is full: going on would cost more than it tells."""
 
 
 class DefinitionError(Exception):
@@ -74,9 +80,7 @@ class Report:
 
     def at(self, place: Place, message: str, line: int, column: int) -> None:
         """An error at a known spot inside a value, such as a syntax error in an expression."""
-        self.problems.append(
-            Problem(message=message, path=render_place(place), file=self.file, line=line, column=column)
-        )
+        self._append(Problem(message=message, path=render_place(place), file=self.file, line=line, column=column))
 
     @property
     def failed(self) -> bool:
@@ -107,9 +111,12 @@ class Report:
         if mark and at_key and mark.key_line:
             line, column = mark.key_line, mark.key_column
         path = render_place(place)
-        self.problems.append(
-            Problem(message=message, path=path, file=self.file, line=line, column=column, warning=warning)
-        )
+        self._append(Problem(message=message, path=path, file=self.file, line=line, column=column, warning=warning))
+
+    def _append(self, problem: Problem) -> None:
+        if len(self.problems) >= PROBLEMS_MAX:
+            raise TooManyProblems
+        self.problems.append(problem)
 
 
 def _related(place: Place, left_out: Place) -> bool:

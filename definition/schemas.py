@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
+from windlass.definition.schema_cost import depth_limits, depth_of
 from windlass.engine.core.definition import Schema
 
 FINDINGS_MAX = 20  #: problems of one value that are told
@@ -33,6 +34,7 @@ def compile_schema(value: Any) -> Schema:
     if draft is not None and not (isinstance(draft, str) and _DRAFTS.match(draft)):
         raise SchemaError(f"unknown $schema {draft!r}: use https://json-schema.org/draft/2020-12/schema", ("$schema",))
     try:
+        deepest, telling = depth_limits(value)
         jsonschema_rs.meta.validate(value)
         validator = jsonschema_rs.validator_for(
             value, retriever=_refuse, pattern_options=jsonschema_rs.RegexOptions(size_limit=1_000_000)
@@ -43,9 +45,15 @@ def compile_schema(value: Any) -> Schema:
         raise SchemaError(f"not a JSON Schema: {str(error).partition(chr(10))[0]}") from error
 
     def check(instance: Any) -> list[str]:
+        if depth_of(instance, deepest) > deepest:
+            return [f"nested deeper than {deepest} levels, which is as deep as this schema can be checked"]
+        if validator.is_valid(instance):
+            return []
+        if depth_of(instance, telling) > telling:
+            return ["does not fit the schema, which refers to itself too often to say where in a value as deep as this"]
         findings = []
         for error in validator.iter_errors(instance):
-            findings.append(f"{_where(error.instance_path)}{_shortened(error.message)}")
+            findings.append(_told(error))
             if len(findings) == FINDINGS_MAX:
                 break
         return findings
@@ -69,6 +77,10 @@ def with_defaults(schema: Any, value: Any) -> Any:
 
 def _refuse(uri: str) -> Any:
     raise ValueError(f"references to other documents are not followed ({uri}); put it under $defs")
+
+
+def _told(error: jsonschema_rs.ValidationError) -> str:
+    return f"{_where(error.instance_path)}{_shortened(error.message)}"
 
 
 def _where(path: list[str | int]) -> str:

@@ -130,7 +130,7 @@ class Scope(Mapping[str, Any]):
         if name in self._parsed:
             return self._parsed[name]
         found = self._extra[name] if name in self._extra else self._context[name]
-        value = msgspec.json.decode(found) if isinstance(found, bytes) else found
+        value = _parse(name, found) if isinstance(found, bytes) else found
         self._parsed[name] = value
         return value
 
@@ -193,6 +193,13 @@ def selector_names(selector: Selector) -> frozenset[str]:
             return template_names(template)
         case _:
             return frozenset()
+
+
+def _parse(name: str, text: bytes) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError as error:
+        raise SelectorError(name, "its value is nested too deep to be read") from error
 
 
 def _one(scope: Scope, key: str, default: bytes | None) -> bytes:

@@ -66,3 +66,9 @@ def test_rendering_quotes_the_line_with_a_caret() -> None:
         '    6 |       - {when: "x >", to: a}\n'
         "      |                    ^"
     )
+
+
+def test_a_document_with_thousands_of_mistakes_tells_two_hundred() -> None:
+    states = "".join(f"  s{number}: {{next: nowhere{number}}}\n" for number in range(1500))
+    problems = problems_of(f"workflow: w\ninitial: s0\nstates:\n{states}")
+    assert len(problems) == 200
