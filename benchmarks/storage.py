@@ -1,5 +1,4 @@
-"""What a store costs: python -m benchmarks.storage [--backend embedded|strict|memory|postgres|foundationdb] [--json
-FILE]
+"""What a store costs: python -m benchmarks.storage [--backend NAME] [--json FILE]
 
 A logical transaction is three gets, a range of at most five rows, and six sets of 200 bytes, over 100,000 rows. Keys
 are picked at random, the worst case for a store of pages, or run in order as the engine's ids do. The rate of bare 4

@@ -26,7 +26,7 @@ from windlass.storage.embedded_files import (
     open_environment,
     stored_version,
 )
-from windlass.storage.embedded_layer import Layer
+from windlass.storage.embedded_layer import NO_LAYER, Layer
 from windlass.storage.embedded_transaction import EmbeddedTransaction, View
 from windlass.storage.embedded_writer import Writer
 from windlass.storage.port import CommitUnknown, StorageError
@@ -64,6 +64,7 @@ class Groups:
             self._lock.release()
             raise
         self._reading = self._environment.begin()
+        self._views: list[View] = []
         self.durable_version = stored_version(self._reading)
         #: Snapshots besides the one that bodies read; all are lost when the map grows.
         self._snapshots: set[lmdb.Transaction] = set()
@@ -143,11 +144,26 @@ class Groups:
 
     def _look(self) -> None:
         """Make the bodies read the newest snapshot, under the layers that it does not hold."""
-        self._reading.abort()
+        self._forget_snapshot()
         self._reading = self._environment.begin()
-        self.committed = View(self._reading)
-        flying = self._flying.layer if self._flying is not None else Layer()
-        self.present = View(self._reading, self._open.layer, flying)
+        self.committed = self._view()
+        self.present = self._view(self._open.layer, self._flying.layer if self._flying is not None else NO_LAYER)
+
+    def _view(self, open_layer: Layer = NO_LAYER, flying: Layer = NO_LAYER) -> View:
+        view = View(self._reading, open_layer, flying)
+        self._views.append(view)
+        return view
+
+    def _forget_snapshot(self) -> None:
+        """End the snapshot that bodies read.
+
+        An aborted one keeps its place among LMDB's readers for as long as anybody has a reference to it. Transactions
+        may be kept, by an exception for instance, and with them their views: so those let go of it.
+        """
+        for view in self._views:
+            view.close()
+        self._views.clear()
+        self._reading.abort()
 
     def _hand_over(self) -> None:
         self._handing_over = False
@@ -156,7 +172,7 @@ class Groups:
         group = self._flying = self._open
         self._handed_over = group.version
         self._open = Group(group.version)
-        self.present = View(self._reading, self._open.layer, group.layer)
+        self.present = self._view(self._open.layer, group.layer)
         error = self._writer.put(group.layer.values, group.version)
         while isinstance(error, lmdb.MapFullError) and self._grow():
             error = self._writer.put(group.layer.values, group.version)
@@ -233,12 +249,11 @@ class Groups:
         except (lmdb.Error, MemoryError):
             return False
         finally:
-            self._reading = self._environment.begin()
             self._look()
         return True
 
     def _drop_snapshots(self) -> None:
-        self._reading.abort()
+        self._forget_snapshot()
         for snapshot in self._snapshots:
             snapshot.abort()
         self._snapshots.clear()

@@ -13,7 +13,7 @@ from random import Random
 
 import lmdb
 
-from windlass.storage.backoff import Conflict
+from windlass.storage.backoff import Conflict, TooOld
 from windlass.storage.conflicts import ConflictTable, WriteSet
 from windlass.storage.embedded_files import stored_version
 from windlass.storage.embedded_groups import Groups
@@ -35,24 +35,30 @@ class StrictSnapshot:
     ) -> None:
         self.version = version
         self.taken_at = taken_at
-        self.reading = reading
+        #: None once released: a reference would keep its place among LMDB's readers.
+        self.reading: lmdb.Transaction | None = reading
         self._storage = storage
 
     def get(self, key: bytes) -> bytes | None:
         try:
-            return self.reading.get(key)  # type: ignore[return-value]
+            return self._live().get(key)  # type: ignore[return-value]
         except lmdb.BadTxnError as lost:
             raise Conflict from lost
 
     def rows(self, begin: bytes, end: bytes, reverse: bool) -> Iterator[Row]:
         try:
-            cursor = self.reading.cursor()
+            cursor = self._live().cursor()
         except lmdb.BadTxnError as lost:
             raise Conflict from lost
         return (backward if reverse else forward)(cursor, begin or b"\0", end)
 
     def release(self) -> None:
         self._storage.released(self)
+
+    def _live(self) -> lmdb.Transaction:
+        if self.reading is None:
+            raise TooOld
+        return self.reading
 
 
 class StrictEmbeddedStorage(OptimisticStorage):
@@ -78,9 +84,10 @@ class StrictEmbeddedStorage(OptimisticStorage):
 
     def released(self, snapshot: StrictSnapshot) -> None:
         """A snapshot is not needed any more."""
-        if snapshot in self._open:
+        if snapshot.reading is not None:
             self._open.remove(snapshot)
             self._groups.release(snapshot.reading)
+            snapshot.reading = None
         self._recent.forget(self._open.floor(self._groups.durable_version))
 
     async def commit(self, tx: OptimisticTransaction) -> None:

@@ -62,6 +62,10 @@ class View:
         self.open = open_layer
         self.flying = flying
 
+    def close(self) -> None:
+        """Let go of the snapshot and the layers; no transaction may use this view any more."""
+        del self.get_stored, self.cursor, self.open, self.flying
+
     def get(self, key: bytes) -> bytes | None:
         """The key's value, not looking at any transaction's own writes."""
         value = self.open.values.get(key, _ABSENT)

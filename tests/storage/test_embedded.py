@@ -188,6 +188,21 @@ async def test_map_grows_unnoticed(strict: bool, tmp_path: Path) -> None:
     assert (tmp_path / "data.mdb").stat().st_size > 20 << 20
 
 
+@pytest.mark.parametrize("strict", [False, True])
+async def test_transactions_that_somebody_keeps_cost_no_reader(strict: bool, tmp_path: Path) -> None:
+    """LMDB has room for some thousand readers; an exception that is kept refers to its transaction."""
+    storage = open_embedded(tmp_path, strict=strict)
+
+    async def keep(tx: Transaction) -> Transaction:
+        await tx.get(b"k")
+        tx.set(b"k", b"")
+        return tx
+
+    kept = [await storage.transact(keep) for _ in range(1100)]
+    assert kept[-1].commit_version == 1100
+    await storage.close()
+
+
 async def test_second_opener_is_refused(tmp_path: Path) -> None:
     storage = open_embedded(tmp_path)
     with pytest.raises(StoreLocked, match="in use by process"):
