@@ -28,7 +28,7 @@ _COLOURS = {"engine": "cyan", "worker": "magenta", "dev": "bold"}
 
 @click.command()
 @click.option("--data-dir", type=click.Path(path_type=Path), default=Path(".windlass"), show_default=True)
-@click.option("--listen", metavar="HOST:PORT", default=DEFAULT_TARGET, show_default=True)
+@click.option("--listen", metavar="HOST:PORT", default=DEFAULT_TARGET, show_default=True, envvar="WINDLASS_LISTEN")
 @click.option("--slots", type=click.IntRange(1), default=4, show_default=True, help="Tasks the worker runs at once.")
 @click.option("--handlers", multiple=True, metavar="MODULE", help="Python handlers for the worker; may be repeated.")
 def dev(data_dir: Path, listen: str, slots: int, handlers: tuple[str, ...]) -> None:
