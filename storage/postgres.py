@@ -56,12 +56,21 @@ async def open_postgres(url: str, *, watch_poll_seconds: float = POLL_SECONDS) -
             await ensure_schema(first, options.schema)
         finally:
             cut(first)
-        listener = Listener(options, watch_poll_seconds)
-        committer = Committer(options, listener)
-        await listener.start()
-        await committer.start()
+        return await _started(options, Listener(options, watch_poll_seconds))
     except DRIVER_ERRORS as error:
         raise connect_error(error, options) from error
+
+
+async def _started(options: PostgresOptions, listener: Listener) -> PostgresStorage:
+    """With both its permanent connections, or with none."""
+    committer = Committer(options, listener)
+    try:
+        await listener.start()
+        await committer.start()
+    except BaseException:
+        await committer.close()
+        await listener.close()
+        raise
     return PostgresStorage(options, committer, listener)
 
 

@@ -38,7 +38,7 @@ from windlass.storage.postgres_watches import Listener
 
 _ARGUMENTS: Final = ", ".join(f"${n}" for n in range(1, 27))
 _CALL: Final = f"CALL commit_group({_ARGUMENTS})"
-_RECONNECT_SECONDS: Final = 0.1
+_RECONNECT_SECONDS: Final = 0.2
 _log = logging.getLogger(__name__)
 
 

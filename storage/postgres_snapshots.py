@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
@@ -101,11 +102,11 @@ class Snapshot:
     def start(self, reader: _Reader) -> None:
         """Called by the pool: from now on nobody joins, and queries go out."""
         self._reader = reader
-        self._task = self._pool.loop.create_task(self._answer())
+        self._task = self._pool.task(self._answer())
 
     def _wake(self) -> None:
         if self._reader is not None and self._task is None:
-            self._task = self._pool.loop.create_task(self._answer())
+            self._task = self._pool.task(self._answer())
 
     async def _answer(self) -> None:
         """Queries until no read is waiting."""
@@ -193,7 +194,7 @@ class SnapshotPool:
         self._idle = deque(_Reader(options) for _ in range(options.readers))
         self._all = list(self._idle)
         self._forming: Snapshot | None = None
-        self._resting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def join(self) -> Snapshot:
         """A snapshot that is newer than this call."""
@@ -214,9 +215,14 @@ class SnapshotPool:
             self._idle.append(reader)
             self._launch()
             return
-        task = self.loop.create_task(self._rest(reader))
-        self._resting.add(task)
-        task.add_done_callback(self._resting.discard)
+        self.task(self._rest(reader))
+
+    def task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it, and wait for it at close."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _rest(self, reader: _Reader) -> None:
         try:
@@ -232,10 +238,9 @@ class SnapshotPool:
             forming.start(self._idle.pop())  # the one used last: its caches are warm
 
     async def close(self) -> None:
-        for task in list(self._resting):
-            await task
         for reader in self._all:
             reader.cut()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _columns(ranges: list[tuple[int, _Range]]) -> tuple[list[int], list[bytes], list[bytes], list[int | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import itertools
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -22,7 +23,7 @@ _numbers = itertools.count(1)
 @cache
 def shared_server() -> PostgresServer:
     """The run's server, started at first use and stopped at exit. Tests that kill a server start one of their own."""
-    server = PostgresServer()
+    server = PostgresServer(version=int(os.environ.get("WINDLASS_TEST_POSTGRES_VERSION", "18")))
     server.start()
     atexit.register(server.stop)
     return server
