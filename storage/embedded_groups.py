@@ -60,6 +60,7 @@ class Groups:
         try:
             self._environment = self._open_environment()
             initialise(self._environment, directory)
+            self._environment.reader_check()
         except BaseException:
             self._lock.release()
             raise
@@ -81,6 +82,11 @@ class Groups:
     def pending(self) -> bool:
         """True if bodies see what is not on disk yet."""
         return self._flying is not None or self._open.version > self._handed_over
+
+    @property
+    def readers(self) -> int:
+        """Places taken among LMDB's readers, in all processes: of `READERS_MAX`."""
+        return int(self._environment.info()["num_readers"])
 
     def add(self, tx: EmbeddedTransaction) -> None:
         """Put the writes of a body that just returned into the open group. Call `landing` next."""
@@ -244,6 +250,8 @@ class Groups:
     def _grow(self) -> bool:
         """Double the map, between two write transactions. False if the address space has no room for it."""
         self._drop_snapshots()
+        # A backup that was killed leaves its snapshot behind, and LMDB keeps pages for it until someone looks.
+        self._environment.reader_check()
         try:
             self._environment.set_mapsize(2 * self._environment.info()["map_size"])
         except (lmdb.Error, MemoryError):

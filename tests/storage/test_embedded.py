@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.storage.bodies import get, number, put, rows
 from windlass.storage.embedded import EmbeddedStorage
 from windlass.storage.embedded_files import FORMAT_KEY
 from windlass.storage.embedded_groups import Groups
+from windlass.storage.embedded_strict import StrictEmbeddedStorage
 from windlass.storage.opening import open_embedded
 from windlass.storage.port import (
     BodySuspended,
@@ -188,18 +189,53 @@ async def test_map_grows_unnoticed(strict: bool, tmp_path: Path) -> None:
     assert (tmp_path / "data.mdb").stat().st_size > 20 << 20
 
 
-@pytest.mark.parametrize("strict", [False, True])
-async def test_transactions_that_somebody_keeps_cost_no_reader(strict: bool, tmp_path: Path) -> None:
+HOLD_A_SNAPSHOT = """
+import sys
+from pathlib import Path
+from windlass.storage.offline import Reader
+reader = Reader(Path(sys.argv[1]))
+print("holding", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_killed_reader_pins_nothing_after_the_next_open(tmp_path: Path) -> None:
+    async def opened() -> None:
+        storage = open_embedded(tmp_path)
+        await put(storage, {b"k": b"v"})
+        await storage.close()
+
+    asyncio.run(opened())
+    command = [sys.executable, "-c", HOLD_A_SNAPSHOT, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"holding\n"
+        # Someone else has the lock file open all the time, so that LMDB does not start a new one by itself.
+        with lmdb.open(str(tmp_path), readonly=True) as bystander:
+            process.kill()
+            process.wait()
+            assert str(process.pid) in bystander.readers()
+            subprocess.run([sys.executable, "-c", COMMITS_OF, str(tmp_path), "1", "1"], check=True)
+            assert str(process.pid) not in bystander.readers()
+
+
+@pytest.mark.parametrize("open_as", [EmbeddedStorage, StrictEmbeddedStorage])
+async def test_transactions_that_somebody_keeps_cost_no_reader(
+    open_as: Callable[[Groups], Storage], tmp_path: Path
+) -> None:
     """LMDB has room for some thousand readers; an exception that is kept refers to its transaction."""
-    storage = open_embedded(tmp_path, strict=strict)
+    groups = Groups(tmp_path, 1 << 20)
+    storage = open_as(groups)
 
     async def keep(tx: Transaction) -> Transaction:
         await tx.get(b"k")
         tx.set(b"k", b"")
         return tx
 
-    kept = [await storage.transact(keep) for _ in range(1100)]
-    assert kept[-1].commit_version == 1100
+    kept = [await storage.transact(keep) for _ in range(20)]
+    assert kept[-1].commit_version == 20
+    # LMDB tells how many places were ever taken at once.
+    assert groups.readers <= 3
     await storage.close()
 
 
