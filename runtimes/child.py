@@ -39,7 +39,7 @@ from windlass.runtimes.jail_frames import (
     ToChild,
 )
 from windlass.runtimes.jail_isolation import lock_down
-from windlass.runtimes.memory_mark import mark_baseline
+from windlass.runtimes.memory_mark import open_marks
 from windlass.runtimes.port import BadCode, Completion, Note, Runtime, failed
 
 #: Name of a runtime → where its class is. Imported in the child only, and only those that were asked for.
@@ -164,7 +164,7 @@ def main(places: Mapping[str, str] = RUNTIMES) -> None:
     if not isinstance(hello, Hello) or os.getppid() != hello.parent_pid:
         return
     time.tzset()
-    mark_baseline()
+    open_marks()
     loaded = [_load(name, places[name]) for name in hello.runtimes if name in places]
     runtimes = {runtime.name: runtime for runtime, _ in loaded if runtime is not None}
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from windlass.runtimes import failures
 from windlass.runtimes.jail_frames import Check, FromChild, Job, Prepare, Run, ToChild
 from windlass.runtimes.jail_slot import Child
+from windlass.runtimes.json_text import not_json
 from windlass.runtimes.port import Activation, Completion, Note, TaskKey, failed
 
 Answer: TypeAlias = FromChild
 State: TypeAlias = Literal["queued", "assigned", "settled"]
-
-_ANY_JSON: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
 class PoolJob:
@@ -179,11 +178,11 @@ def believable(completion: Completion, activation: Activation) -> Completion:
     limit = activation.limits.output_bytes
     if completion.failure is None and len(completion.output) > limit:
         return failed(failures.OUTPUT_TOO_LARGE, f"the result is {len(completion.output)} bytes; the limit is {limit}")
-    wrong = _not_json(completion)
+    wrong = _not_all_json(completion)
     return failed(failures.BAD_OUTPUT, wrong) if wrong else completion
 
 
-def _not_json(completion: Completion) -> str:
+def _not_all_json(completion: Completion) -> str:
     values = [completion.output, *completion.patch.values()]
     if completion.checkpoint is not None:
         values.append(completion.checkpoint)
@@ -192,12 +191,7 @@ def _not_json(completion: Completion) -> str:
     values += [line.metadata for line in completion.logs if line.metadata]
     for ask in completion.asks:
         values += [getattr(ask, field) for field in ("input", "inputs", "state") if hasattr(ask, field)]
-    try:
-        for value in values:
-            _ANY_JSON.decode(value)
-            value.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return f"the result is not one JSON value: {error}"
-    except RecursionError:
-        return "the result is nested too deeply"
+    for value in values:
+        if wrong := not_json(value):
+            return f"the result is {wrong}"
     return ""

@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from windlass.runtimes import failures
+from windlass.runtimes.jail_admission import completed, refusal_of
 from windlass.runtimes.jail_frames import (
     Check,
     Checked,
@@ -41,7 +42,7 @@ from windlass.runtimes.jail_prepare import Preparation
 from windlass.runtimes.jail_seats import Seat, Seats
 from windlass.runtimes.jail_settings import JailIncomplete, JailReport, JailSettings
 from windlass.runtimes.jail_slot import Child
-from windlass.runtimes.port import Activation, Completion, Note, Problem, TaskKey, digest_of, failed
+from windlass.runtimes.port import Activation, Completion, Note, Problem, TaskKey, failed
 from windlass.runtimes.prepared_cache import PreparedCache
 
 _TICK_SECONDS: Final = 0.01
@@ -133,10 +134,10 @@ class SlotPool:
         self, activation: Activation, on_note: Callable[[Note], None] | None = None
     ) -> asyncio.Future[Completion]:
         """Queue one attempt and return its future: `run` without a coroutine. Cancelling the future cancels it."""
-        whole = self._completed(activation)
-        lane = f"run/{whole.task.namespace}" if self.settings.isolate_namespaces else "run"
-        job = PoolJob(next(self._numbers), whole, lane, whole.limits.wall_us, on_note)
-        if refusal := self._refusal(whole):
+        whole = completed(activation, self.settings)
+        job = PoolJob(next(self._numbers), whole, f"run/{self._realm(whole)}", whole.limits.wall_us, on_note)
+        refusal = _cancelled("the worker stopped") if self._closed else refusal_of(whole, self.settings)
+        if refusal is not None:
             job.settle(refusal)
             return job.answer
         self._by_key[whole.task.key] = job
@@ -174,36 +175,15 @@ class SlotPool:
 
     # --- jobs on their way in -----------------------------------------------------------------------------------
 
-    def _completed(self, activation: Activation) -> Activation:
-        limits, most = activation.limits, self.settings.memory_bytes_max
-        if limits.memory_bytes > most:
-            limits = msgspec.structs.replace(limits, memory_bytes=most)
-        elif activation.digest:
-            return activation
-        digest = activation.digest or digest_of(activation.code)
-        return msgspec.structs.replace(activation, digest=digest, limits=limits)
-
-    def _refusal(self, activation: Activation) -> Completion | None:
-        """Return the outcome of an activation that need not be tried."""
-        if self._closed:
-            return _cancelled("the worker stopped")
-        if not activation.code:
-            return failed(failures.BAD_CODE, "the code is empty")
-        if len(activation.code) > self.settings.module_bytes_max:
-            limit = self.settings.module_bytes_max
-            return failed(failures.BAD_CODE, f"the code is {len(activation.code)} bytes; the limit is {limit}")
-        size = len(activation.input) + len(activation.config) + len(activation.context)
-        if size > self.settings.input_bytes_max:
-            limit = self.settings.input_bytes_max
-            return failed(failures.BAD_INPUT, f"input, config and context are {size} bytes; the limit is {limit}")
-        return None
+    def _realm(self, activation: Activation) -> str:
+        return activation.task.namespace if self.settings.isolate_namespaces else ""
 
     def _prepare(self, job: PoolJob, activation: Activation) -> None:
         runtime = next((info for info in self._nursery.ready.runtimes if info.name == activation.runtime), None)
         if runtime is None or not runtime.prepares:
             self._enqueue(job)
             return
-        job.prepared_name = self._preparation.name_of(activation, runtime)
+        job.prepared_name = self._preparation.name_of(activation, runtime, self._realm(activation))
         known = self._preparation.known(job.prepared_name)
         if known is not None:
             self._enqueue_prepared(job, known)
@@ -213,7 +193,8 @@ class SlotPool:
         task.add_done_callback(self._preparing.discard)
 
     async def _wait_prepared(self, job: PoolJob, activation: Activation) -> None:
-        self._enqueue_prepared(job, await self._preparation.make(job.prepared_name, activation))
+        realm = self._realm(activation)
+        self._enqueue_prepared(job, await self._preparation.make(job.prepared_name, activation, realm))
 
     def _enqueue_prepared(self, job: PoolJob, prepared: bytes | Completion) -> None:
         if isinstance(prepared, Completion):
@@ -365,7 +346,7 @@ class SlotPool:
             seat.ghosts.discard(message.number)
             return
         if not seat.jobs or seat.jobs[0].number != message.number:
-            self._give_up(seat, "it answered a question that nobody asked")
+            seat.child.kill("it answered a question that nobody asked")  # and counts as crashed, see `_child_ended`
             return
         job = seat.take_first()
         seat.done += 1
@@ -376,7 +357,7 @@ class SlotPool:
             if self.settings.batch_max > 1:
                 self._durations.learn(job.digest, answer.usage.wall_us)
         code = answer.failure.code if isinstance(answer, Completion) and answer.failure else ""
-        if code in _TIRING or seat.done >= self.settings.recycle_after or not isinstance(job.request, Activation):
+        if code in _TIRING or seat.done >= self.settings.recycle_after:
             self._give_up(seat, "its time has come")
         job.settle(answer)
 

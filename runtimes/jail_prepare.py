@@ -1,7 +1,8 @@
-"""Compiling code before it runs: once per digest and worker, in a child that does nothing else and is then thrown away.
+"""Compiling code before it runs: once per digest and realm, in a child that does nothing else.
 
-The compiler reads hostile bytes, so it runs in the jail like everything else, under a deadline of its own. What it
-makes is named after the digest of those bytes, so a module that took the compiler over could only hurt its own tasks.
+The compiler reads hostile bytes, so it runs in the jail like everything else, under a deadline of its own. A realm is
+the namespace, or one for all where namespaces share children: a module that took its compiler over could spoil what is
+compiled after it, so no realm is given what was compiled for another.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from windlass.runtimes.port import Activation, Completion, failed, flavour_of
 from windlass.runtimes.prepared_cache import PreparedCache
 
 _REFUSALS_KEPT: Final = 256
-#: Lane of children that compile: every such job needs a fresh child, and ends it.
-PREPARE_LANE: Final = "prepare"
 
 
 class Preparation:
@@ -32,25 +31,25 @@ class Preparation:
         self._running: dict[str, asyncio.Future[bytes | Completion]] = {}
         self._refusals: OrderedDict[str, Completion] = OrderedDict()
 
-    def name_of(self, activation: Activation, runtime: RuntimeInfo) -> str:
-        """Return what the prepared form is called: it depends on code, engine, version and metering."""
-        return f"{runtime.name}/{runtime.version}/{flavour_of(activation.limits)}/{activation.digest}"
+    def name_of(self, activation: Activation, runtime: RuntimeInfo, realm: str) -> str:
+        """Return what the prepared form is called: it depends on code, engine, version, metering and realm."""
+        return f"{realm}/{runtime.name}/{runtime.version}/{flavour_of(activation.limits)}/{activation.digest}"
 
     def known(self, name: str) -> bytes | Completion | None:
         """Return the prepared code or the reason why there is none; None when nobody tried yet."""
         return self._cache.get(name) or self._refusals.get(name)
 
-    async def make(self, name: str, activation: Activation) -> bytes | Completion:
+    async def make(self, name: str, activation: Activation, realm: str) -> bytes | Completion:
         """Compile, or wait for whoever compiles the same already. A failure is a completion, and remembered."""
         running = self._running.get(name)
         if running is None:
-            running = self._running[name] = asyncio.ensure_future(self._compile(name, activation))
+            running = self._running[name] = asyncio.ensure_future(self._compile(name, activation, realm))
             running.add_done_callback(lambda _: self._running.pop(name, None))
         return await asyncio.shield(running)
 
-    async def _compile(self, name: str, activation: Activation) -> bytes | Completion:
+    async def _compile(self, name: str, activation: Activation, realm: str) -> bytes | Completion:
         request = Prepare(0, activation.runtime, activation.code, flavour_of(activation.limits))
-        answer = await self._new_job(request, PREPARE_LANE, self._wall_us).answer
+        answer = await self._new_job(request, f"prepare/{realm}", self._wall_us).answer
         match answer:
             case Prepared(_, data):
                 self._cache.put(name, data)

@@ -21,6 +21,7 @@ from windlass.runtimes import failures, javascript_outcome
 from windlass.runtimes.determinism import seed_words
 from windlass.runtimes.javascript_prelude import PARTS, PRELUDE
 from windlass.runtimes.javascript_source import script_of
+from windlass.runtimes.memory_mark import reset_peak
 from windlass.runtimes.port import Activation, BadCode, Completion, Problem, Report, TaskIdentity, Usage, failed
 
 _MEMORY_FLOOR: Final = 1 << 20
@@ -112,6 +113,7 @@ class JavaScript:
     def _attempt(self, activation: Activation, deadline: float) -> Completion:
         source = self._script(activation)
         limits = activation.limits
+        reset_peak()
         (context, host), self._next = self._next or _fresh_context(), None
         context.set_memory_limit(max(limits.memory_bytes, _MEMORY_FLOOR))
         context.set_max_stack_size(min(max(limits.stack_bytes, _STACK_FLOOR), _STACK_CEILING))

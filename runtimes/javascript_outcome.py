@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from windlass.runtimes import failures
 from windlass.runtimes.asks import BadAsk, decode_asks, optional_duration_us
 from windlass.runtimes.javascript_source import hint_for
-from windlass.runtimes.memory_mark import rss_peak_bytes
+from windlass.runtimes.memory_mark import rss_growth_bytes
 from windlass.runtimes.port import Activation, Completion, Failure, Level, LogLine, Problem, Progress, Usage, failed
 
 _MESSAGE_MAX: Final = 8_000
@@ -173,7 +173,7 @@ def _failure(thrown: _Thrown, source: str, activation: Activation) -> Failure:
     if "stack overflow" in thrown.message or thrown.message == "Maximum call stack size exceeded":
         return _own(failures.STACK_OVERFLOW, text, stack)
     memory_bytes = activation.limits.memory_bytes
-    if thrown.thrown == "null" and rss_peak_bytes() > memory_bytes // 2:
+    if thrown.thrown == "null" and rss_growth_bytes() > memory_bytes // 4:
         # Too little memory left even for an error object: the engine throws null then.
         return _own(failures.OUT_OF_MEMORY, f"the code needed more than its {memory_bytes} bytes of memory")
     return _own(failures.USER_ERROR, text[:_MESSAGE_MAX], stack)

@@ -134,6 +134,7 @@ class Wasm:
         try:
             output = _run(loaded, store, guest)
         except (wasmtime.Trap, wasmtime.WasmtimeError, GuestEnded, GuestExit, MissingExport) as error:
+            guest.flush_log()
             failure = failure_of(error, guest)
         finally:
             self._clock.end()

@@ -14,7 +14,7 @@ from typing import Final
 import wasmtime
 
 #: Part of the name of what is compiled: change it when anything in `engine_for` changes.
-CONFIG_VERSION: Final = "1"
+CONFIG_VERSION: Final = "2"
 STACK_BYTES: Final = 512 << 10
 
 _OFF: Final = (
@@ -53,7 +53,7 @@ def engine_for(flavour: str) -> wasmtime.Engine:
     # The default reserves 4 GB of addresses for each memory, which an address space limit refuses.
     config.memory_reservation = 0
     config.memory_guard_size = 0
-    config.memory_reservation_for_growth = 1 << 20
+    config.memory_reservation_for_growth = 16 << 20
     return wasmtime.Engine(config)
 
 

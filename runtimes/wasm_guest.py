@@ -17,6 +17,7 @@ import wasmtime
 from windlass.runtimes import failures
 from windlass.runtimes.asks import MAX_ASKS, optional_duration_us
 from windlass.runtimes.determinism import ByteStream, seed_bytes
+from windlass.runtimes.json_text import not_json
 from windlass.runtimes.port import Activation, Failure, Heartbeat, Level, LogLine, Progress, Report
 
 _U32: Final = 0xFFFFFFFF
@@ -24,7 +25,6 @@ _LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warn", "error")
 _PROGRESS_KEPT: Final = 200
 _REPORT_SECONDS: Final = 0.1
 _MESSAGE_BYTES: Final = 8_000
-_ANY_JSON: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
 class GuestEnded(Exception):
@@ -243,18 +243,6 @@ class Guest:
     def now_ns(self) -> int:
         """Return the time that the module sees: the start of the task, unless a real clock is granted."""
         return time.time_ns() if "clock" in self.activation.grants else self.activation.start_us * 1000
-
-
-def not_json(text: bytes) -> str:
-    """Return why `text` is not one JSON value, or ""."""
-    try:
-        _ANY_JSON.decode(text)
-        text.decode("utf-8")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return f"not one JSON value: {error}"
-    except RecursionError:
-        return "nested too deeply"
-    return ""
 
 
 def _failure_of(text: bytes) -> Failure:

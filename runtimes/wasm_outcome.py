@@ -9,9 +9,10 @@ import wasmtime
 
 from windlass.runtimes import failures
 from windlass.runtimes.asks import BadAsk, decode_asks
+from windlass.runtimes.json_text import not_json
 from windlass.runtimes.port import Activation, Ask, Completion, Failure, Usage
 from windlass.runtimes.wasm_engine import STACK_BYTES
-from windlass.runtimes.wasm_guest import Guest, GuestEnded, GuestExit, not_json
+from windlass.runtimes.wasm_guest import Guest, GuestEnded, GuestExit
 
 _FRAMES_SHOWN: Final = 20
 _TRAP_CODES: Final = {
@@ -72,7 +73,7 @@ def _trap(trap: wasmtime.Trap, activation: Activation) -> Failure:
         failures.TIMEOUT: f"stopped after {(limits.cpu_us or limits.wall_us) / 1000:g} ms",
         failures.STACK_OVERFLOW: f"the module recursed deeper than its {STACK_BYTES} bytes of stack",
         failures.OUT_OF_FUEL: f"the module used up its {limits.fuel} units of fuel",
-    }.get(code, trap.message.split("\n")[-1].removeprefix("wasm trap: ").strip())
+    }.get(code, trap.message.strip().split("\n")[-1].strip().removeprefix("wasm trap: "))
     frames = [
         f"at {frame.func_name or f'function {frame.func_index}'} (+{frame.module_offset:#x})"
         for frame in trap.frames[:_FRAMES_SHOWN]
