@@ -111,7 +111,6 @@ def carry_out(turn: Turn, path: str, node: Node, branch: Branch, output: bytes, 
     patch = {**node.patch, **asks.set} if asks.set else node.patch
     left = replace(node, recorded=node.epoch, session="", lease_us=0, patch=patch, checkpoint=b"")
     if asks.route:
-        turn.disarm(node.timers)
         close(turn, path, f"route:{asks.route}", output, patch=asks.set, recorded=True)
     elif asks.suspend:
         _suspend(turn, path, left, branch, asks)

@@ -41,7 +41,7 @@ Report = TaskSucceeded | TaskFailed | TaskReturned | TaskTimedOut | TaskHeartbea
 
 
 def leased(turn: Turn, command: TaskLeased) -> None:
-    node = live_node(turn, command.visit, command.path)
+    node = turn.live(command.visit, command.path)
     if node is None or node.phase != "queued":
         raise Rejection("TASK_NOT_QUEUED", "the task no longer waits for a worker", path=command.path)
     timers = turn.disarm(node.timers, keep=("s2c", "body", "pollmax"))
@@ -64,22 +64,8 @@ def _run_timers(turn: Turn) -> tuple[tuple[str, int], ...] | None:
     return (*state.timers, ("run:timeout", due_us))
 
 
-def live_node(turn: Turn, visit: int, path: str) -> Node | None:
-    """The node, if it belongs to this visit and nothing above it has already decided."""
-    if visit != turn.state.visit:
-        return None
-    node = turn.node(path)
-    if "/" in path or "#" in path:
-        while node is not None and path != turn.state.node_path:
-            path = tree.parent_path(path)
-            above = turn.node(path)
-            if above is None or above.phase != "joining":
-                return None
-    return node
-
-
 def _fenced(turn: Turn, command: Report) -> Node:
-    node = live_node(turn, command.visit, command.path)
+    node = turn.live(command.visit, command.path)
     if node is not None and node.phase == "leased" and node.epoch == command.epoch:
         return node
     same = (command.visit, command.path, command.epoch) == turn.state.last
@@ -255,8 +241,11 @@ def _crash_backoff(turn: Turn, path: str, node: Node, branch: Branch, command: T
 
 def _park(turn: Turn, path: str, node: Node, code: str, message: str, why: str = "crashed") -> None:
     release(turn, path, node)
-    turn.disarm(node.timers)
     failure = Failure(code, message, retryable=False)
+    if winding_down(turn.state):
+        close(turn, path, "failure", b"null", failure)
+        return
+    turn.disarm(node.timers)
     parked = replace(node, phase="incident", session="", lease_us=0, timers=(), failure=failure)
     turn.apply(AttemptEnded(turn.now_us, path, why, failure, parked))
     incidents.open_incident(turn, path, "lease", failure)

@@ -64,6 +64,16 @@ def _below(branch: Branch, name: str, path: str) -> Branch:
     raise LookupError(f"the definition has no step at path {path!r}")
 
 
+def map_paths(branch: Branch, path: str) -> list[str]:
+    """Paths of the outermost maps at or below this branch."""
+    body = branch.body
+    if isinstance(body, MapBody):
+        return [path]
+    if isinstance(body, ParallelBody):
+        return [found for name, inner in body.branches for found in map_paths(inner, tree.child_path(path, name))]
+    return []
+
+
 def task_of(branch: Branch) -> TaskBody:
     """The task of a task or poll step."""
     body = branch.body

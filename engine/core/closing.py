@@ -21,8 +21,13 @@ def close(
     patch: Mapping[str, bytes] = NO_PATCH,
     by: str = "",
     recorded: bool = False,
+    dropped: bool = False,
 ) -> None:
-    """Record the outcome of the node; its timers go. Whoever holds the node looks at it afterwards (`turn.closed`)."""
-    turn.disarm(turn.must(path).timers)
+    """Record the outcome of the node; its timers go. Whoever holds the node looks at it afterwards (`turn.closed`).
+
+    `dropped`: what it had open was taken back already (`stopping.drop`), timers included.
+    """
+    if not dropped:
+        turn.disarm(turn.must(path).timers)
     turn.apply(NodeClosed(turn.now_us, path, outcome, output, failure, patch, by, recorded))
     turn.closed.append(path)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from windlass.engine.core import compensation, stopping, tree
+from windlass.engine.core import compensation, pausing, stopping, tree
 from windlass.engine.core.commands import Cancel, Fail, Failure, Terminate
-from windlass.engine.core.effects import CloseIncident, DisarmTimer, TellParent
-from windlass.engine.core.events import CancelRequested, FailRequested, Leaving, NodeChanged, NodesStopped, RunClosed, RunTimersSet
+from windlass.engine.core.effects import DisarmTimer, TellParent
+from windlass.engine.core.events import CancelRequested, FailRequested, Leaving, NodeChanged, NodesStopped, RunClosed, RunTimersSet, Undone
 from windlass.engine.core.limits import SHIELD_US
 from windlass.engine.core.effects import ArmTimer
 from windlass.engine.core.refusal import Rejection
@@ -39,7 +39,7 @@ def close_run(turn: Turn, status: str, output: bytes = b"", failure: Failure | N
     for timer, due_us in state.timers:
         turn.owe(DisarmTimer(timer=timer, due_us=due_us))
     for incident in state.incidents:
-        turn.owe(CloseIncident(incident_id=incident.incident_id))
+        turn.end_incident(incident.incident_id)
     turn.apply(RunClosed(turn.now_us, status, output, failure))
     turn.later.clear()
     turn.closed.clear()
@@ -47,9 +47,14 @@ def close_run(turn: Turn, status: str, output: bytes = b"", failure: Failure | N
         turn.owe(TellParent(parent=state.parent, status=status, output=output, failure=failure))
 
 
-def drop_open(turn: Turn, reason: str) -> None:
-    """Take back whatever is open; the caller leaves the body or closes the run."""
+def drop_open(turn: Turn, reason: str, undo: bool = False) -> None:
+    """Take back whatever is open; the caller leaves the state or, with `undo`, closes the run.
+
+    A compensation that has begun is not interrupted by anything but the end of the run.
+    """
     state = turn.state
+    if state.node_path.startswith("undo!") and not undo:
+        return
     if state.node is not None and state.node.phase != "done":
         stopping.drop(turn, state.node_path, state.node, reason)
 
@@ -57,7 +62,7 @@ def drop_open(turn: Turn, reason: str) -> None:
 def terminate(turn: Turn, command: Terminate) -> None:
     """At once: no exit actions, no compensation."""
     reason = command.reason or "terminated"
-    drop_open(turn, reason)
+    drop_open(turn, reason, undo=True)
     close_run(turn, "terminated", failure=Failure("TERMINATED", f"{reason} (by {command.source})", retryable=False))
 
 
@@ -66,16 +71,27 @@ def fail(turn: Turn, command: Fail) -> None:
     if turn.state.cancel is not None:
         raise Rejection("RUN_CANCELLING", "the run is being cancelled; terminate it to end it at once")
     failure = Failure(command.code or "FAILED", command.reason, retryable=False)
+    held = turn.state.held
     turn.apply(FailRequested(turn.now_us, failure))
     drop_open(turn, "the run was failed by an operator")
     undo = "" if "failure" in turn.definition.compensate_on else None
     leave_by(turn, Move("fail", undo=undo, failure=failure), "fail")
+    if held:
+        _go_on_undoing(turn)
+
+
+def _go_on_undoing(turn: Turn) -> None:
+    """The pause is over without an Unpause: a compensation that it withheld goes on."""
+    state = turn.state
+    if state.node is not None and state.node_path.startswith("undo!"):
+        pausing.release(turn, state.node_path, state.node)
 
 
 def leave_by(turn: Turn, move: Move, on: str) -> None:
     """Leave although the body has not ended by itself."""
+    _give_up_parked_undo(turn)
     for incident in turn.state.incidents:
-        turn.owe(CloseIncident(incident_id=incident.incident_id))
+        turn.end_incident(incident.incident_id)
     turn.later.clear()
     turn.closed.clear()
     turn.apply(Leaving(turn.now_us, move, on))
@@ -86,8 +102,10 @@ def cancel(turn: Turn, command: Cancel) -> None:
     state = turn.state
     if state.cancel is not None:
         return
+    _give_up_parked_undo(turn)
+    state = turn.state
     for incident in state.incidents:
-        turn.owe(CloseIncident(incident_id=incident.incident_id))
+        turn.end_incident(incident.incident_id)
     for timer, due_us in state.timers:
         turn.owe(DisarmTimer(timer=timer, due_us=due_us))
     undoing = state.node_path.startswith("undo!") and state.node is not None
@@ -100,6 +118,16 @@ def cancel(turn: Turn, command: Cancel) -> None:
         stopped = _halt(turn, state.node_path, state.node, f"cancelled: {command.reason}")
         if stopped:
             turn.apply(NodesStopped(turn.now_us, tuple(stopped), "cancelled"))
+    elif state.held:
+        _go_on_undoing(turn)
+
+
+def _give_up_parked_undo(turn: Turn) -> None:
+    """A compensation that stands on an incident cannot go on by itself: it counts as failed, the others follow."""
+    state = turn.state
+    if state.node_path.startswith("undo!") and state.node is not None and state.incidents:
+        drop_open(turn, "left on an incident", undo=True)
+        turn.apply(Undone(turn.now_us, int(state.node_path[5:]), state.failure))
 
 
 def _halt(turn: Turn, path: str, node: Node, reason: str) -> list[str]:
@@ -140,7 +168,7 @@ def step_of_cancel(turn: Turn) -> bool:
     due_us = turn.now_us + SHIELD_US
     turn.owe(ArmTimer(timer="run:shield", due_us=due_us))
     turn.apply(RunTimersSet(turn.now_us, (("run:shield", due_us),), "shielded"))
-    turn.apply(Leaving(turn.now_us, move, "cancel"))
+    leave_by(turn, move, "cancel")
     return True
 
 
@@ -154,5 +182,5 @@ def grace_over(turn: Turn) -> None:
 
 
 def shield_over(turn: Turn) -> None:
-    drop_open(turn, "the time for exit actions and compensation is over")
+    drop_open(turn, "the time for exit actions and compensation is over", undo=True)
     close_run(turn, "cancelled")

@@ -60,7 +60,7 @@ def reply(turn: Turn, command: ReplyEscalation) -> None:
     """Raises Rejection ESCALATION_CLOSED, or REPLY_INVALID with every problem of the values."""
     run_id, _, rest = command.escalation_id.partition(":")
     visit, _, path = rest.partition(":")
-    node = turn.node(path) if visit == str(turn.state.visit) and run_id == turn.state.run_id else None
+    node = turn.live(int(visit), path) if visit.isdecimal() and run_id == turn.state.run_id else None
     if node is None or node.phase != "waiting" or not node.kind.endswith("escalate"):
         raise Rejection(
             "ESCALATION_CLOSED", "the escalation is not open: it was answered, timed out, or its state was left",

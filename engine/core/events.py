@@ -276,6 +276,12 @@ class WorkHeld(Event, frozen=True, tag=33):
     """While paused, a step that would go on was withheld."""
 
 
+class ItemsDropped(Event, frozen=True, tag=35):
+    """The records of these maps' items go: the step is opened anew."""
+
+    paths: tuple[str, ...]
+
+
 class Compacted(Event, frozen=True, tag=34):
     """The whole state at this point; the events before it are no longer needed."""
 
@@ -317,6 +323,7 @@ AnyEvent = (
     | Continued
     | FailRequested
     | WorkHeld
+    | ItemsDropped
     | Compacted
 )
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from windlass.engine.core import events as e
 from windlass.engine.core import evolve_nodes, evolve_run, tree
 from windlass.engine.core.state import CLOSED, Node, RunState
-from windlass.engine.core.tree import Items
+from windlass.engine.core.tree import Items, ItemTable
 
 #: What a run's first event is applied to.
 EMPTY = RunState("", "", "", "", "", "pending")
@@ -25,14 +25,14 @@ def evolve(
     state: RunState | None, items: Mapping[str, Node], event: e.AnyEvent
 ) -> tuple[RunState, Mapping[str, Node]]:
     """The state and the item records after the event; the arguments are left as they are."""
-    changed = dict(items)
+    changed = ItemTable(items)
     return apply(state, changed, event), changed
 
 
 def fold(events: Iterable[e.AnyEvent]) -> tuple[RunState, dict[str, Node]]:
     """Replay a history from its first event (RunStarted or Compacted). Raises ValueError if there is none."""
     state: RunState | None = None
-    items: dict[str, Node] = {}
+    items = ItemTable()
     for event in events:
         state = apply(state, items, event)
     if state is None:

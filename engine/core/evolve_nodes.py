@@ -116,7 +116,8 @@ def _incidents_outside(state: RunState, path: str) -> tuple[Incident, ...]:
     if not state.incidents:
         return ()
     below = path + "/" if path else ""
-    return tuple(i for i in state.incidents if i.path != path and not (i.path.startswith(below)))
+    mine = ("open", "lease", "unhandled", "undo")
+    return tuple(i for i in state.incidents if i.kind not in mine or not (i.path == path or i.path.startswith(below)))
 
 
 def _body_ended(state: RunState, items: Items, event: e.BodyEnded) -> RunState:
@@ -140,7 +141,7 @@ def _body_ended(state: RunState, items: Items, event: e.BodyEnded) -> RunState:
         last=(state.visit, path, node.recorded) if node.recorded else state.last,
         failure=event.failure or state.failure,
         undo=undo,
-        incidents=(),
+        incidents=_incidents_outside(state, path),
     )
     if path.startswith("undo!"):
         return common
@@ -154,7 +155,9 @@ def _body_ended(state: RunState, items: Items, event: e.BodyEnded) -> RunState:
 def _stopped(state: RunState, items: Items, event: e.NodesStopped) -> RunState:
     for path in event.paths:
         node = _node(state, items, path)
-        done = replace(node, phase="done", outcome="cancelled", timers=(), session="", data=b"", children={}, counts=())
+        done = replace(
+            node, phase="done", outcome="cancelled", timers=(), session="", data=b"", children={}, counts=(), checkpoint=b""
+        )
         state = tree.put(state, items, path, done)
         if state.incidents:
             state = replace(state, incidents=_incidents_outside(state, path))
@@ -168,6 +171,12 @@ def _signal_taken(state: RunState, items: Items, event: e.SignalTaken) -> RunSta
     return replace(state, inbox=state.inbox - event.buffered, spin=0)
 
 
+def _items_dropped(state: RunState, items: Items, event: e.ItemsDropped) -> RunState:
+    for path in event.paths:
+        items.drop(path)
+    return state
+
+
 def _node(state: RunState, items: Items, path: str) -> Node:
     node = tree.find(state, items, path)
     if node is None:
@@ -178,6 +187,7 @@ def _node(state: RunState, items: Items, path: str) -> Node:
 APPLIERS: dict[type, Callable[[Any, Items, Any], RunState]] = {
     e.NodeOpened: _opened,
     e.ItemsOpened: _items_opened,
+    e.ItemsDropped: _items_dropped,
     e.AttemptStarted: _attempt_started,
     e.TaskCompleted: _task_completed,
     e.TaskAsked: _replaced,

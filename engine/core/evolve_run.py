@@ -86,6 +86,7 @@ def _leaving(state: RunState, items: Items, event: e.Leaving) -> RunState:
         node_path=state.node_path if keep else "",
         failure=failure,
         incidents=(),
+        deferred=(),
     )
 
 
@@ -125,6 +126,7 @@ def _cancel_requested(state: RunState, items: Items, event: e.CancelRequested) -
         paused_us=0,
         pause_reason="",
         left_us=None,
+        held=False,
     )
 
 

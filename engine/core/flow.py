@@ -31,11 +31,13 @@ from windlass.engine.core.turn import Problem, Turn
 def step(turn: Turn) -> bool:
     """Do the next thing; False if the run now waits for something."""
     state = turn.state
-    if state.status in CLOSED or state.paused_us or _yielded(state.deferred):
+    if state.status in CLOSED:
         return False
-    node = state.node
     if winding_down(state):
         return ending.step_of_cancel(turn)
+    if state.paused_us or (state.deferred and _yielded(state.deferred)):
+        return False
+    node = state.node
     if state.incidents and incidents.blocking(turn):
         return False
     if node is not None:

@@ -19,7 +19,7 @@ class Outside(msgspec.Struct, frozen=True, kw_only=True):
     leased: Set[tuple[tuple[int, str], int]] | None = None  #: ((visit, path), epoch) of leases
     timers: Set[tuple[str, int]] | None = None
     inbox: int | None = None
-    deferred: Set[str] | None = None
+    deferred: Set[str] | None = None  #: may hold stale tokens, which change nothing
     incidents: Set[str] | None = None
     escalations: Set[str] | None = None
 
@@ -130,13 +130,14 @@ def _agrees(state: RunState, nodes: Mapping[str, Node], outside: Outside) -> Ite
         "leases": (outside.leased, {((visit, p), node.epoch) for p, node in nodes.items() if node.phase == "leased"}),
         "timers": (outside.timers, {t for node in nodes.values() for t in node.timers} | set(state.timers)),
         "inbox": (outside.inbox, state.inbox),
-        "deferred": (outside.deferred, set(state.deferred)),
         "incidents": (outside.incidents, {incident.incident_id for incident in state.incidents}),
         "escalations": (outside.escalations, {
             f"{state.run_id}:{visit}:{path}" for path, node in nodes.items()
             if node.phase == "waiting" and node.kind.endswith("escalate")
         }),
     }  # fmt: skip
+    if outside.deferred is not None and not set(state.deferred) <= outside.deferred:
+        yield f"deferred: outside {outside.deferred}, in the record {state.deferred}"
     for name, (there, here) in mine.items():
         if there is not None and there != here:
             yield f"{name}: outside {there}, in the record {here}"

@@ -48,15 +48,6 @@ def join(turn: Turn, path: str, node: Node, last: str = "") -> None:
         _join_map(turn, path, node, body, last)
 
 
-def join_below(turn: Turn, path: str, node: Node) -> None:
-    """Look at every join of this record, the innermost first: after work was withheld or revived."""
-    for name, child in node.children.items():
-        join_below(turn, child_path(path, name), child)
-    found = turn.node(path)
-    if found is not None and found.phase == "joining":
-        join(turn, path, found)
-
-
 def _join_parallel(turn: Turn, path: str, node: Node, body: ParallelBody) -> None:
     children = tuple((name, node.children[name]) for name, _ in body.branches)
     verdict = judge(body, children)
@@ -144,7 +135,7 @@ def _fail_map(turn: Turn, path: str, node: Node, last: str) -> None:
     total, *_, failed, _ = node.counts
     message = f"{failed} of {total} items failed; the last was {last.rpartition('/')[2]}: {cause.message}"
     stopping.drop(turn, path, node, "too many items failed")
-    close(turn, path, "failure", b"null", msgspec.structs.replace(cause, message=message))
+    close(turn, path, "failure", b"null", msgspec.structs.replace(cause, message=message), dropped=True)
 
 
 def _complete_map(turn: Turn, path: str) -> None:

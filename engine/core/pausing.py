@@ -43,6 +43,8 @@ def _hold(turn: Turn, path: str, node: Node) -> None:
         withdraw(turn, path, task_of(branch_at(turn.definition, turn.state, path)), node)
         timers = turn.disarm(node.timers, keep=("s2c", "body", "pollmax"))
         turn.apply(NodeChanged(turn.now_us, path, replace(node, phase="held", timers=timers), "paused"))
+    if node.phase != "joining":
+        return
     for name, child in node.children.items():
         _hold(turn, tree.child_path(path, name), child)
     if has_open_items(node):
@@ -62,10 +64,10 @@ def unpause(turn: Turn, command: Unpause) -> None:
     turn.apply(RunUnpaused(turn.now_us, timers))
     turn.look_for_event = True
     if state.held and state.node is not None:
-        _release(turn, state.node_path, state.node)
+        release(turn, state.node_path, state.node)
 
 
-def _release(turn: Turn, path: str, node: Node) -> None:
+def release(turn: Turn, path: str, node: Node) -> None:
     """Queue what was held, the innermost first, and let joins and maps go on."""
     if node.phase == "held":
         branch = branch_at(turn.definition, turn.state, path)
@@ -74,11 +76,13 @@ def _release(turn: Turn, path: str, node: Node) -> None:
             timers += (turn.arm(path, "s2s", turn.now_us + branch.timeouts.schedule_to_start_us),)
         queued = attempts.queued_again(turn, path, replace(node, timers=timers), branch)
         turn.apply(NodeChanged(turn.now_us, path, queued, "unpaused"))
+    if node.phase != "joining":
+        return
     for name, child in node.children.items():
-        _release(turn, tree.child_path(path, name), child)
-    if node.counts and node.phase == "joining":
+        release(turn, tree.child_path(path, name), child)
+    if node.counts:
         for item_path, item in list(turn.items.under(path)):
-            _release(turn, item_path, item)
+            release(turn, item_path, item)
     found = turn.node(path)
     if found is not None and found.phase == "joining":
         joining.join(turn, path, found)

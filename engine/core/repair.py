@@ -5,16 +5,16 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from windlass.engine.core import attempts, ending, incidents, joining, opening, tree, updates
-from windlass.engine.core.branches import branch_at, extra_at
+from windlass.engine.core.branches import branch_at, extra_at, map_paths
 from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Failure, RaiseIncident, ResolveIncident
-from windlass.engine.core.effects import CloseIncident
-from windlass.engine.core.events import ContextSet, FailRequested, IncidentResolved, NodeChanged
+from windlass.engine.core.definition import Branch, PollBody
+from windlass.engine.core.events import ContextSet, FailRequested, IncidentResolved, ItemsDropped, NodeChanged, Undone
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.routing import fail_move
 from windlass.engine.core.state import Incident, Node
 from windlass.engine.core.tree import good
-from windlass.engine.core.turn import Turn
+from windlass.engine.core.turn import Timers, Turn
 
 
 def raise_incident(turn: Turn, command: RaiseIncident) -> None:
@@ -34,7 +34,7 @@ def resolve(turn: Turn, command: ResolveIncident) -> None:
     if command.set:
         updates.edit_context(turn, dict(command.set), "incident", command.by)
     turn.apply(IncidentResolved(turn.now_us, incident.incident_id, command.action, command.by))
-    turn.owe(CloseIncident(incident_id=incident.incident_id))
+    turn.end_incident(incident.incident_id)
     match command.action:
         case "retry":
             _retry(turn, incident)
@@ -61,23 +61,50 @@ def revive(turn: Turn, path: str, node: Node) -> None:
         _revive_joined(turn, path, node)
     elif node.kind in ("task", "poll") and node.attempt:
         branch = branch_at(turn.definition, turn.state, path)
-        fresh = replace(node, attempt=1, crashes=0, outcome="", output=b"", timers=(), session="", lease_us=0)
+        timers = _timers(turn, path, branch, to_start=not turn.state.paused_us)
+        fresh = replace(node, attempt=1, crashes=0, outcome="", output=b"", timers=timers, session="", lease_us=0)
         turn.apply(NodeChanged(turn.now_us, path, attempts.queued_again(turn, path, fresh, branch), "revived"))
+    elif node.kind == "events":
+        again = Node("waiting", "events", opened_us=turn.now_us, timers=_body_timer(turn, path))
+        turn.apply(NodeChanged(turn.now_us, path, again, "revived"))
     else:
         _reopen(turn, path, node)
+
+
+def _timers(turn: Turn, path: str, branch: Branch, to_start: bool = False) -> Timers:
+    """The limits of a step, from now on."""
+    timers = _body_timer(turn, path)
+    if branch.timeouts.schedule_to_close_us is not None:
+        timers += (turn.arm(path, "s2c", turn.now_us + branch.timeouts.schedule_to_close_us),)
+    if to_start and branch.timeouts.schedule_to_start_us is not None:
+        timers += (turn.arm(path, "s2s", turn.now_us + branch.timeouts.schedule_to_start_us),)
+    if isinstance(branch.body, PollBody) and branch.body.max_wait_us is not None:
+        timers += (turn.arm(path, "pollmax", turn.now_us + branch.body.max_wait_us),)
+    return timers
+
+
+def _body_timer(turn: Turn, path: str) -> Timers:
+    timeout_us = turn.definition.states[turn.state.state].timeout_us
+    return (turn.arm("", "body", turn.now_us + timeout_us),) if path == "" and timeout_us is not None else ()
 
 
 def _reopen(turn: Turn, path: str, node: Node) -> None:
     """Open it anew. Leases begin above any epoch that was ever given in this run (each took at least one event)."""
     branch = branch_at(turn.definition, turn.state, path)
     turn.epoch = turn.state.seq
+    maps = map_paths(branch, path)
+    if maps:
+        turn.apply(ItemsDropped(turn.now_us, tuple(maps)))
     opened = opening.open_branch(turn, path, branch, extra_at(turn.state, turn.items.get, path))
+    if opened.phase not in ("done", "incident"):
+        opened = replace(opened, timers=(*opened.timers, *_body_timer(turn, path)))
     turn.apply(NodeChanged(turn.now_us, path, replace(opened, item=node.item), "revived"))
 
 
 def _revive_joined(turn: Turn, path: str, node: Node) -> None:
     items = list(turn.items.under(path)) if node.counts else []
-    again = replace(node, phase="joining", outcome="", output=b"", failure=None, patch={})
+    timers = _timers(turn, path, branch_at(turn.definition, turn.state, path))
+    again = replace(node, phase="joining", outcome="", output=b"", failure=None, patch={}, timers=timers)
     turn.apply(NodeChanged(turn.now_us, path, again, "revived"))
     for name, child in node.children.items():
         revive(turn, tree.child_path(path, name), child)
@@ -109,6 +136,10 @@ def _skip(turn: Turn, incident: Incident, output: bytes) -> None:
 
 def _give_up(turn: Turn, incident: Incident) -> None:
     failure = Failure(incident.code, incident.message, retryable=False)
+    if incident.path.startswith("undo!"):  # give up on this compensation only
+        ending.drop_open(turn, "an operator gave up on a compensation", undo=True)
+        turn.apply(Undone(turn.now_us, int(turn.state.node_path[5:]), failure))
+        return
     ending.drop_open(turn, "an operator gave up on an incident")
     turn.apply(FailRequested(turn.now_us, failure))
     ending.leave_by(turn, fail_move(turn, failure), "incident")

@@ -104,7 +104,11 @@ def take_buffered_event(turn: Turn) -> None:
         if name not in found or found[name][0] in turn.taken:
             continue
         key, payload = found[name]
-        transition = _event_transition(turn, name, payload)
+        try:
+            transition = _event_transition(turn, name, payload)
+        except Problem as problem:
+            incidents.from_problem(turn, "", "flow", problem)
+            return
         if transition is not None:
             turn.taken.add(key)
             turn.owe(ConsumeSignal(key=key))
@@ -116,7 +120,7 @@ def take_buffered_event(turn: Turn) -> None:
 def resolve_wait(turn: Turn, command: ResolveWait) -> None:
     """The directed form: the payload stands for the signal that the wait lacks (an object by name, if it lacks several)."""
     visit, _, path = command.wait_id.partition(":")
-    node = turn.node(path) if visit == str(turn.state.visit) else None
+    node = turn.live(int(visit), path) if visit.isdecimal() else None
     if node is None or node.phase != "waiting" or node.kind not in ("wait", "ask:wait") or joining.winding_down(turn.state):
         raise Rejection("WAIT_NOT_OPEN", f"no open wait {command.wait_id!r}", wait_id=command.wait_id)
     has = waits.received(node)

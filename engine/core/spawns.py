@@ -86,7 +86,7 @@ def let_go(turn: Turn, node: Node, reason: str) -> None:
 
 def child_closed(turn: Turn, command: ChildClosed) -> None:
     """A child that the run no longer waits for changes nothing."""
-    node = turn.node(command.path) if command.visit == turn.state.visit else None
+    node = turn.live(command.visit, command.path)
     if node is None or node.phase != "waiting" or node.child != command.child_run_id:
         return
     if command.status == "completed":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from windlass.engine.core import spawns, waits
 from windlass.engine.core.branches import branch_at, task_of
-from windlass.engine.core.effects import CloseEscalation, CloseIncident, ReleaseLease, StopTask
+from windlass.engine.core.effects import CloseEscalation, ReleaseLease, StopTask
 from windlass.engine.core.escalations import escalation_id
 from windlass.engine.core.scheduling import withdraw
 from windlass.engine.core.state import Node
@@ -24,7 +24,7 @@ def drop(turn: Turn, path: str, node: Node, reason: str) -> None:
         case "incident":
             for incident in turn.state.incidents:
                 if incident.path == path:
-                    turn.owe(CloseIncident(incident_id=incident.incident_id))
+                    turn.end_incident(incident.incident_id)
         case "waiting":
             _drop_wait(turn, path, node, reason)
         case "joining":
@@ -36,7 +36,7 @@ def drop(turn: Turn, path: str, node: Node, reason: str) -> None:
 
 
 def has_open_items(node: Node) -> bool:
-    return bool(node.counts) and node.counts[OPENED] > node.counts[SUCCEEDED] + node.counts[FAILED]
+    return node.phase == "joining" and bool(node.counts) and node.counts[OPENED] > node.counts[SUCCEEDED] + node.counts[FAILED]
 
 
 def stop_task(turn: Turn, path: str, node: Node, reason: str) -> None:

@@ -10,7 +10,7 @@ from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Cancel, Failure, TimerFired
 from windlass.engine.core.effects import CloseEscalation
 from windlass.engine.core.escalations import escalation_id
-from windlass.engine.core.events import NodeChanged, NodesStopped, RunBegan, RunTimersSet
+from windlass.engine.core.events import NodeChanged, RunBegan, RunTimersSet
 from windlass.engine.core.state import Move, Node
 from windlass.engine.core.turn import Timers, Turn
 
@@ -23,10 +23,10 @@ def fired(turn: Turn, command: TimerFired) -> None:
             _run_timer(turn, rest, tuple(left for left in turn.state.timers if left != timer))
         return
     path, _, kind = rest.rpartition(":")
-    node = attempts.live_node(turn, int(head), path)
+    node = turn.live(int(head), path)
     if node is not None and timer in node.timers:
         left = tuple(other for other in node.timers if other != timer)
-        _node_timer(turn, path, replace(node, timers=left), kind, node)
+        _node_timer(turn, path, replace(node, timers=left), kind)
 
 
 def _run_timer(turn: Turn, kind: str, left: Timers) -> None:
@@ -54,10 +54,10 @@ def _run_timeout(turn: Turn) -> None:
     ending.cancel(turn, Cancel(source="timeout", reason="the run's timeout has passed"))
 
 
-def _node_timer(turn: Turn, path: str, node: Node, kind: str, was: Node) -> None:
+def _node_timer(turn: Turn, path: str, node: Node, kind: str) -> None:
     match kind:
         case "delay":
-            _expire(turn, path, node, was, "success", None)
+            _expire(turn, path, node, "success", None)
         case "until":
             turn.apply(NodeChanged(turn.now_us, path, node, "until"))
             waits.end_wait(turn, path, "success")
@@ -70,12 +70,12 @@ def _node_timer(turn: Turn, path: str, node: Node, kind: str, was: Node) -> None
             _again(turn, path, polled, "poll_due")
         case "s2s":
             failure = Failure("SCHEDULE_TO_START_TIMEOUT", "no worker took the task in time", retryable=False)
-            _expire(turn, path, node, was, "timeout", failure)
+            _expire(turn, path, node, "timeout", failure)
         case "s2c":
             failure = Failure("SCHEDULE_TO_CLOSE_TIMEOUT", "all attempts together took too long", retryable=False)
-            _expire(turn, path, node, was, "timeout", node.failure or failure if node.phase == "backoff" else failure)
+            _expire(turn, path, node, "timeout", node.failure or failure if node.phase == "backoff" else failure)
         case _:  # body, pollmax, asked
-            _expire(turn, path, node, was, "timeout", Failure("TIMEOUT", "the longest time for this step has passed"))
+            _expire(turn, path, node, "timeout", Failure("TIMEOUT", "the longest time for this step has passed"))
 
 
 def _again(turn: Turn, path: str, node: Node, why: str) -> None:
@@ -85,13 +85,11 @@ def _again(turn: Turn, path: str, node: Node, why: str) -> None:
     turn.apply(NodeChanged(turn.now_us, path, attempts.queued_again(turn, path, node, branch), why))
 
 
-def _expire(turn: Turn, path: str, node: Node, was: Node, outcome: str, failure: Failure | None) -> None:
+def _expire(turn: Turn, path: str, node: Node, outcome: str, failure: Failure | None) -> None:
     """The node ends by time; what it had open is taken back."""
-    turn.apply(NodeChanged(turn.now_us, path, node, "timer"))
     if node.kind in ("escalate", "ask:escalate") and node.phase == "waiting":
         turn.owe(CloseEscalation(escalation_id=escalation_id(turn, path), status="timeout"))
         turn.disarm(node.timers)
     else:
         stopping.drop(turn, path, node, failure.message if failure is not None else "")
-    turn.apply(NodesStopped(turn.now_us, (path,), "timer")) if node.children else None
-    close(turn, path, outcome, b"null", failure)
+    close(turn, path, outcome, b"null", failure, dropped=True)

@@ -27,6 +27,16 @@ class Items(Protocol):
     def get(self, path: str, /) -> Node | None: ...
     def __setitem__(self, path: str, node: Node, /) -> None: ...
     def clear(self) -> None: ...
+    def drop(self, path: str, /) -> None: ...  #: the records of the items of the map at this path, and all below them
+
+
+class ItemTable(dict[str, Node]):
+    """All item records, in a dictionary."""
+
+    def drop(self, path: str) -> None:
+        prefix = child_path(path, "#")
+        for name in [name for name in self if name.startswith(prefix)]:
+            del self[name]
 
 
 def good(outcome: str) -> bool:
@@ -95,8 +105,8 @@ def put(state: RunState, items: Items, path: str, node: Node) -> RunState:
 
 
 def leaves(path: str, node: Node) -> Iterator[tuple[str, Node]]:
-    """The nodes without children inside this record, in the order written; a map counts as one."""
-    if not node.children:
+    """The undecided leaves inside this record, in the order written; what has decided, or is a map, counts as one."""
+    if not node.children or node.phase != "joining":
         yield path, node
         return
     for name, child in node.children.items():

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from windlass.engine.core import evolve, tree
 from windlass.engine.core.definition import Definition, ExpressionError
-from windlass.engine.core.effects import ArmTimer, DisarmTimer, Effect
+from windlass.engine.core.effects import ArmTimer, CloseIncident, DisarmTimer, Effect
 from windlass.engine.core.events import AnyEvent
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.selectors import Scope, SelectorError
@@ -59,6 +59,12 @@ class Overlay:
         self.changed = dict.fromkeys(self.changed)
         self.cleared = True
 
+    def drop(self, path: str) -> None:
+        prefix = tree.child_path(path, "#")
+        stored = {} if self.cleared else self.view.items(prefix)
+        for name in {*stored, *(name for name in self.changed if name.startswith(prefix))}:
+            self.changed[name] = None
+
     def under(self, path: str) -> Iterator[tuple[str, Node]]:
         """The items of the map at `path`, in order. Raises NeedItems when the view has not all of them."""
         prefix = tree.child_path(path, "#")
@@ -76,7 +82,7 @@ class Turn:
     """Holds the parts; see the module."""
 
     __slots__ = (
-        "closed", "definition", "effects", "entries", "epoch", "events", "items", "items_created", "later", "look_for_event", "now_us", "reply", "state",
+        "closed", "definition", "effects", "entries", "epoch", "events", "items", "items_created", "later", "look_for_event", "now_us", "repaired", "reply", "state",
         "taken", "view",
     )  # fmt: skip
 
@@ -96,6 +102,7 @@ class Turn:
         self.epoch = 0  #: lease epoch that newly opened nodes begin at
         self.look_for_event = False  #: an event transition may take something from the inbox
         self.reply = b""
+        self.repaired: set[str] = set()  #: incidents whose end is owed
 
     def apply(self, event: AnyEvent) -> None:
         """The only way in which the state changes."""
@@ -105,8 +112,25 @@ class Turn:
     def owe(self, effect: Effect) -> None:
         self.effects.append(effect)
 
+    def end_incident(self, incident_id: str) -> None:
+        if incident_id not in self.repaired:
+            self.repaired.add(incident_id)
+            self.owe(CloseIncident(incident_id=incident_id))
+
     def node(self, path: str) -> Node | None:
         return tree.find(self.state, self.items, path)
+
+    def live(self, visit: int, path: str) -> Node | None:
+        """The node, if it belongs to this visit and nothing above it has already decided."""
+        if visit != self.state.visit:
+            return None
+        node = self.node(path)
+        while node is not None and path != self.state.node_path:
+            path = tree.parent_path(path)
+            above = self.node(path)
+            if above is None or above.phase != "joining":
+                return None
+        return node
 
     def must(self, path: str) -> Node:
         """The node that is known to be open here."""
