@@ -48,18 +48,24 @@ class Claims(Loop):
     async def _claim(self, ring: QueueKey, limit: int) -> None:
         self._dispatch.backlog.discard(ring)  # before the look: what is queued after it puts the ring back
 
-        async def look(tr: Transaction) -> list[Row]:
-            return await self._first(tr, ring, limit)
-
-        rows = await self._transition.storage.read(look)
-        if len(rows) == limit:
-            self._dispatch.backlog.add(ring)
-        if rows:
-            try:
+        try:
+            if not self._transition.storage.shared:  # nobody else claims: the look itself may conflict
+                full = await self._transition.run(lambda unit: self._look_and_take(unit, ring, limit))
+            else:
+                rows = await self._transition.storage.read(lambda tr: self._first(tr, ring, limit))
+                full = len(rows) == limit
                 await self._transition.run(lambda unit: self._take(unit, ring, rows))
-            except BaseException:
-                self._dispatch.backlog.add(ring)
-                raise
+        except BaseException:
+            self._dispatch.backlog.add(ring)
+            raise
+        if full:
+            self._dispatch.backlog.add(ring)
+
+    async def _look_and_take(self, unit: Unit, ring: QueueKey, limit: int) -> bool:
+        head = keys.queue(*ring)
+        rows = await unit.tr.get_range(head, keys.end(head), limit=limit)
+        await self._take(unit, ring, rows)
+        return len(rows) == limit
 
     async def _first(self, tr: Transaction, ring: QueueKey, limit: int) -> list[Row]:
         head = keys.queue(*ring)
@@ -75,8 +81,8 @@ class Claims(Loop):
 
     async def _take(self, unit: Unit, ring: QueueKey, rows: list[Row]) -> None:
         for key, value in rows:
-            if await unit.tr.get(key) is None:
-                continue
+            if self._transition.storage.shared and await unit.tr.get(key) is None:
+                continue  # another engine was faster
             session = self._dispatch.reserve(*ring, claiming=True)
             if session is None:
                 unit.after.queued.add(ring)

@@ -37,6 +37,7 @@ a shard (a hash of the run) because on a cluster a single range would be hot; a 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 _NAMES: Final = [
@@ -78,8 +79,9 @@ def integer(number: int) -> bytes:
     return bytes((0x14 + size,)) + number.to_bytes(size, "big")
 
 
+@lru_cache(maxsize=8192)
 def text(value: str) -> bytes:
-    """A tuple element: a string."""
+    """A tuple element: a string. Cached, because the same few names and the runs under way are packed again and again."""
     return b"\x02" + value.encode().replace(b"\x00", b"\x00\xff") + b"\x00"
 
 

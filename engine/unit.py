@@ -22,6 +22,7 @@ from windlass.engine.core.decide import Decision, NeedItems, NeedSignals, decide
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.events import AnyEvent, encode_events
 from windlass.engine.core.state import CLOSED, Node, RunState
+from windlass.engine.core.tree import owner_of
 from windlass.engine.errors import EngineError
 from windlass.engine.postponed import Postponed
 from windlass.engine.records import clear_large, get_large, pack, set_large, unpack
@@ -149,6 +150,8 @@ class Unit:
         """Decide, stage the outcome, carry out its effects."""
         decision: Decision | None = None
         now = await self._now(work, command)
+        if "#" in (path := getattr(command, "path", "")):
+            await self._load_item(work, owner_of(path))
         while decision is None:
             try:
                 decision = decide(work.definition, work.state, work, command, now)
@@ -180,10 +183,14 @@ class Unit:
             work.loaded[path] = node
             work.changed.add(path)
 
-    async def _load_items(self, work: Work, path: str) -> None:
-        if not path.endswith("#"):
+    async def _load_item(self, work: Work, path: str) -> None:
+        if path not in work.loaded and not work.cleared:
             value = await self.tr.get(keys.item(work.ns, work.run_id, path))
             work.loaded[path] = None if value is None else unpack(Node, value)
+
+    async def _load_items(self, work: Work, path: str) -> None:
+        if not path.endswith("#"):
+            await self._load_item(work, path)
             return
         begin = keys.items_under(work.ns, work.run_id, path)
         for key, value in await self.tr.get_range(begin, begin + b"\xff"):
