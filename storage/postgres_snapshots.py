@@ -20,38 +20,16 @@ from collections.abc import Coroutine
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
-import asyncpg
-
 from windlass.storage.port import Row, Rows
 from windlass.storage.postgres_connections import (
     DRIVER_ERRORS,
-    Connection,
     PostgresOptions,
-    connect,
-    cut,
     translated,
 )
+from windlass.storage.postgres_readers import RangeRead, Reader
 
-_QUERY: Final = """
-SELECT -1 AS tag, uuid_send(boot) AS key, int8send(version) AS value FROM head WHERE $1
-UNION ALL SELECT 0, key, value FROM rows WHERE key = ANY ($2::bytea[])
-UNION ALL SELECT s.tag, r.key, r.value
-    FROM unnest($3::int[], $4::bytea[], $5::bytea[], $6::bigint[]) AS s(tag, b, e, n) CROSS JOIN LATERAL
-    (SELECT key, value FROM rows WHERE key >= s.b AND key < s.e ORDER BY key LIMIT s.n) AS r
-UNION ALL SELECT s.tag, r.key, r.value
-    FROM unnest($7::int[], $8::bytea[], $9::bytea[], $10::bigint[]) AS s(tag, b, e, n) CROSS JOIN LATERAL
-    (SELECT key, value FROM rows WHERE key >= s.b AND key < s.e ORDER BY key DESC LIMIT s.n) AS r
-"""
-_BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-
-
-class _Range:
-    """A range read that waits for its query."""
-
-    __slots__ = ("begin", "end", "limit", "reverse", "rows")
-
-    def __init__(self, begin: bytes, end: bytes, limit: int, reverse: bool, rows: asyncio.Future[Rows]) -> None:
-        self.begin, self.end, self.limit, self.reverse, self.rows = begin, end, limit, reverse, rows
+#: How long the next transaction is kept open for a first query that may come: it saves that query a round trip.
+READY_SECONDS: Final = 0.2
 
 
 _Gets: TypeAlias = dict[bytes, list[asyncio.Future[bytes | None]]]
@@ -67,10 +45,10 @@ class Snapshot:
         self.since: float | None = None
         self.begun: asyncio.Future[None] = pool.loop.create_future()
         self._pool = pool
-        self._reader: _Reader | None = None
+        self._reader: Reader | None = None
         self._users = 0
         self._gets: _Gets = {}
-        self._ranges: list[_Range] = []
+        self._ranges: list[RangeRead] = []
         self._task: asyncio.Task[None] | None = None
         self._failed: Exception | None = None
 
@@ -94,12 +72,12 @@ class Snapshot:
 
     def get_range(self, begin: bytes, end: bytes, limit: int, reverse: bool) -> asyncio.Future[Rows]:
         """All rows if `limit` is 0."""
-        one = _Range(begin, end, limit, reverse, self._pool.loop.create_future())
+        one = RangeRead(begin, end, limit, reverse, self._pool.loop.create_future())
         self._ranges.append(one)
         self._wake()
         return one.rows
 
-    def start(self, reader: _Reader) -> None:
+    def start(self, reader: Reader) -> None:
         """Called by the pool: from now on nobody joins, and queries go out."""
         self._reader = reader
         self._task = self._pool.task(self._answer())
@@ -128,11 +106,9 @@ class Snapshot:
         if not self._users:
             self._give_back()
 
-    async def _query(self, reader: _Reader, gets: _Gets, ranges: list[_Range]) -> None:
-        forward = [(tag, one) for tag, one in enumerate(ranges, 1) if not one.reverse]
-        backward = [(tag, one) for tag, one in enumerate(ranges, 1) if one.reverse]
+    async def _query(self, reader: Reader, gets: _Gets, ranges: list[RangeRead]) -> None:
         first = not self.begun.done()
-        records = await reader.fetch(first, list(gets), *_columns(forward), *_columns(backward))
+        records = await reader.fetch(first, list(gets), ranges)
         found: dict[bytes, bytes] = {}
         rows: list[list[Row]] = [[] for _ in ranges]
         for tag, key, value in records:
@@ -158,40 +134,12 @@ class Snapshot:
             self._reader = None
 
 
-class _Reader:
-    """A connection for reading, opened when first needed."""
-
-    def __init__(self, options: PostgresOptions) -> None:
-        self._options = options
-        self.connection: Connection | None = None
-        self._statement: asyncpg.prepared_stmt.PreparedStatement[asyncpg.Record] | None = None
-
-    async def fetch(self, first: bool, *arguments: object) -> list[asyncpg.Record]:
-        if self.connection is None or self.connection.is_closed():
-            self.connection = await connect(self._options, "reader")
-            self._statement = await self.connection.prepare(_QUERY)
-        assert self._statement is not None
-        if first:
-            begin = f"ROLLBACK; {_BEGIN}" if self.connection.is_in_transaction() else _BEGIN
-            await self.connection.execute(begin)
-        return await self._statement.fetch(first, *arguments)
-
-    async def rest(self) -> None:
-        """End the snapshot, which would keep the server from cleaning up."""
-        if self.connection is not None and not self.connection.is_closed():
-            await self.connection.execute("ROLLBACK")
-
-    def cut(self) -> None:
-        cut(self.connection)
-        self.connection = None
-
-
 class SnapshotPool:
     """The connections that read."""
 
     def __init__(self, options: PostgresOptions, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._idle = deque(_Reader(options) for _ in range(options.readers))
+        self._idle = deque(Reader(options) for _ in range(options.readers))
         self._all = list(self._idle)
         self._forming: Snapshot | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -208,14 +156,14 @@ class SnapshotPool:
         if self._forming is snapshot:
             self._forming = None
 
-    def give_back(self, reader: _Reader, *, broken: bool) -> None:
+    def give_back(self, reader: Reader, *, broken: bool) -> None:
         if broken:
             reader.cut()
         if broken or self._forming is not None:
             self._idle.append(reader)
             self._launch()
             return
-        self.task(self._rest(reader))
+        self.task(self._rest(reader, begin_next=True))
 
     def task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run it, and wait for it at close."""
@@ -224,13 +172,22 @@ class SnapshotPool:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _rest(self, reader: _Reader) -> None:
+    async def _rest(self, reader: Reader, *, begin_next: bool) -> None:
         try:
-            await reader.rest()
+            await reader.end(begin_next=begin_next)
         except DRIVER_ERRORS:
             reader.cut()
         self._idle.append(reader)
         self._launch()
+        if begin_next:
+            self.loop.call_later(READY_SECONDS, self._tire, reader)
+
+    def _tire(self, reader: Reader) -> None:
+        """Nobody came for a while: a session that is idle in a transaction looks like a leak to operators."""
+        since = reader.ready_since
+        if reader in self._idle and since is not None and self.loop.time() - since >= READY_SECONDS:
+            self._idle.remove(reader)
+            self.task(self._rest(reader, begin_next=False))
 
     def _launch(self) -> None:
         if self._forming is not None and self._idle:
@@ -238,18 +195,10 @@ class SnapshotPool:
             forming.start(self._idle.pop())  # the one used last: its caches are warm
 
     async def close(self) -> None:
+        self._idle.clear()
         for reader in self._all:
             reader.cut()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _columns(ranges: list[tuple[int, _Range]]) -> tuple[list[int], list[bytes], list[bytes], list[int | None]]:
-    return (
-        [tag for tag, _ in ranges],
-        [one.begin for _, one in ranges],
-        [one.end for _, one in ranges],
-        [one.limit or None for _, one in ranges],
-    )
 
 
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:
