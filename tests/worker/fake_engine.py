@@ -23,6 +23,9 @@ from windlass.runtimes.port import digest_of
 from windlass.v1 import worker_service_pb2 as wire
 from windlass.v1 import worker_service_pb2_grpc as wire_grpc
 
+#: A task whose slot died so often under it is not given out again.
+CRASHES_MAX = 2
+
 
 def status(code: int, reason: str, message: str = "") -> status_pb2.Status:
     """A status as the engine makes them: one ErrorInfo."""
@@ -49,6 +52,10 @@ class Stored:
     answered_epoch: int = -1
     releases: list[wire.TaskRelease] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def crashes(self) -> int:
+        return sum(release.reason == wire.RELEASE_REASON_CRASHED for release in self.releases)
 
     @property
     def token(self) -> bytes:
@@ -223,8 +230,11 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
         if isinstance(answer, wire.TaskResult):
             stored.result = answer
             stored.done.set()
+            return None
+        stored.releases.append(answer)
+        if stored.crashes >= CRASHES_MAX:  # the real engine opens an incident
+            stored.done.set()
         else:
-            stored.releases.append(answer)
             self.requeue(stored)
         return None
 
