@@ -137,11 +137,11 @@ class Dispatch:
         return session
 
     def grant(self, session_id: str, credits: int) -> None:
-        """The worker can take `credits` more tasks."""
+        """The worker can take `credits` more tasks; below 0: it takes credits back, as far as they are unused."""
         session = self.connected.get(session_id)
-        if session is not None and credits > 0:
-            session.credits += credits
-            if self.backlog and not self.backlog.isdisjoint(session.rings):
+        if session is not None:
+            session.credits = max(0, session.credits + credits)
+            if session.credits and self.backlog and not self.backlog.isdisjoint(session.rings):
                 self.on_claimable()
 
     def worker_of(self, session_id: str) -> str:
