@@ -12,7 +12,7 @@ from windlass.engine.core.effects import AppendOutbox
 from windlass.engine.core.events import ContextSet, Emitted, Logged
 from windlass.engine.core.limits import CONTEXT_BYTES_MAX
 from windlass.engine.core.selectors import render, render_to_json
-from windlass.engine.core.turn import Problem, Turn, evaluating
+from windlass.engine.core.turn import Problem, Turn, evaluating, rendered
 
 Inline = SetAction | LogAction | EmitAction
 
@@ -22,12 +22,14 @@ def run(turn: Turn, action: Inline) -> None:
     scope = turn.values({"result": turn.state.result, **NOTHING})
     match action:
         case SetAction(values=values):
-            rendered = {name: evaluating(lambda t=template: render_to_json(t, scope)) for name, template in values}
-            fit_context(turn, rendered)
-            turn.apply(ContextSet(turn.now_us, rendered, "action"))
+            new = rendered(values, scope)
+            fit_context(turn, new)
+            turn.apply(ContextSet(turn.now_us, new, "action"))
         case LogAction(message=message, level=level):
             text = evaluating(lambda: render(message, scope))
-            turn.apply(Logged(turn.now_us, level, text if isinstance(text, str) else msgspec.json.encode(text).decode()))
+            turn.apply(
+                Logged(turn.now_us, level, text if isinstance(text, str) else msgspec.json.encode(text).decode())
+            )
         case EmitAction(name=name, payload=template):
             payload = b"null" if template is None else evaluating(lambda: render_to_json(template, scope))
             turn.apply(Emitted(turn.now_us, name, payload))

@@ -45,8 +45,8 @@ def activation_of(
 ) -> TaskActivation:
     """`item` gives a map item's record by path; it is called only for paths inside a map.
 
-    Raises SelectorError if the context was edited so that the input can no longer be selected, and LookupError for a path
-    that is not a task of the definition.
+    Raises SelectorError if the context was edited so that the input can no longer be selected, and LookupError for a
+    path that is not a task of the definition.
     """
     branch = branch_at(definition, state, path)
     task = task_of(branch)

@@ -1,7 +1,8 @@
 """What task code asked for besides its result: spawn, wait, escalate, suspend, route, emit.
 
-The step then stays open until the answer is there, and the answer becomes its result: what signals brought, the child's output
-(a list if there are several), the reply's values. Detached children, emitted events and the context patch hold nothing.
+The step then stays open until the answer is there, and the answer becomes its result: what signals brought, the
+child's output (a list if there are several), the reply's values. Detached children, emitted events and the context
+patch hold nothing.
 """
 
 from __future__ import annotations
@@ -104,9 +105,7 @@ def emit_all(turn: Turn, asks: Asks) -> None:
 def carry_out(turn: Turn, path: str, node: Node, branch: Branch, output: bytes, asks: Asks) -> bool:
     """Do what was asked. True if the step stays open for it, or has ended in a way of its own."""
     emit_all(turn, asks)
-    children = {
-        str(number): spawns.start_asked(turn, path, number, spawn) for number, spawn in enumerate(asks.spawn)
-    }
+    children = {str(number): spawns.start_asked(turn, path, number, spawn) for number, spawn in enumerate(asks.spawn)}
     attached = {name: child for name, child in children.items() if not asks.spawn[int(name)].detach}
     patch = {**node.patch, **asks.set} if asks.set else node.patch
     left = replace(node, recorded=node.epoch, session="", lease_us=0, patch=patch, checkpoint=b"")

@@ -1,7 +1,8 @@
 """Attempts of a task: leased, and then completed, failed, timed out or returned.
 
-The lease epoch fences: a node's epoch rises at every lease, and a report under another epoch is refused with LEASE_LOST. A
-report that was already recorded under its own epoch is refused with ALREADY_RECORDED, which its sender may take as "done".
+The lease epoch fences: a node's epoch rises at every lease, and a report under another epoch is refused with
+LEASE_LOST. A report that was already recorded under its own epoch is refused with ALREADY_RECORDED, which its sender
+may take as "done".
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from windlass.engine.core.commands import (
     TaskSucceeded,
     TaskTimedOut,
 )
+from windlass.engine.core.compensation import undo_entry
 from windlass.engine.core.definition import Branch
 from windlass.engine.core.effects import ArmTimer
 from windlass.engine.core.events import AttemptEnded, AttemptStarted, TaskCompleted
@@ -34,7 +36,6 @@ from windlass.engine.core.retry import delay_us, retryable
 from windlass.engine.core.scheduling import schedule
 from windlass.engine.core.state import Node
 from windlass.engine.core.stopping import release
-from windlass.engine.core.compensation import undo_entry
 from windlass.engine.core.turn import Turn
 
 Report = TaskSucceeded | TaskFailed | TaskReturned | TaskTimedOut | TaskHeartbeat
@@ -164,7 +165,14 @@ def timed_out(turn: Turn, command: TaskTimedOut) -> None:
     node = _fenced(turn, command)
     branch = branch_at(turn.definition, turn.state, command.path)
     if task_of(branch).at_most_once:
-        _park(turn, command.path, node, "LEASE_LOST", "the at-most-once task went silent; whether it acted is unknown", command.kind)
+        _park(
+            turn,
+            command.path,
+            node,
+            "LEASE_LOST",
+            "the at-most-once task went silent; whether it acted is unknown",
+            command.kind,
+        )
         return
     what = "between heartbeats" if command.kind == "heartbeat" else "of one attempt"
     failure = Failure(f"{command.kind.upper()}_TIMEOUT", f"the longest time {what} has passed")
@@ -234,7 +242,12 @@ def _crash_backoff(turn: Turn, path: str, node: Node, branch: Branch, command: T
     due_us = turn.now_us + delay_us(branch.retry or turn.definition.retry, node.crashes - 1, command.jitter)
     failure = Failure("CRASHED", f"the worker or its slot died: {command.reason}")
     backoff = replace(
-        node, phase="backoff", session="", lease_us=0, failure=failure, timers=(*node.timers, turn.arm(path, "again", due_us))
+        node,
+        phase="backoff",
+        session="",
+        lease_us=0,
+        failure=failure,
+        timers=(*node.timers, turn.arm(path, "again", due_us)),
     )
     turn.apply(AttemptEnded(turn.now_us, path, "crashed", failure, backoff))
 

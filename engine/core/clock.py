@@ -11,7 +11,14 @@ from windlass.engine.core.definition import Expression
 from windlass.engine.core.limits import FOREVER_US
 from windlass.engine.core.turn import Problem, Turn, evaluating
 
-_UNITS_US = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+_UNITS_US = {
+    "ms": 1_000,
+    "s": 1_000_000,
+    "m": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
 _SPAN = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _ISO_SPAN = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
@@ -29,7 +36,10 @@ def due_of(turn: Turn, expression: Expression, extra: Extra) -> int:
 
 
 def time_us(value: Any, now_us: int) -> int | None:
-    """An RFC 3339 time, a duration ("90s", "1h30m", "PT5S", a timedelta), a number of seconds from now, or (from 1e9) since the epoch."""
+    """An absolute time, or None if the value is neither a time nor a duration.
+
+    Times: RFC 3339 text, a number from 1e9 (seconds since the epoch). Durations: "90s", "1h30m", "PT5S", a timedelta, a
+    smaller number of seconds."""
     match value:
         case bool():
             return None

@@ -36,7 +36,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     cause: str = ""
 
 
-class Start(Command):
+class Start(Command, frozen=True):
     """Create the run. Also the second half of fork/rerun: then `state` and `context` are given."""
 
     run_id: str
@@ -59,7 +59,7 @@ class Start(Command):
 
 
 class Spawn(msgspec.Struct, frozen=True, kw_only=True):
-    """An ask from inside task code: start a child run. Ordinals make its id stable: the shell derives run ids from it."""
+    """An ask from inside task code: start a child run. Its place among the asks makes its id stable."""
 
     workflow: str
     input: bytes = b"{}"
@@ -82,7 +82,7 @@ class Asks(msgspec.Struct, frozen=True, kw_only=True):
     emit: tuple[tuple[str, bytes], ...] = ()
 
 
-class TaskLeased(Command):
+class TaskLeased(Command, frozen=True):
     """A worker's session takes the node's queued task. Opens lease_epoch = the node's epoch + 1."""
 
     path: str
@@ -92,7 +92,7 @@ class TaskLeased(Command):
     lease_us: int = 0  #: when the attempt's start-to-close deadline is, absolute; 0 = none
 
 
-class TaskSucceeded(Command):
+class TaskSucceeded(Command, frozen=True):
     """The attempt under `epoch` returned a result. A stale epoch is rejected with LEASE_LOST."""
 
     path: str
@@ -103,7 +103,7 @@ class TaskSucceeded(Command):
     usage: Mapping[str, int] = {}
 
 
-class TaskFailed(Command):
+class TaskFailed(Command, frozen=True):
     path: str
     visit: int
     epoch: int
@@ -112,8 +112,8 @@ class TaskFailed(Command):
     asks: Asks | None = None  #: only `set` and `emit` are honoured
 
 
-class TaskReturned(Command):
-    """The lease ended without a result. `crashed`: the worker or its slot died (counts to the crash cap); else drained."""
+class TaskReturned(Command, frozen=True):
+    """The lease ended without a result. `crashed`: the worker or its slot died; else it was drained."""
 
     path: str
     visit: int
@@ -123,7 +123,7 @@ class TaskReturned(Command):
     jitter: float = 0.5
 
 
-class TaskHeartbeat(Command):
+class TaskHeartbeat(Command, frozen=True):
     """Progress or checkpoint that the next attempt must see. Not an event; stored on the node."""
 
     path: str
@@ -132,7 +132,7 @@ class TaskHeartbeat(Command):
     checkpoint: bytes
 
 
-class TaskTimedOut(Command):
+class TaskTimedOut(Command, frozen=True):
     """kind: start_to_close or heartbeat, judged by the engine that holds the lease."""
 
     path: str
@@ -142,7 +142,7 @@ class TaskTimedOut(Command):
     jitter: float = 0.5
 
 
-class TimerFired(Command):
+class TimerFired(Command, frozen=True):
     """A timer armed by `ArmTimer` is due. One that the run no longer waits for changes nothing."""
 
     timer: str
@@ -150,28 +150,28 @@ class TimerFired(Command):
     jitter: float = 0.5
 
 
-class Signal(Command):
+class Signal(Command, frozen=True):
     """A named message. `key` is its inbox key when it was buffered (see `ConsumeSignal`)."""
 
     name: str
     payload: bytes
 
 
-class ResolveWait(Command):
+class ResolveWait(Command, frozen=True):
     """The directed form: resolve the wait named `wait_id` (node path and visit) with data."""
 
     wait_id: str
     payload: bytes
 
 
-class ReplyEscalation(Command):
+class ReplyEscalation(Command, frozen=True):
     escalation_id: str
     approved: bool
     values: bytes
     by: str = ""
 
 
-class ChildClosed(Command):
+class ChildClosed(Command, frozen=True):
     visit: int
     path: str
     child_run_id: str
@@ -180,40 +180,40 @@ class ChildClosed(Command):
     failure: Failure | None = None
 
 
-class ApplyUpdate(Command):
+class ApplyUpdate(Command, frozen=True):
     name: str
     input: bytes
 
 
-class SetVariables(Command):
+class SetVariables(Command, frozen=True):
     values: Mapping[str, bytes]
     by: str = ""
 
 
-class Cancel(Command):
+class Cancel(Command, frozen=True):
     source: str  #: user | timeout | system | parent
     reason: str = ""
 
 
-class Terminate(Command):
+class Terminate(Command, frozen=True):
     reason: str = ""
     source: str = "user"
 
 
-class Fail(Command):
+class Fail(Command, frozen=True):
     code: str
     reason: str
 
 
-class Pause(Command):
+class Pause(Command, frozen=True):
     reason: str = ""
 
 
-class Unpause(Command):
+class Unpause(Command, frozen=True):
     pass
 
 
-class ResolveIncident(Command):
+class ResolveIncident(Command, frozen=True):
     """Repair and continue at the same point: action is retry | skip | fail; `set` edits the context first."""
 
     incident_id: str
@@ -223,13 +223,13 @@ class ResolveIncident(Command):
     by: str = ""
 
 
-class Continue(Command):
+class Continue(Command, frozen=True):
     """Work left over from a decision that had too much to do at once (see `Defer`)."""
 
     token: str
 
 
-class RaiseIncident(Command):
+class RaiseIncident(Command, frozen=True):
     """The shell could not process something for this run (too large, missing definition): park it visibly."""
 
     code: str

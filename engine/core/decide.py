@@ -3,11 +3,13 @@
     decide(definition, state, view, command, now_us) -> Decision
 
 * `state` is None only for `Start`.
-* `view` gives what lives outside the run record; it may raise `NeedItems` or `NeedSignals`, which the shell answers by loading and
+* `view` gives what lives outside the run record; it may raise `NeedItems` or `NeedSignals`, which the shell answers
+  by loading and
   calling again: decide is pure, so nothing is lost.
 * raises `Rejection`, and then nothing changed.
 
-A command is judged first and recorded by events; then the run goes on as far as it can without anything from outside (`_go_on`).
+A command is judged first and recorded by events; then the run goes on as far as it can without anything from outside
+(`_go_on`).
 """
 
 from __future__ import annotations
@@ -36,7 +38,6 @@ from windlass.engine.core import (
 from windlass.engine.core import commands as c
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.effects import Effect
-from windlass.engine.core.events import AnyEvent
 from windlass.engine.core.refusal import NeedItems, NeedSignals, Rejection
 from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.core.turn import Turn, View
@@ -45,7 +46,9 @@ __all__ = ["Decision", "NeedItems", "NeedSignals", "Rejection", "View", "decide"
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """The complete consequence of a command, committed as one: first state, items and events, then the effects in order."""
+    """The complete consequence of a command, committed as one.
+
+    Order of handling: first state, items and events, then the effects in their order."""
 
     state: RunState
     items: Mapping[str, Node | None]  #: changed item records; None = removed
@@ -89,7 +92,7 @@ def _start(definition: Definition, state: RunState | None, view: View, command: 
 
 
 def _go_on(turn: Turn) -> None:
-    """Until nothing moves without the outside: first what was put off, then joins from the leaves up, then the run's way."""
+    """Until nothing moves without the outside: what was put off, then joins from the leaves up, then the run."""
     while True:
         turn.run_later()
         if turn.closed:
@@ -102,16 +105,15 @@ def _go_on(turn: Turn) -> None:
 
 
 _LATE = (c.TimerFired, c.ChildClosed, c.Continue, c.RaiseIncident)
-_REPORTS = (c.TaskLeased, c.TaskSucceeded, c.TaskFailed, c.TaskReturned, c.TaskHeartbeat, c.TaskTimedOut)
+_REPORTS = (c.TaskSucceeded, c.TaskFailed, c.TaskReturned, c.TaskHeartbeat, c.TaskTimedOut)
 
 
 def _on_closed(state: RunState, command: c.Command) -> Decision:
     """What comes too late: facts are dropped, requests are refused."""
     if isinstance(command, _LATE):
         return Decision(state=state, items={}, events=(), effects=())
-    if isinstance(command, _REPORTS) and not isinstance(command, c.TaskLeased):
-        if (command.visit, command.path, command.epoch) == state.last:
-            raise Rejection("ALREADY_RECORDED", "this attempt's result is recorded already")
+    if isinstance(command, _REPORTS) and (command.visit, command.path, command.epoch) == state.last:
+        raise Rejection("ALREADY_RECORDED", "this attempt's result is recorded already")
     raise Rejection("RUN_CLOSED", f"the run is {state.status}", run_id=state.run_id, status=state.status)
 
 

@@ -1,7 +1,7 @@
 """What the shell owes after a decision, carried out in the same storage transaction as the new state.
 
-Order of handling: the state, the changed items and the events are written first; then the effects in their order. An effect
-is idempotent by its ids, because the transaction may run more than once.
+Order of handling: the state, the changed items and the events are written first; then the effects in their order. An
+effect is idempotent by its ids, because the transaction may run more than once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """Root of all effects."""
 
 
-class ScheduleTask(Effect):
+class ScheduleTask(Effect, frozen=True):
     """Queue the node's task, or lease it to a worker at once. `activation` says all a worker must know."""
 
     path: str
@@ -30,7 +30,7 @@ class ScheduleTask(Effect):
     heartbeat_us: int = 0  #: longest gap between heartbeats; 0 = not asked
 
 
-class WithdrawTask(Effect):
+class WithdrawTask(Effect, frozen=True):
     """The node's task must not start: remove it from its queue."""
 
     path: str
@@ -42,7 +42,7 @@ class WithdrawTask(Effect):
     queued_us: int = 0  #: as in its ScheduleTask, so that the entry is found
 
 
-class StopTask(Effect):
+class StopTask(Effect, frozen=True):
     """Tell the worker that holds the lease to stop; its result will be refused (or is awaited, when cancelling)."""
 
     path: str
@@ -52,7 +52,7 @@ class StopTask(Effect):
     reason: str
 
 
-class ReleaseLease(Effect):
+class ReleaseLease(Effect, frozen=True):
     """The attempt is over: remove the lease record."""
 
     path: str
@@ -61,19 +61,19 @@ class ReleaseLease(Effect):
     session: str
 
 
-class ArmTimer(Effect):
+class ArmTimer(Effect, frozen=True):
     """Fire `timer` (unique in the run) at or after `due_us`."""
 
     timer: str
     due_us: int
 
 
-class DisarmTimer(Effect):
+class DisarmTimer(Effect, frozen=True):
     timer: str
     due_us: int
 
 
-class StartChild(Effect):
+class StartChild(Effect, frozen=True):
     """Start a run with this id, in this transaction. A child that cannot start must answer with ChildClosed(failed)."""
 
     run_id: str
@@ -85,63 +85,63 @@ class StartChild(Effect):
     queue: str = ""
 
 
-class TellRun(Effect):
+class TellRun(Effect, frozen=True):
     """Give a command to another run (cancel or terminate a child)."""
 
     run_id: str
     command: Command
 
 
-class TellParent(Effect):
+class TellParent(Effect, frozen=True):
     parent: ParentRef
     status: str
     output: bytes
     failure: Failure | None
 
 
-class AppendOutbox(Effect):
+class AppendOutbox(Effect, frozen=True):
     name: str
     payload: bytes
 
 
-class BufferSignal(Effect):
+class BufferSignal(Effect, frozen=True):
     """Nothing waits for it yet: keep it in the run's inbox, after those of the same name (state.seq is its place)."""
 
     name: str
     payload: bytes
 
 
-class ConsumeSignal(Effect):
+class ConsumeSignal(Effect, frozen=True):
     """Remove this entry from the run's inbox; a wait has taken it."""
 
     key: bytes
 
 
-class OpenEscalation(Effect):
+class OpenEscalation(Effect, frozen=True):
     """Write the escalation's index row. `details` is JSON: to, message, fields, channel, due."""
 
     escalation_id: str
     details: bytes
 
 
-class CloseEscalation(Effect):
+class CloseEscalation(Effect, frozen=True):
     escalation_id: str
     status: str  #: approved | rejected | timeout | cancelled
     values: bytes = b""
     by: str = ""
 
 
-class OpenIncident(Effect):
+class OpenIncident(Effect, frozen=True):
     incident_id: str
     code: str
     message: str
 
 
-class CloseIncident(Effect):
+class CloseIncident(Effect, frozen=True):
     incident_id: str
 
 
-class SubscribeMessage(Effect):
+class SubscribeMessage(Effect, frozen=True):
     """A wait with a business key opened: published messages (name, key) reach it."""
 
     name: str
@@ -149,13 +149,13 @@ class SubscribeMessage(Effect):
     wait_id: str
 
 
-class UnsubscribeMessage(Effect):
+class UnsubscribeMessage(Effect, frozen=True):
     name: str
     correlation_key: str
     wait_id: str
 
 
-class Defer(Effect):
+class Defer(Effect, frozen=True):
     """More to do than one transaction should hold: give the run `Continue(token)` in a transaction of its own, soon."""
 
     token: str

@@ -6,11 +6,20 @@ import msgspec
 
 from windlass.engine.core import compensation, pausing, stopping, tree
 from windlass.engine.core.commands import Cancel, Fail, Failure, Terminate
-from windlass.engine.core.effects import DisarmTimer, TellParent
-from windlass.engine.core.events import CancelRequested, FailRequested, Leaving, NodeChanged, NodesStopped, RunClosed, RunTimersSet, Undone
+from windlass.engine.core.effects import ArmTimer, DisarmTimer, TellParent
+from windlass.engine.core.events import (
+    CancelRequested,
+    FailRequested,
+    Leaving,
+    NodeChanged,
+    NodesStopped,
+    RunClosed,
+    RunTimersSet,
+    Undone,
+)
 from windlass.engine.core.limits import SHIELD_US
-from windlass.engine.core.effects import ArmTimer
 from windlass.engine.core.refusal import Rejection
+from windlass.engine.core.routing import fail_move
 from windlass.engine.core.selectors import select
 from windlass.engine.core.state import Move, Node
 from windlass.engine.core.turn import Problem, Timers, Turn, evaluating, run_facts
@@ -70,12 +79,15 @@ def fail(turn: Turn, command: Fail) -> None:
     """An operator ends the run as failed; exit actions and compensation run."""
     if turn.state.cancel is not None:
         raise Rejection("RUN_CANCELLING", "the run is being cancelled; terminate it to end it at once")
-    failure = Failure(command.code or "FAILED", command.reason, retryable=False)
+    fail_run(turn, Failure(command.code or "FAILED", command.reason, retryable=False), "fail")
+
+
+def fail_run(turn: Turn, failure: Failure, on: str) -> None:
+    """Leave for the end, whatever the run stands at."""
     held = turn.state.held
     turn.apply(FailRequested(turn.now_us, failure))
-    drop_open(turn, "the run was failed by an operator")
-    undo = "" if "failure" in turn.definition.compensate_on else None
-    leave_by(turn, Move("fail", undo=undo, failure=failure), "fail")
+    drop_open(turn, failure.message)
+    leave_by(turn, fail_move(turn, failure), on)
     if held:
         _go_on_undoing(turn)
 

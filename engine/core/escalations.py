@@ -37,7 +37,14 @@ def open_escalation(turn: Turn, path: str, body: EscalateBody, extra: Extra) -> 
 
 
 def announce(
-    turn: Turn, path: str, kind: str, to: Any, message: Any, fields: Sequence[FormField], channel: str, timeout_us: int | None
+    turn: Turn,
+    path: str,
+    kind: str,
+    to: Any,
+    message: Any,
+    fields: Sequence[FormField],
+    channel: str,
+    timeout_us: int | None,
 ) -> Node:
     """Owe the index row and the outbox row, and give the node that waits for the reply."""
     details = {

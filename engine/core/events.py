@@ -1,8 +1,8 @@
 """What happened to a run: the facts of its history, numbered from 1 by their place in it.
 
-The state of a run is the fold of its events (`evolve`), and nothing else changes it. So an event carries every value that was
-chosen when it happened: rendered texts, due times, the new form of a node. Tags and the order of fields are the stored format:
-add fields at the end with a default, never reuse a tag.
+The state of a run is the fold of its events (`evolve`), and nothing else changes it. So an event carries every value
+that was chosen when it happened: rendered texts, due times, the new form of a node. Tags and the order of fields are
+the stored format: add fields at the end with a default, never reuse a tag.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`evolve`: the state after an event. Total: history has already happened, so nothing is refused here.
 
-Live and replayed runs share this path: `decide` builds events and folds them with the same functions. What is derived (the
-status, a map's counts) is derived here, so that it cannot differ between the two.
+Live and replayed runs share this path: `decide` builds events and folds them with the same functions. What is derived
+(the status, a map's counts) is derived here, so that it cannot differ between the two.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ EMPTY = RunState("", "", "", "", "", "pending")
 _APPLIERS = {**evolve_run.APPLIERS, **evolve_nodes.APPLIERS}
 
 
-def evolve(
-    state: RunState | None, items: Mapping[str, Node], event: e.AnyEvent
-) -> tuple[RunState, Mapping[str, Node]]:
+def evolve(state: RunState | None, items: Mapping[str, Node], event: e.AnyEvent) -> tuple[RunState, Mapping[str, Node]]:
     """The state and the item records after the event; the arguments are left as they are."""
     changed = ItemTable(items)
     return apply(state, changed, event), changed

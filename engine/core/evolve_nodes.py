@@ -156,7 +156,15 @@ def _stopped(state: RunState, items: Items, event: e.NodesStopped) -> RunState:
     for path in event.paths:
         node = _node(state, items, path)
         done = replace(
-            node, phase="done", outcome="cancelled", timers=(), session="", data=b"", children={}, counts=(), checkpoint=b""
+            node,
+            phase="done",
+            outcome="cancelled",
+            timers=(),
+            session="",
+            data=b"",
+            children={},
+            counts=(),
+            checkpoint=b"",
         )
         state = tree.put(state, items, path, done)
         if state.incidents:

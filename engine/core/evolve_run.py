@@ -135,9 +135,7 @@ def _timers_set(state: RunState, items: Items, event: e.RunTimersSet) -> RunStat
 
 
 def _paused(state: RunState, items: Items, event: e.RunPaused) -> RunState:
-    return replace(
-        state, paused_us=event.at_us, pause_reason=event.reason, timers=event.timers, left_us=event.left_us
-    )
+    return replace(state, paused_us=event.at_us, pause_reason=event.reason, timers=event.timers, left_us=event.left_us)
 
 
 def _unpaused(state: RunState, items: Items, event: e.RunUnpaused) -> RunState:

@@ -1,8 +1,8 @@
 """The run's way through its states.
 
-`step` looks at where the run stands and does the next thing; it is called until there is nothing left to do. All that it needs to
-know is in the state (stage, cursor, node, move), so it does not matter what stopped it: a pause, an incident, a restart, or
-too many states in one decision.
+`step` looks at where the run stands and does the next thing; it is called until there is nothing left to do. All that
+it needs to know is in the state (stage, cursor, node, move), so it does not matter what stopped it: a pause, an
+incident, a restart, or too many states in one decision.
 
     start ─► enter actions ─► body ─► route ─► exit actions ─► compensation ─► next state, or the end
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from windlass.engine.core import actions, compensation, ending, evolve, incidents
+from windlass.engine.core import actions, compensation, ending, evolve, incidents, tree
 from windlass.engine.core.branches import NOTHING, branch_at
 from windlass.engine.core.commands import Failure
 from windlass.engine.core.definition import Action, State, TaskAction
@@ -161,7 +161,9 @@ def _take(turn: Turn) -> bool:
     undo = compensation.undo_entry(turn, node.output) if fine and path == "" else None
     event = BodyEnded(turn.now_us, node.outcome, key, None if fine else node.failure, undo=undo)
     if not _fits(node, key, state.context):
-        failure = Failure("CONTEXT_TOO_LARGE", "what the step's parts put into the context together is too large", retryable=False)
+        failure = Failure(
+            "CONTEXT_TOO_LARGE", "what the step's parts put into the context together is too large", retryable=False
+        )
         event = BodyEnded(turn.now_us, "failure", "", failure, merge=False)
     if event.outcome in ("failure", "timeout", "rejected", "cancelled") and path != "" and state.stage == "exit":
         turn.apply(event)
@@ -185,7 +187,7 @@ def _fits(node: Node, key: str, context: Mapping[str, bytes]) -> bool:
 
 def _would_park(turn: Turn, event: BodyEnded) -> bool:
     """Look ahead: would nothing take this failure? The node is kept then, so that it can be tried again."""
-    before, items = turn.state, {path: node for path, node in turn.items.changed.items() if node is not None}
+    before, items = turn.state, tree.ItemTable()
     try:
         turn.state = evolve.apply(before, items, event)
         return choose(turn) is None and unhandled(turn) is None

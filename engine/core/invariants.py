@@ -92,9 +92,7 @@ def _reasons(state: RunState, items: Mapping[str, Node]) -> bool:
     """At least one: a task, a timer, a wait, a child, a person, a pause, an incident, or deferred work."""
     if state.paused_us or state.incidents or state.deferred or (state.stage == "start" and state.timers):
         return True
-    return any(
-        node.phase in ("queued", "leased", "backoff", "waiting", "incident") for _, node in live(state, items)
-    )
+    return any(node.phase in ("queued", "leased", "backoff", "waiting", "incident") for _, node in live(state, items))
 
 
 def _node(path: str, node: Node, items: Mapping[str, Node]) -> Iterator[str]:

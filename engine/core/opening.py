@@ -1,7 +1,7 @@
 """Opening work: from a branch of the definition to the node that stands for it.
 
-`open_branch` gives the node and owes the effects; the caller makes it part of the state with an event. What can only be done
-then (an incident, a signal that already lies in the inbox, a map's items) is put into `turn.later`.
+`open_branch` gives the node and owes the effects; the caller makes it part of the state with an event. What can only
+be done then (an incident, a signal that already lies in the inbox, a map's items) is put into `turn.later`.
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ def _items(turn: Turn, body: MapBody, extra: Extra) -> list[msgspec.Raw]:
     try:
         return msgspec.json.decode(text, type=list[msgspec.Raw])
     except msgspec.MsgspecError:
-        raise Problem("MAP_ITEMS_NOT_A_LIST", f"map needs a list of items, not {text[:40].decode(errors='replace')}") from None
+        raise Problem(
+            "MAP_ITEMS_NOT_A_LIST", f"map needs a list of items, not {text[:40].decode(errors='replace')}"
+        ) from None
 
 
 def window(body: MapBody) -> int:

@@ -1,7 +1,7 @@
-"""Pause and unpause. While paused, running tasks finish and are recorded, waits are fed, timers fire; nothing new begins.
+"""Pause and unpause: what runs finishes, and nothing new begins.
 
-The run's own timeout stops; timers with an absolute time do not.
-"""
+While paused, results are recorded, waits are fed and timers fire. The run's own timeout stops; timers with an absolute
+time do not."""
 
 from __future__ import annotations
 

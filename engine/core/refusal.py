@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class Rejection(Exception):
-    """The command does not apply. `reason` is an ErrorInfo reason of the public error table (RUN_CLOSED, LEASE_LOST …)."""
+    """The command does not apply.
+
+    `reason` is an ErrorInfo reason of the public error table (RUN_CLOSED, LEASE_LOST …)."""
 
     def __init__(self, reason: str, message: str, **metadata: str) -> None:
         super().__init__(message)

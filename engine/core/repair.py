@@ -1,4 +1,4 @@
-"""Resolving incidents: edit the context, then go on at the same point (retry), take another result (skip), or give up (fail)."""
+"""Resolving incidents: retry at the same point, skip with another result, or fail; after editing the context."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from windlass.engine.core.branches import branch_at, extra_at, map_paths
 from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Failure, RaiseIncident, ResolveIncident
 from windlass.engine.core.definition import Branch, PollBody
-from windlass.engine.core.events import ContextSet, FailRequested, IncidentResolved, ItemsDropped, NodeChanged, Undone
+from windlass.engine.core.events import ContextSet, IncidentResolved, ItemsDropped, NodeChanged, Undone
 from windlass.engine.core.refusal import Rejection
-from windlass.engine.core.routing import fail_move
 from windlass.engine.core.state import Incident, Node
 from windlass.engine.core.tree import good
 from windlass.engine.core.turn import Timers, Turn
@@ -140,6 +139,4 @@ def _give_up(turn: Turn, incident: Incident) -> None:
         ending.drop_open(turn, "an operator gave up on a compensation", undo=True)
         turn.apply(Undone(turn.now_us, int(turn.state.node_path[5:]), failure))
         return
-    ending.drop_open(turn, "an operator gave up on an incident")
-    turn.apply(FailRequested(turn.now_us, failure))
-    ending.leave_by(turn, fail_move(turn, failure), "incident")
+    ending.fail_run(turn, failure, "incident")

@@ -1,4 +1,4 @@
-"""Whether a failed attempt is tried again, and when. Pure arithmetic: chance comes in as `jitter`, a number in [0, 1)."""
+"""Whether a failed attempt is tried again, and when. Arithmetic: chance comes in as `jitter`, from [0, 1)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from windlass.engine.core.definition import RetryPolicy
 
 #: Trying again cannot help: the code or the data has to change first. A policy may list one as retryable all the same.
 NOT_RETRYABLE = frozenset({
-    "SCHEMA_MISMATCH", "INVALID_OUTPUT", "OUTPUT_TOO_LARGE", "CONTEXT_TOO_LARGE", "INPUT_TOO_LARGE", "MODULE_NOT_FOUND",
-    "HANDLER_NOT_FOUND", "BAD_CODE", "SYNTAX_ERROR", "PERMISSION_DENIED", "OUT_OF_MEMORY", "OUT_OF_FUEL", "ROUTE_UNKNOWN",
-    "INVALID_ASK", "SCHEDULE_TO_START_TIMEOUT", "SCHEDULE_TO_CLOSE_TIMEOUT",
+    "SCHEMA_MISMATCH", "INVALID_OUTPUT", "OUTPUT_TOO_LARGE", "CONTEXT_TOO_LARGE", "INPUT_TOO_LARGE", "BAD_CODE",
+    "MODULE_NOT_FOUND", "HANDLER_NOT_FOUND", "SYNTAX_ERROR", "PERMISSION_DENIED", "OUT_OF_MEMORY", "OUT_OF_FUEL",
+    "ROUTE_UNKNOWN", "INVALID_ASK", "SCHEDULE_TO_START_TIMEOUT", "SCHEDULE_TO_CLOSE_TIMEOUT",
 })  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def retryable(policy: RetryPolicy, failure: Failure, attempt: int) -> bool:
 
 
 def delay_us(policy: RetryPolicy, attempt: int, jitter: float) -> int:
-    """How long to wait after attempt number `attempt`: the policy's delay, moved by up to its jitter share either way."""
+    """How long to wait after attempt `attempt`: the delay of the policy, moved by up to its jitter share either way."""
     exponent = min(attempt - 1, 64)
     full = min(policy.initial_delay_us * policy.multiplier**exponent, float(policy.max_delay_us))
     return max(0, int(full * (1.0 + policy.jitter * (2.0 * jitter - 1.0))))

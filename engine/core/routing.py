@@ -12,10 +12,10 @@ from windlass.engine.core.branches import NOTHING
 from windlass.engine.core.commands import Failure
 from windlass.engine.core.definition import State, TaskBody, Transition
 from windlass.engine.core.events import ContextSet
-from windlass.engine.core.selectors import Scope, render_to_json
+from windlass.engine.core.selectors import Scope
 from windlass.engine.core.state import Move, RunState
 from windlass.engine.core.tree import good
-from windlass.engine.core.turn import Extra, Problem, Turn, evaluating, run_facts
+from windlass.engine.core.turn import Extra, Problem, Turn, evaluating, rendered, run_facts
 
 
 def choose(turn: Turn) -> tuple[Transition, str] | None:
@@ -41,7 +41,9 @@ def _names(here: State, outcome: str) -> Iterator[str]:
     yield outcome
     if outcome == "approved":
         yield "success"
-    elif outcome == "rejected" or (outcome == "timeout" and here.step is not None and isinstance(here.step.body, TaskBody)):
+    elif outcome == "rejected" or (
+        outcome == "timeout" and here.step is not None and isinstance(here.step.body, TaskBody)
+    ):
         yield "failure"
 
 
@@ -78,7 +80,7 @@ def take(turn: Turn, transition: Transition, extra: Extra = NOTHING) -> Move:
         state = turn.state
         failure = None if good(state.outcome) else state.failure
         scope = Scope(state.context, {**_moments(turn), **moment(state, failure), **extra})
-        values = {name: evaluating(lambda t=template: render_to_json(t, scope)) for name, template in transition.set}
+        values = rendered(transition.set, scope)
         turn.apply(ContextSet(turn.now_us, values, "transition"))
     return Move("complete") if transition.to is None else Move("state", transition.to)
 

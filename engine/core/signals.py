@@ -118,10 +118,17 @@ def take_buffered_event(turn: Turn) -> None:
 
 
 def resolve_wait(turn: Turn, command: ResolveWait) -> None:
-    """The directed form: the payload stands for the signal that the wait lacks (an object by name, if it lacks several)."""
+    """The directed form: the payload stands for the signal that the wait lacks.
+
+    If it lacks several, the payload is an object with their names."""
     visit, _, path = command.wait_id.partition(":")
     node = turn.live(int(visit), path) if visit.isdecimal() else None
-    if node is None or node.phase != "waiting" or node.kind not in ("wait", "ask:wait") or joining.winding_down(turn.state):
+    if (
+        node is None
+        or node.phase != "waiting"
+        or node.kind not in ("wait", "ask:wait")
+        or joining.winding_down(turn.state)
+    ):
         raise Rejection("WAIT_NOT_OPEN", f"no open wait {command.wait_id!r}", wait_id=command.wait_id)
     has = waits.received(node)
     missing = [name for name in has.names if name not in has.got]

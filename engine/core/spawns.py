@@ -29,7 +29,18 @@ def open_spawn(turn: Turn, path: str, branch: Branch, body: SpawnBody, extra: Ex
         workflow_id = str(evaluating(lambda: render(template, turn.values(extra))))
         if not workflow_id:
             raise Problem("NOT_A_KEY", "the child's workflow id is empty")
-    start(turn, path, run_id, body.workflow, body.revision, workflow_id, given, body.close_policy.value, body.detach, body.queue)
+    start(
+        turn,
+        path,
+        run_id,
+        body.workflow,
+        body.revision,
+        workflow_id,
+        given,
+        body.close_policy.value,
+        body.detach,
+        body.queue,
+    )
     if body.detach:
         output = b'{"run_id":"' + run_id.encode() + b'"}'
         return Node("done", "spawn", opened_us=turn.now_us, outcome="success", output=output, child=run_id)
@@ -93,6 +104,8 @@ def child_closed(turn: Turn, command: ChildClosed) -> None:
         close(turn, command.path, "success", command.output or b"null")
         return
     failure = command.failure or Failure(
-        f"CHILD_{command.status.upper()}", f"child run {command.child_run_id} ended as {command.status}", retryable=False
+        f"CHILD_{command.status.upper()}",
+        f"child run {command.child_run_id} ended as {command.status}",
+        retryable=False,
     )
     close(turn, command.path, "failure", b"null", failure)

@@ -1,7 +1,8 @@
 """The stored records of a run: `RunState` and its tree of open work, the `Node`s of the current visit.
 
-One run record holds the run and the nodes of its current visit inline; only the items of a map live in records of their own
-(keyed by node path), so that ten thousand items are never one big record. A run's record does not grow with its history.
+One run record holds the run and the nodes of its current visit inline; only the items of a map live in records of
+their own (keyed by node path), so that ten thousand items are never one big record. A run's record does not grow with
+its history.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     """A piece of open work: the state's own step, a branch, a map item, or an action's task.
 
     `phase` is one of: queued, leased, backoff (a retry's timer runs), waiting (signal, delay, poll, child, escalation),
-    joining (parallel or map: children open), incident, done (kept until the join takes it), held (would be queued, but the
-    run is paused), ready (a map item whose turn has not come).
+    joining (parallel or map: children open), incident, done (kept until the join takes it), held (would be queued,
+    but the run is paused), ready (a map item whose turn has not come).
     """
 
     phase: str
-    #: task, parallel, map, wait, delay, poll, spawn, escalate, events (a state that only waits for its event transitions),
-    #: or ask:<wait|spawn|escalate> for what task code asked
+    #: task, parallel, map, wait, delay, poll, spawn, escalate; events (a state that only waits for its event
+    #: transitions); ask:wait, ask:spawn, ask:escalate for what task code asked
     kind: str
     attempt: int = 0
     epoch: int = 0
@@ -42,7 +43,9 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     output: bytes = b""
     patch: Mapping[str, bytes] = {}  #: context values set by the task, merged when the node is taken
     item: bytes = b""  #: a map item's input
-    data: bytes = b""  #: per kind: resume state, checkpoint, form, subscribed key … (JSON or msgpack, see the kind's file)
+    data: bytes = (
+        b""  #: per kind: resume state, checkpoint, form, subscribed key … (JSON or msgpack, see the kind's file)
+    )
     #: per kind: map (total, created, opened, succeeded, failed, active; see `tree.py`), task and poll (checks)
     counts: tuple[int, ...] = ()
     child: str = ""  #: child run id
@@ -73,8 +76,9 @@ class Undo(msgspec.Struct, frozen=True, array_like=True):
 class Incident(msgspec.Struct, frozen=True, array_like=True):
     """The run is parked here until someone repairs it.
 
-    kind: open (the step at `path` could not be opened), lease (crash cap, or an at-most-once lease was lost), unhandled (the body failed and
-    nothing takes the failure), flow (an action, guard or transition could not be evaluated), loop, undo, shell.
+    kind: open (the step at `path` could not be opened), lease (crash cap, or an at-most-once lease was lost),
+    unhandled (the body failed and nothing takes the failure), flow (an action, guard or transition could not be
+    evaluated), loop, undo, shell.
     """
 
     incident_id: str

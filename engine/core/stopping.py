@@ -1,4 +1,6 @@
-"""Taking back open work: what is owed to queues, workers, children, people and timers when a node ends without its own result."""
+"""Taking back open work, when a node ends without its own result.
+
+What is owed then to queues, workers, children, people and timers."""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def drop(turn: Turn, path: str, node: Node, reason: str) -> None:
 
 
 def has_open_items(node: Node) -> bool:
-    return node.phase == "joining" and bool(node.counts) and node.counts[OPENED] > node.counts[SUCCEEDED] + node.counts[FAILED]
+    return (
+        node.phase == "joining"
+        and bool(node.counts)
+        and node.counts[OPENED] > node.counts[SUCCEEDED] + node.counts[FAILED]
+    )
 
 
 def stop_task(turn: Turn, path: str, node: Node, reason: str) -> None:

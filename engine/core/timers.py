@@ -1,4 +1,6 @@
-"""Timers that are due. One that the run no longer has armed, by id and due time, changes nothing: it lost against what disarmed it."""
+"""Timers that are due.
+
+One that the run no longer has armed, by id and due time, changes nothing: it lost against what disarmed it."""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ def _node_timer(turn: Turn, path: str, node: Node, kind: str) -> None:
 def _again(turn: Turn, path: str, node: Node, why: str) -> None:
     branch = branch_at(turn.definition, turn.state, path)
     if branch.timeouts.schedule_to_start_us is not None and not turn.state.paused_us:
-        node = replace(node, timers=(*node.timers, turn.arm(path, "s2s", turn.now_us + branch.timeouts.schedule_to_start_us)))
+        node = replace(
+            node, timers=(*node.timers, turn.arm(path, "s2s", turn.now_us + branch.timeouts.schedule_to_start_us))
+        )
     turn.apply(NodeChanged(turn.now_us, path, attempts.queued_again(turn, path, node, branch), why))
 
 

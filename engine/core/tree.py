@@ -1,12 +1,12 @@
 """Finding and replacing nodes by their path.
 
-A run's open work is a tree. Its root is `RunState.node`, named by `RunState.node_path` ("" for the body). A branch `a` of a
-parallel is the child "a", inside the same record. An item of a map is the child "#17" and is a record of its own, kept under
-its whole path; what is inside an item lies in the item's record again. So a path such as "a/#17/b" names the branch b inside the
-record "a/#17", whose map is the node "a" inside the run's record.
+A run's open work is a tree. Its root is `RunState.node`, named by `RunState.node_path` ("" for the body). A branch
+`a` of a parallel is the child "a", inside the same record. An item of a map is the child "#17" and is a record of its
+own, kept under its whole path; what is inside an item lies in the item's record again. So a path such as "a/#17/b"
+names the branch b inside the record "a/#17", whose map is the node "a" inside the run's record.
 
-A map knows its items only by `counts`: (total, created, opened, succeeded, failed, active). `put` keeps them when an item changes, which
-costs the same however many items there are.
+A map knows its items only by `counts`: (total, created, opened, succeeded, failed, active). `put` keeps them when an
+item changes, which costs the same however many items there are.
 """
 
 from __future__ import annotations
@@ -72,11 +72,12 @@ def find(state: RunState, items: Items, path: str) -> Node | None:
     """The node at this path, or None."""
     owner = owner_of(path)
     if owner:
-        record, inner = items.get(owner), path[len(owner) + 1 :]
+        record = items.get(owner)
+        inner: str | None = path[len(owner) + 1 :]
     else:
         record, inner = state.node, _below_root(state, path)
-        if inner is None:
-            return None
+    if inner is None:
+        return None
     for name in inner.split("/") if inner else ():
         if record is None:
             return None

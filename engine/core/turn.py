@@ -1,12 +1,13 @@
 """A decision in the making: the state so far, the events applied to it, the effects owed.
 
-Only `decide` and the modules it calls see a Turn. Nothing leaves it if a `Rejection`, `NeedItems` or `NeedSignals` is raised, so
-they may be raised at any point.
+Only `decide` and the modules it calls see a Turn. Nothing leaves it if a `Rejection`, `NeedItems` or `NeedSignals` is
+raised, so they may be raised at any point.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from windlass.engine.core import evolve, tree
@@ -14,7 +15,7 @@ from windlass.engine.core.definition import Definition, ExpressionError
 from windlass.engine.core.effects import ArmTimer, CloseIncident, DisarmTimer, Effect
 from windlass.engine.core.events import AnyEvent
 from windlass.engine.core.refusal import Rejection
-from windlass.engine.core.selectors import Scope, SelectorError
+from windlass.engine.core.selectors import Scope, SelectorError, Template, render_to_json
 from windlass.engine.core.state import Node, RunState
 
 Extra = Mapping[str, Any]
@@ -27,7 +28,9 @@ class View(Protocol):
 
     def item(self, path: str) -> Node | None: ...
     def items(self, prefix: str) -> Mapping[str, Node]: ...
-    def signals(self, names: tuple[str, ...]) -> Mapping[str, tuple[bytes, bytes]]: ...  #: name -> (inbox key, payload), oldest
+    def signals(
+        self, names: tuple[str, ...]
+    ) -> Mapping[str, tuple[bytes, bytes]]: ...  #: name -> (inbox key, payload), oldest
 
 
 class Problem(Exception):
@@ -82,8 +85,8 @@ class Turn:
     """Holds the parts; see the module."""
 
     __slots__ = (
-        "closed", "definition", "effects", "entries", "epoch", "events", "items", "items_created", "later", "look_for_event", "now_us", "repaired", "reply", "state",
-        "taken", "view",
+        "closed", "definition", "effects", "entries", "epoch", "events", "items", "items_created", "later",
+        "look_for_event", "now_us", "repaired", "reply", "state", "taken", "view",
     )  # fmt: skip
 
     def __init__(self, definition: Definition, state: RunState, view: View, now_us: int) -> None:
@@ -174,6 +177,11 @@ def run_facts(definition: Definition, state: RunState) -> dict[str, Any]:
         "started_us": state.started_us,
         "metadata": dict(state.metadata),
     }
+
+
+def rendered(values: Iterable[tuple[str, Template]], scope: Scope) -> dict[str, bytes]:
+    """Each template's value as JSON text. Raises Problem."""
+    return {name: evaluating(partial(render_to_json, template, scope)) for name, template in values}
 
 
 def evaluating(compute: Callable[[], Value]) -> Value:

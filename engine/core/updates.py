@@ -1,4 +1,4 @@
-"""Changes of the context from outside: validated updates that the definition declares, and variables set by an operator."""
+"""Changes of the context from outside: declared updates, and variables set by an operator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from windlass.engine.core.commands import ApplyUpdate, SetVariables
 from windlass.engine.core.events import ContextSet, UpdateApplied
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.selectors import Scope, render_to_json
-from windlass.engine.core.turn import Problem, Turn, evaluating, run_facts
+from windlass.engine.core.turn import Problem, Turn, evaluating, rendered, run_facts
 
 
 def apply_update(turn: Turn, command: ApplyUpdate) -> None:
@@ -20,7 +20,9 @@ def apply_update(turn: Turn, command: ApplyUpdate) -> None:
         raise Rejection("UPDATE_NOT_FOUND", f"no update {command.name!r}; declared: {known}", update=command.name)
     given = _parsed(command.input or b"null")
     if update.schema is not None and (problems := update.schema.check(given)):
-        raise Rejection("INPUT_SCHEMA_MISMATCH", f"update {command.name!r}: " + "; ".join(problems), update=command.name)
+        raise Rejection(
+            "INPUT_SCHEMA_MISMATCH", f"update {command.name!r}: " + "; ".join(problems), update=command.name
+        )
     extra = {
         "event": {"name": command.name, "payload": given}, "input": given, "error": None,
         "result": turn.state.result, "run": run_facts(turn.definition, turn.state),
@@ -28,9 +30,11 @@ def apply_update(turn: Turn, command: ApplyUpdate) -> None:
     try:
         when = update.when
         if when is not None and evaluating(lambda: when.evaluate(Scope(turn.state.context, extra))) is not True:
-            raise Rejection("UPDATE_REFUSED", f"update {command.name!r} is refused now: {when.source}", update=command.name)
+            raise Rejection(
+                "UPDATE_REFUSED", f"update {command.name!r} is refused now: {when.source}", update=command.name
+            )
         scope = Scope(turn.state.context, extra)
-        values = {name: evaluating(lambda t=template: render_to_json(t, scope)) for name, template in update.set}
+        values = rendered(update.set, scope)
         fit_context(turn, values)
         after = Scope({**turn.state.context, **values}, extra)
         template = update.reply

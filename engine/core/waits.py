@@ -1,7 +1,7 @@
 """Waits for named signals, and the run's inbox.
 
-A signal that nothing waits for is buffered outside the run record; the run only knows how many there are (`inbox`). A wait that
-opens takes the oldest of each of its names. `Node.data` of a wait is a `Received`.
+A signal that nothing waits for is buffered outside the run record; the run only knows how many there are (`inbox`). A
+wait that opens takes the oldest of each of its names. `Node.data` of a wait is a `Received`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ def test_retries_back_off_and_then_fail_the_run() -> None:
     world = one()
     world.fail(message="first")
     assert (world.state.status, world.node().phase) == ("waiting", "backoff")
-    assert world.state.failure is not None and world.state.failure.message == "first"
+    assert world.state.failure is not None
+    assert world.state.failure.message == "first"
     world.pass_time(1)
     assert world.node().attempt == 2
     world.fail()
@@ -91,12 +92,17 @@ def test_a_failure_may_say_when_to_try_again() -> None:
 
 def test_attempt_time_limit_is_retried_and_ends_as_timeout() -> None:
     world = World(
-        workflow(state("s", branch(task(), retry=ONCE), on("timeout", "late"), on("failure", "bad")), state("late"), state("bad"))
+        workflow(
+            state("s", branch(task(), retry=ONCE), on("timeout", "late"), on("failure", "bad")),
+            state("late"),
+            state("bad"),
+        )
     ).start()
     assert world.lease().timeouts.start_to_close_us == START_TO_CLOSE_US
     world.do(c.TaskTimedOut(path="", visit=1, epoch=1, kind="start_to_close"))
     assert world.state.state == "late"
-    assert world.state.failure is not None and world.state.failure.code == "START_TO_CLOSE_TIMEOUT"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "START_TO_CLOSE_TIMEOUT"
 
 
 def test_a_task_timeout_counts_as_failure_when_no_one_takes_it_by_name() -> None:
@@ -110,7 +116,8 @@ def test_schedule_to_start_is_never_retried() -> None:
     world = one(timeouts=limits(schedule_to_start=5))
     world.pass_time(5)
     assert world.state.status == "failed"
-    assert world.state.failure is not None and world.state.failure.code == "SCHEDULE_TO_START_TIMEOUT"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "SCHEDULE_TO_START_TIMEOUT"
     assert not world.queue
     world = one(timeouts=limits(schedule_to_start=5))
     world.lease()
@@ -124,7 +131,8 @@ def test_schedule_to_close_bounds_all_attempts() -> None:
     world.lease()
     world.pass_time(0.5)
     assert world.state.status == "failed"
-    assert world.state.failure is not None and world.state.failure.code == "SCHEDULE_TO_CLOSE_TIMEOUT"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "SCHEDULE_TO_CLOSE_TIMEOUT"
     assert [stop.path for stop in world.stops] == [""]
     world = one(timeouts=limits(schedule_to_close=0.5))
     world.fail()
@@ -198,17 +206,20 @@ def test_results_that_cannot_be_recorded_are_terminal(output: bytes, asks: c.Ask
     world.lease()
     world.report(output=output, asks=asks)
     assert world.state.status == "failed"
-    assert world.state.failure is not None and world.state.failure.code == code
+    assert world.state.failure is not None
+    assert world.state.failure.code == code
     assert world.context() == {}
 
 
 def test_output_schema_and_size_of_one_task() -> None:
     world = one(output_schema=number_schema())
     world.succeed(result="text")
-    assert world.state.failure is not None and world.state.failure.code == "SCHEMA_MISMATCH"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "SCHEMA_MISMATCH"
     world = World(workflow(state("s", branch(task(limits=Limits(output_bytes=10)))))).start()
     world.succeed(result="x" * 20)
-    assert world.state.failure is not None and world.state.failure.code == "OUTPUT_TOO_LARGE"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "OUTPUT_TOO_LARGE"
 
 
 def test_a_task_cannot_be_leased_twice() -> None:

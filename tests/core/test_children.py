@@ -24,7 +24,8 @@ def child(world: World) -> f.StartChild:
 def close(world: World, started: f.StartChild, status: str = "completed", **more: object) -> None:
     parent = started.parent
     world.do(
-        c.ChildClosed(visit=parent.visit, path=parent.path, child_run_id=started.run_id, status=status, **more)  # type: ignore[arg-type]
+        # type: ignore[arg-type]
+        c.ChildClosed(visit=parent.visit, path=parent.path, child_run_id=started.run_id, status=status, **more)
     )
 
 
@@ -48,7 +49,8 @@ def test_a_child_that_fails_fails_the_step() -> None:
     assert world.state.state == "f"
     world = World(definition).start()
     close(world, child(world), "terminated")
-    assert world.state.failure is not None and world.state.failure.code == "CHILD_TERMINATED"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "CHILD_TERMINATED"
 
 
 def test_a_detached_child_holds_nothing() -> None:
@@ -79,7 +81,7 @@ def test_wait_for_any_child() -> None:
     world = World(workflow(state("s", both))).start()
     close(world, child(world), output=b"1")
     assert world.output() == {"b": 1}
-    assert [effect.run_id for effect in world.told if isinstance(effect, f.TellRun)] == [list(world.children)[0]]
+    assert [effect.run_id for effect in world.told if isinstance(effect, f.TellRun)] == [next(iter(world.children))]
 
 
 def test_a_child_tells_its_parent() -> None:
@@ -120,7 +122,8 @@ def test_escalations_are_approved_rejected_or_too_late() -> None:
     world = escalation()
     world.pass_time(60)
     assert (world.state.state, list(world.escalations.values())) == ("late", ["timeout"])
-    assert world.outbox[0][0] == "escalation.opened" and b'"ok 5?"' in world.outbox[0][1]
+    assert world.outbox[0][0] == "escalation.opened"
+    assert b'"ok 5?"' in world.outbox[0][1]
 
 
 def test_replies_are_checked_against_the_form() -> None:
@@ -181,7 +184,8 @@ def test_a_check_that_fails_is_retried_with_its_resume_state() -> None:
 
 
 def ask(asks: c.Asks, *transitions: object) -> World:
-    world = World(workflow(state("s", branch(task(), output="x"), *transitions), state("t"))).start()  # type: ignore[arg-type]
+    # type: ignore[arg-type]
+    world = World(workflow(state("s", branch(task(), output="x"), *transitions), state("t"))).start()
     world.succeed(result="own", asks=asks)
     return world
 
@@ -209,7 +213,7 @@ def test_task_code_spawns_and_waits_for_children() -> None:
     world = ask(c.Asks(spawn=(c.Spawn(workflow="c", detach=True),)))
     assert world.context()["x"] == "own"
     world = ask(c.Asks(spawn=spawns), on("failure", "t"))
-    close(world, list(world.children.values())[0], "failed", failure=c.Failure("X"))
+    close(world, next(iter(world.children.values())), "failed", failure=c.Failure("X"))
     assert world.state.state == "t"
     assert len([effect for effect in world.told if isinstance(effect, f.TellRun)]) == 1
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from tests.core.build import QUICK, SECOND, branch, delay, on, state, task, workflow
+from tests.core.build import QUICK, SECOND, branch, delay, on, state, task, template, workflow
 from tests.core.test_waits import wait
 from tests.core.world import NOW, World
 from windlass.engine.core import commands as c
 from windlass.engine.core.definition import EmitAction, EscalateBody, MapBody, ParallelBody, TaskAction
 from windlass.engine.core.selectors import Key
-from tests.core.build import template
 
 CANCEL = c.Cancel(source="user", reason="enough")
 
@@ -65,12 +64,15 @@ def test_cancel_of_everything_at_once() -> None:
             ("e", branch(EscalateBody(to=template("a"), message=template("b")))),
         )
     )  # fmt: skip
-    world = World(workflow(state("s", body, timeout_us=99 * SECOND), timeout_us=999 * SECOND)).start({"list": [1, 2, 3]})
+    world = World(workflow(state("s", body, timeout_us=99 * SECOND), timeout_us=999 * SECOND)).start(
+        {"list": [1, 2, 3]}
+    )
     world.lease("m/#1")
     world.lease("t")
     world.do(CANCEL)
     assert world.state.status == "cancelling"
-    assert list(world.escalations.values()) == ["cancelled"] and not world.queue
+    assert list(world.escalations.values()) == ["cancelled"]
+    assert not world.queue
     world.report("t")
     assert world.state.status == "cancelling"
     world.report("m/#1")
@@ -93,13 +95,15 @@ def test_the_shield_has_a_deadline() -> None:
     world.do(CANCEL)
     world.lease("exit!0")
     world.pass_time(3600)
-    assert world.state.status == "cancelled" and not world.leases
+    assert world.state.status == "cancelled"
+    assert not world.leases
 
 
 def test_cancel_before_the_start() -> None:
     world = World(workflow(state("s", task()))).start(start_us=NOW + SECOND)
     world.do(CANCEL)
-    assert world.state.status == "cancelled" and not world.timers
+    assert world.state.status == "cancelled"
+    assert not world.timers
 
 
 def test_a_closed_run_refuses_control() -> None:
@@ -153,7 +157,8 @@ def test_paused_results_are_recorded_and_nothing_begins() -> None:
 def test_pause_takes_queued_tasks_out_of_the_queue() -> None:
     world = World(workflow(state("s", task()), retry=QUICK)).start()
     world.do(c.Pause())
-    assert not world.queue and world.node().phase == "held"
+    assert not world.queue
+    assert world.node().phase == "held"
     world.do(c.Unpause())
     world.fail()
     world.do(c.Pause())
@@ -170,7 +175,8 @@ def test_a_paused_map_opens_no_items_and_then_goes_on() -> None:
     world.lease("#0")
     world.do(c.Pause())
     world.report("#0", 0)
-    assert not world.queue and world.node("#1").phase == "held"
+    assert not world.queue
+    assert world.node("#1").phase == "held"
     world.do(c.Unpause())
     for path in ("#1", "#2", "#3"):
         world.succeed(path, path)
@@ -178,7 +184,9 @@ def test_a_paused_map_opens_no_items_and_then_goes_on() -> None:
 
 
 def test_the_runs_timeout_stops_while_paused_and_absolute_timers_do_not() -> None:
-    world = World(workflow(state("d", delay(5), on("success", "t")), state("t", task()), timeout_us=10 * SECOND)).start()
+    world = World(
+        workflow(state("d", delay(5), on("success", "t")), state("t", task()), timeout_us=10 * SECOND)
+    ).start()
     world.pass_time(4)
     world.do(c.Pause())
     world.pass_time(100)
@@ -192,7 +200,9 @@ def test_the_runs_timeout_stops_while_paused_and_absolute_timers_do_not() -> Non
 
 
 def test_signals_are_taken_while_paused() -> None:
-    world = World(workflow(state("w", wait("a"), on("success", "e")), state("e", None, on("event:go", "end")), state("end"))).start()
+    world = World(
+        workflow(state("w", wait("a"), on("success", "e")), state("e", None, on("event:go", "end")), state("end"))
+    ).start()
     world.do(c.Pause())
     world.signal("a", 1)
     world.signal("go")

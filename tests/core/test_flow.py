@@ -98,7 +98,8 @@ def test_a_failure_finds_its_transition_by_code() -> None:
         world = World(definition).start()
         world.fail(code=code)
         assert world.state.state == reached
-        assert world.state.failure is not None and world.state.failure.code == code
+        assert world.state.failure is not None
+        assert world.state.failure.code == code
 
 
 def test_enter_and_exit_actions_run_in_order_also_when_they_are_tasks() -> None:
@@ -129,7 +130,8 @@ def test_a_missing_key_parks_the_run_until_it_is_there() -> None:
     definition = workflow(state("s", branch(task(), TemplateSelector(template=template({"v": "${gone.x}"})))))
     world = World(definition).start()
     (incident,) = world.state.incidents
-    assert incident.code == "MISSING_KEY" and "gone" in incident.message
+    assert incident.code == "MISSING_KEY"
+    assert "gone" in incident.message
     world.do(c.ResolveIncident(incident_id=incident.incident_id, set={"gone": b'{"x":3}'}))
     assert world.succeed().input == b'{"v":3}'
     assert world.state.status == "completed"
@@ -143,7 +145,8 @@ def test_a_failing_enter_action_takes_the_failure_route() -> None:
     world = World(definition).start()
     world.fail("enter!0", retryable=False)
     assert world.state.status == "failed"
-    assert world.state.failure is not None and world.state.failure.code == "NO_LUCK"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "NO_LUCK"
 
 
 def test_transition_set_maps_the_context() -> None:
@@ -167,13 +170,15 @@ def test_routes_by_task_code() -> None:
     assert world.state.state == "l"
     world = World(definition).start()
     world.succeed(asks=c.Asks(route="up"))
-    assert world.state.failure is not None and world.state.failure.code == "ROUTE_UNKNOWN"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "ROUTE_UNKNOWN"
 
 
 def test_a_loop_of_choices_yields_and_in_the_end_is_an_incident() -> None:
     definition = workflow(state("a", None, on("", "b")), state("b", None, on("", "a")))
     world = World(definition, checked=False).start()
-    assert world.deferred and world.state.status == "running"
+    assert world.deferred
+    assert world.state.status == "running"
     for _ in range(120):
         if world.deferred:
             world.do(c.Continue(token=world.deferred.pop(0)))
@@ -207,7 +212,7 @@ def test_a_late_or_foreign_timer_changes_nothing() -> None:
         assert world.decision.events == ()
 
 
-@pytest.mark.parametrize("given", [b'{"a": 1', b"nonsense", b"{\"a\": NaN}"])
+@pytest.mark.parametrize("given", [b'{"a": 1', b"nonsense", b'{"a": NaN}'])
 def test_input_that_is_not_json_is_refused(given: bytes) -> None:
     world = World(workflow(state("s", task())))
     assert world.refused(c.Start(run_id="r", namespace="d", workflow_id="w", input=given)) == "INPUT_SCHEMA_MISMATCH"
@@ -238,7 +243,8 @@ def test_run_timeout_cancels_or_takes_its_route() -> None:
     world = World(workflow(state("s", task()), timeout_us=10 * SECOND)).start()
     world.pass_time(10)
     assert world.state.status == "cancelled"
-    assert world.state.cancel is not None and world.state.cancel.source == "timeout"
+    assert world.state.cancel is not None
+    assert world.state.cancel.source == "timeout"
     definition = workflow(state("s", task()), state("late"), timeout_us=10 * SECOND, timeout_route="late")
     world = World(definition).start()
     world.lease()

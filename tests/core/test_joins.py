@@ -33,7 +33,8 @@ def test_all_fails_with_the_first_failure_and_stops_the_rest() -> None:
     world.lease("c")
     world.fail("b", code="NO")
     assert world.state.state == "end"
-    assert world.state.failure is not None and world.state.failure.code == "NO"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "NO"
     assert [stop.path for stop in world.stops] == ["c"]
     assert world.context() == {"a": 1}, "what succeeded before has landed"
     assert world.refused(c.TaskSucceeded(path="c", visit=1, epoch=1, output=b"1")) == "RUN_CLOSED"
@@ -125,8 +126,11 @@ def test_too_many_failures_stop_the_map() -> None:
     world.fail("#1")
     world.fail("#0", code="BAD")
     assert world.state.status == "failed"
-    assert world.state.failure is not None and world.state.failure.code == "BAD"
-    assert [stop.path for stop in world.stops] == ["#3"] and not world.queue and not world.items
+    assert world.state.failure is not None
+    assert world.state.failure.code == "BAD"
+    assert [stop.path for stop in world.stops] == ["#3"]
+    assert not world.queue
+    assert not world.items
 
 
 def test_items_see_their_item_and_index_and_can_nest() -> None:

@@ -1,7 +1,7 @@
 """Random definitions under random commands: replay equals live, and the invariants hold, after every step.
 
-`World` does the checking: after each decision it folds the stored events from the beginning (a restart after every step) and
-compares state, items, and all that is kept outside the record.
+`World` does the checking: after each decision it folds the stored events from the beginning (a restart after every
+step) and compares state, items, and all that is kept outside the record.
 """
 
 from __future__ import annotations
@@ -186,7 +186,9 @@ class Driver:
                 [
                     c.TaskSucceeded(**key, output=result),
                     c.TaskSucceeded(**key, output=b"2", asks=self.asks()),
-                    c.TaskFailed(**key, failure=failure, asks=c.Asks(set={"seen": b"1"}) if self.chance.random() < 0.2 else None),
+                    c.TaskFailed(
+                        **key, failure=failure, asks=c.Asks(set={"seen": b"1"}) if self.chance.random() < 0.2 else None
+                    ),
                     c.TaskReturned(**key, crashed=self.chance.random() < 0.5),
                     c.TaskTimedOut(**key, kind=self.chance.choice(["heartbeat", "start_to_close"])),
                     c.TaskHeartbeat(**key, checkpoint=b"7"),
@@ -195,7 +197,9 @@ class Driver:
         )
 
     def asks(self) -> c.Asks:
-        spawns = tuple(c.Spawn(workflow="k", detach=self.chance.random() < 0.3) for _ in range(self.chance.randint(1, 2)))
+        spawns = tuple(
+            c.Spawn(workflow="k", detach=self.chance.random() < 0.3) for _ in range(self.chance.randint(1, 2))
+        )
         return self.chance.choice(
             [
                 c.Asks(set={"n": b"3"}),
@@ -218,7 +222,9 @@ class Driver:
         if not started.parent.detached:
             status = self.chance.choice(["completed", "failed", "cancelled"])
             parent = started.parent
-            self.world.do(c.ChildClosed(visit=parent.visit, path=parent.path, child_run_id=started.run_id, status=status))
+            self.world.do(
+                c.ChildClosed(visit=parent.visit, path=parent.path, child_run_id=started.run_id, status=status)
+            )
 
     def reply(self) -> None:
         key = self.chance.choice([key for key, status in self.world.escalations.items() if status == "pending"])
@@ -236,7 +242,12 @@ class Driver:
     def control(self) -> None:
         commands = [c.Pause(), c.Unpause(), c.Unpause(), c.SetVariables(values={"v": b"1"})]
         if self.chance.random() < 0.15:
-            commands = [c.Cancel(source="user"), c.Terminate(), c.Fail(code="OP", reason="r"), c.RaiseIncident(code="S", message="m")]
+            commands = [
+                c.Cancel(source="user"),
+                c.Terminate(),
+                c.Fail(code="OP", reason="r"),
+                c.RaiseIncident(code="S", message="m"),
+            ]
         self.try_to(self.chance.choice(commands))
 
     def stale(self) -> None:
@@ -272,7 +283,11 @@ def test_replay_equals_live_and_invariants_hold(seed: int) -> None:
     if world.state.status not in CLOSED:
         world.do(c.Terminate(reason="end of test"))
     assert world.state.status in CLOSED
-    assert not (world.queue or world.leases or world.timers or world.incidents or world.items)
+    assert not (world.queue)
+    assert not (world.leases)
+    assert not (world.timers)
+    assert not (world.incidents)
+    assert not (world.items)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

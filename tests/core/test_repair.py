@@ -17,7 +17,9 @@ def resolve(world: World, action: str = "retry", **more: object) -> None:
 
 
 def parked(*transitions: object) -> World:
-    definition = workflow(state("s", branch(task(), "x"), *transitions), state("t"), retry=ONCE, on_unhandled="incident")  # type: ignore[arg-type]
+    definition = workflow(
+        state("s", branch(task(), "x"), *transitions), state("t"), retry=ONCE, on_unhandled="incident"
+    )  # type: ignore[arg-type]
     world = World(definition).start({"x": 1})
     world.fail()
     return world

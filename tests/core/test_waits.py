@@ -59,7 +59,8 @@ def test_wait_timeout_takes_its_route_or_fails() -> None:
     world = World(workflow(state("w", wait("a"), timeout_us=5 * SECOND))).start()
     world.pass_time(5)
     assert world.state.status == "failed"
-    assert world.state.failure is not None and world.state.failure.code == "TIMEOUT"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "TIMEOUT"
 
 
 def test_a_wait_until_a_time_succeeds_with_what_came() -> None:
@@ -106,7 +107,12 @@ def test_event_transitions_interrupt_a_body() -> None:
     working = state(
         "work",
         task(),
-        on("event:stop", "stopped", when=expression("event.payload.really"), set=(("why", template("${event.payload}")),)),
+        on(
+            "event:stop",
+            "stopped",
+            when=expression("event.payload.really"),
+            set=(("why", template("${event.payload}")),),
+        ),
     )
     world = World(workflow(working, state("stopped"))).start()
     world.lease()
@@ -115,7 +121,8 @@ def test_event_transitions_interrupt_a_body() -> None:
     world.signal("stop", {"really": True})
     assert (world.state.status, world.state.state) == ("completed", "stopped")
     assert world.context() == {"why": {"really": True}}
-    assert len(world.stops) == 1 and not world.leases
+    assert len(world.stops) == 1
+    assert not world.leases
 
 
 def test_a_state_that_only_waits_for_events() -> None:

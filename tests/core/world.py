@@ -1,7 +1,8 @@
 """A shell that fits in one file: it carries out effects in dictionaries, and checks everything after every decision.
 
-What it checks: replaying the stored events gives the same state and items as the live run; the records survive being stored;
-the invariants hold; and what is owed outside (queue, leases, timers, inbox, escalations, incidents) is what the record says.
+What it checks: replaying the stored events gives the same state and items as the live run; the records survive being
+stored; the invariants hold; and what is owed outside (queue, leases, timers, inbox, escalations, incidents) is what
+the record says.
 """
 
 from __future__ import annotations
@@ -186,7 +187,11 @@ class World:
         visit = entry.visit
         node = self.node(path)
         self.leases[visit, path] = node.epoch + 1
-        self.do(c.TaskLeased(path=path, visit=visit, session="s", worker=worker, lease_us=self.now + entry.start_to_close_us))
+        self.do(
+            c.TaskLeased(
+                path=path, visit=visit, session="s", worker=worker, lease_us=self.now + entry.start_to_close_us
+            )
+        )
         return activation_of(self.definition, self.state, self.items.get, path, self.node(path))
 
     def report(self, path: str = "", result: Any = None, **more: Any) -> None:
@@ -207,7 +212,11 @@ class World:
 
     def crash(self, path: str = "") -> None:
         self.lease(path)
-        self.do(c.TaskReturned(path=path, visit=self.state.visit, epoch=self.node(path).epoch, crashed=True, reason="killed"))
+        self.do(
+            c.TaskReturned(
+                path=path, visit=self.state.visit, epoch=self.node(path).epoch, crashed=True, reason="killed"
+            )
+        )
 
     def signal(self, name: str, payload: Any = None) -> None:
         self.do(c.Signal(name=name, payload=msgspec.json.encode(payload)))
