@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.core.build import ONCE, QUICK, SECOND, branch, limits, number_schema, on, state, task, workflow
@@ -12,14 +14,14 @@ from windlass.engine.core.limits import CONTEXT_BYTES_MAX, CRASHES_MAX, START_TO
 from windlass.engine.core.retry import delay_us, retryable
 
 
-def one(**given: object) -> World:
+def one(**given: Any) -> World:
     return World(workflow(state("s", branch(task(), **given)), retry=QUICK)).start()
 
 
 def test_a_stale_epoch_is_refused_and_changes_nothing() -> None:
     world = one()
     world.lease()
-    stale = {"path": "", "visit": 1, "epoch": 1}
+    stale: dict[str, Any] = {"path": "", "visit": 1, "epoch": 1}
     world.do(c.TaskReturned(**stale, crashed=False))
     world.lease()
     for command in (
@@ -136,7 +138,8 @@ def test_schedule_to_close_bounds_all_attempts() -> None:
     assert [stop.path for stop in world.stops] == [""]
     world = one(timeouts=limits(schedule_to_close=0.5))
     world.fail()
-    assert world.state.failure is not None and world.state.failure.code == "BOOM", "no back-off beyond the limit"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "BOOM", "no back-off beyond the limit"
     assert world.state.status == "failed"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.core.build import QUICK, SECOND, branch, on, state, task, template, workflow
 from tests.core.world import World
 from windlass.engine.core import commands as c
@@ -14,6 +16,7 @@ from windlass.engine.core.definition import (
     ParallelBody,
     PollBody,
     SpawnBody,
+    Transition,
 )
 
 
@@ -21,12 +24,9 @@ def child(world: World) -> f.StartChild:
     return list(world.children.values())[-1]
 
 
-def close(world: World, started: f.StartChild, status: str = "completed", **more: object) -> None:
+def close(world: World, started: f.StartChild, status: str = "completed", **more: Any) -> None:
     parent = started.parent
-    world.do(
-        # type: ignore[arg-type]
-        c.ChildClosed(visit=parent.visit, path=parent.path, child_run_id=started.run_id, status=status, **more)
-    )
+    world.do(c.ChildClosed(visit=parent.visit, path=parent.path, child_run_id=started.run_id, status=status, **more))
 
 
 def test_spawn_waits_for_the_childs_output() -> None:
@@ -71,7 +71,7 @@ def test_close_policies_when_the_parent_no_longer_waits() -> None:
         assert world.state.status == "cancelled"
         commands = [effect.command for effect in world.told if isinstance(effect, f.TellRun)]
         assert [type(command) for command in commands] == ([told] if told else [])
-        assert all(command.source == "parent" for command in commands)  # type: ignore[union-attr]
+        assert all(getattr(command, "source", "") == "parent" for command in commands)
 
 
 def test_wait_for_any_child() -> None:
@@ -100,7 +100,7 @@ FORM = (
 )
 
 
-def escalation(**given: object) -> World:
+def escalation(**given: Any) -> World:
     body = EscalateBody(to=template("alice"), message=template("ok ${n}?"), fields=FORM)
     transitions = (on("approved", "yes"), on("rejected", "no"), on("timeout", "late"))
     definition = workflow(
@@ -118,7 +118,7 @@ def test_escalations_are_approved_rejected_or_too_late() -> None:
         world.do(reply)
         assert world.state.state == reached
         assert world.escalations[key] == ("approved" if approved else "rejected")
-    assert world.refused(reply) == "RUN_CLOSED"
+        assert world.refused(reply) == "RUN_CLOSED"
     world = escalation()
     world.pass_time(60)
     assert (world.state.state, list(world.escalations.values())) == ("late", ["timeout"])
@@ -183,8 +183,8 @@ def test_a_check_that_fails_is_retried_with_its_resume_state() -> None:
     assert (activation.resume, activation.attempt) == (b'"mark"', 2)
 
 
-def ask(asks: c.Asks, *transitions: object) -> World:
-    # type: ignore[arg-type]
+def ask(asks: c.Asks, *transitions: Transition) -> World:
+
     world = World(workflow(state("s", branch(task(), output="x"), *transitions), state("t"))).start()
     world.succeed(result="own", asks=asks)
     return world

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.core.build import ONCE, branch, delay, on, state, task, template, workflow
@@ -72,7 +74,7 @@ def test_nested_parallels_with_instant_branches() -> None:
     assert world.output() == {"in": {"x": None, "y": 5}, "out": None}
 
 
-def over(count: int, world_of: MapBody | None = None, **given: object) -> World:
+def over(count: int, world_of: MapBody | None = None, **given: Any) -> World:
     body = MapBody(items=Key(key="list"), branch=branch(task(), output=""), **given)
     return World(workflow(state("m", branch(body, output="out")), retry=ONCE)).start({"list": list(range(count))})
 

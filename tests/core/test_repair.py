@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.core.build import ONCE, QUICK, branch, expression, number_schema, on, state, task, template, workflow
 from tests.core.world import World
 from windlass.engine.core import commands as c
-from windlass.engine.core.definition import Catch, Definition, MapBody, ParallelBody, Scope, SetAction, Update
+from windlass.engine.core.definition import (
+    Catch,
+    Definition,
+    MapBody,
+    ParallelBody,
+    Scope,
+    SetAction,
+    Transition,
+    Update,
+)
 from windlass.engine.core.selectors import Key
 
 
-def resolve(world: World, action: str = "retry", **more: object) -> None:
+def resolve(world: World, action: str = "retry", **more: Any) -> None:
     (incident,) = world.state.incidents
-    world.do(c.ResolveIncident(incident_id=incident.incident_id, action=action, **more))  # type: ignore[arg-type]
+    world.do(c.ResolveIncident(incident_id=incident.incident_id, action=action, **more))
 
 
-def parked(*transitions: object) -> World:
+def parked(*transitions: Transition) -> World:
     definition = workflow(
         state("s", branch(task(), "x"), *transitions), state("t"), retry=ONCE, on_unhandled="incident"
-    )  # type: ignore[arg-type]
+    )
     world = World(definition).start({"x": 1})
     world.fail()
     return world
@@ -125,7 +136,7 @@ def test_the_shell_can_park_a_run() -> None:
     assert world.state.status == "completed"
 
 
-def saga(**given: object) -> Definition:
+def saga(**given: Any) -> Definition:
     scopes = {
         "outer": Scope(name="outer", catches=(Catch(codes=("OUT",), to="after"),)),
         "inner": Scope(name="inner", parent="outer", catches=(Catch(codes=("IN",), to="after"),)),

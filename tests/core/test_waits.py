@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.core.build import SECOND, branch, expression, number_schema, on, state, task, template, workflow
 from tests.core.world import World
 from windlass.engine.core import commands as c
 from windlass.engine.core.definition import Branch, ParallelBody, WaitBody
 
 
-def wait(*names: str, **given: object) -> Branch:
+def wait(*names: str, **given: Any) -> Branch:
     return Branch(body=WaitBody(names=names, **given), output="got")
 
 

@@ -21,7 +21,7 @@ from windlass.engine.core.definition import Definition
 from windlass.engine.core.evolve import fold
 from windlass.engine.core.invariants import Outside, check
 from windlass.engine.core.state import Node, RunState
-from windlass.engine.core.tree import find
+from windlass.engine.core.tree import ItemTable, find
 from windlass.engine.core.view import Loaded
 
 NOW = 1_700_000_000_000_000
@@ -36,7 +36,7 @@ class World:
         self.checked = checked
         self.now = NOW
         self.state: RunState = None  # type: ignore[assignment]
-        self.items: dict[str, Node] = {}
+        self.items = ItemTable()
         self.history: list[bytes] = []
         self.events: list[Any] = []
         self.inbox: list[tuple[bytes, str, bytes]] = []
