@@ -51,12 +51,11 @@ class EmbeddedStorage:
     def __init__(self, groups: Groups, clock: Callable[[], float] = time.monotonic) -> None:
         self._groups = groups
         self._clock = clock
-        self._closed = False
 
     async def transact(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
-        if self._closed:
-            raise StorageError("the store was closed")
         groups = self._groups
+        if groups.refusal:
+            raise StorageError(groups.refusal)
         tx = EmbeddedTransaction(groups.present)
         began = self._clock()
         try:
@@ -76,8 +75,8 @@ class EmbeddedStorage:
         return result
 
     async def read(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
-        if self._closed:
-            raise StorageError("the store was closed")
+        if self._groups.refusal:
+            raise StorageError(self._groups.refusal)
         tx = EmbeddedTransaction(self._groups.committed)
         try:
             result = run_at_once(body(tx))
@@ -92,5 +91,4 @@ class EmbeddedStorage:
         return await self.transact(touching(key))
 
     async def close(self) -> None:
-        self._closed = True
         await self._groups.close()

@@ -87,6 +87,11 @@ class DirectoryLock:
             os.close(self._file)
             raise named(error, directory) from error
 
+    @property
+    def released(self) -> bool:
+        """True after `release`."""
+        return self._file < 0
+
     def release(self) -> None:
         """Let others open the store. Safe to call twice."""
         if self._file >= 0:

@@ -14,20 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
 
-from windlass.storage.embedded_files import (
-    DirectoryLock,
-    check_format,
-    initialise,
-    named,
-    open_environment,
-    stored_version,
-)
+from windlass.storage.embedded_environment import OpenEnvironment
 from windlass.storage.embedded_layer import NO_LAYER, Layer
-from windlass.storage.embedded_transaction import EmbeddedTransaction, View
+from windlass.storage.embedded_transaction import EmbeddedTransaction
 from windlass.storage.embedded_writer import Writer
 from windlass.storage.port import CommitUnknown, StorageError
 from windlass.storage.watches import LocalWatch, WatchTable
@@ -53,40 +47,23 @@ class Groups:
     def __init__(self, directory: Path, map_bytes: int) -> None:
         """Raises `StoreLocked`, `StoreReadOnly`, `StoreFull`, `StoreFormat`."""
         self._loop = asyncio.get_running_loop()
-        self._directory = directory
-        self._map_bytes = map_bytes
-        self._lock = DirectoryLock(directory)
+        self.store = OpenEnvironment(directory, map_bytes)
         self.watches = WatchTable()
-        try:
-            self._environment = self._open_environment()
-            initialise(self._environment, directory)
-            self._environment.reader_check()
-        except BaseException:
-            self._lock.release()
-            raise
-        self._reading = self._environment.begin()
-        self._views: list[View] = []
-        self.durable_version = stored_version(self._reading)
-        #: Snapshots besides the one that bodies read; all are lost when the map grows.
-        self._snapshots: set[lmdb.Transaction] = set()
-        self._writer = Writer(self._environment, self._landed_in_thread)
+        self.durable_version = self.store.version
+        self._writer = Writer(self.store.environment, self._landed_in_thread)
         self._open = Group(self.durable_version)
         #: Up to this version, commits have left the open group.
         self._handed_over = self.durable_version
         self._flying: Group | None = None
         self._handing_over = False
-        self._closed = False
+        #: Why no transaction may begin; empty while the store is open.
+        self.refusal = ""
         self._look()
 
     @property
     def pending(self) -> bool:
         """True if bodies see what is not on disk yet."""
         return self._flying is not None or self._open.version > self._handed_over
-
-    @property
-    def readers(self) -> int:
-        """Places taken among LMDB's readers, in all processes: of `READERS_MAX`."""
-        return int(self._environment.info()["num_readers"])
 
     def add(self, tx: EmbeddedTransaction) -> None:
         """Put the writes of a body that just returned into the open group. Call `landing` next."""
@@ -121,64 +98,37 @@ class Groups:
             self._loop.call_soon(self._hand_over)
         return future
 
-    def snapshot(self) -> lmdb.Transaction:
-        """A snapshot of what is on disk, to be given back to `release`. It breaks (`lmdb.Error`) when the map grows."""
-        snapshot = self._environment.begin()
-        self._snapshots.add(snapshot)
-        return snapshot
-
-    def release(self, snapshot: lmdb.Transaction) -> None:
-        """Give a snapshot back. Safe to call twice."""
-        self._snapshots.discard(snapshot)
-        snapshot.abort()
-
     async def close(self) -> None:
         """Finish what was begun, then release the store. Safe to call twice."""
-        if self._closed:
+        if self.store.closed:
             return
-        self._closed = True
-        while self.pending:
+        failed = bool(self.refusal)
+        self.refusal = self.refusal or "the store was closed"
+        while self.pending and not failed:
             with contextlib.suppress(StorageError):
                 await self.landing()
         self._writer.stop()
         self.watches.lose_all("the store was closed")
-        self._close_environment()
-        self._lock.release()
-
-    def _open_environment(self) -> lmdb.Environment:
-        return open_environment(self._directory, self._map_bytes, readonly=False)
+        self.store.close()
 
     def _look(self) -> None:
-        """Make the bodies read the newest snapshot, under the layers that it does not hold."""
-        self._forget_snapshot()
-        self._reading = self._environment.begin()
-        self.committed = self._view()
-        self.present = self._view(self._open.layer, self._flying.layer if self._flying is not None else NO_LAYER)
-
-    def _view(self, open_layer: Layer = NO_LAYER, flying: Layer = NO_LAYER) -> View:
-        view = View(self._reading, open_layer, flying)
-        self._views.append(view)
-        return view
-
-    def _forget_snapshot(self) -> None:
-        """End the snapshot that bodies read.
-
-        An aborted one keeps its place among LMDB's readers for as long as anybody has a reference to it. Transactions
-        may be kept, by an exception for instance, and with them their views: so those let go of it.
-        """
-        for view in self._views:
-            view.close()
-        self._views.clear()
-        self._reading.abort()
+        """Make the bodies read the newest commit on disk, under the layers that it does not hold."""
+        self.store.look()
+        self.committed = self.store.view()
+        self.present = self.store.view(self._open.layer, self._flying.layer if self._flying is not None else NO_LAYER)
 
     def _hand_over(self) -> None:
+        with self._nobody_waits_for_ever():
+            self._write_open_group()
+
+    def _write_open_group(self) -> None:
         self._handing_over = False
         if self._flying is not None or not self._open.waiting:
             return
         group = self._flying = self._open
         self._handed_over = group.version
         self._open = Group(group.version)
-        self.present = self._view(self._open.layer, group.layer)
+        self.present = self.store.view(self._open.layer, group.layer)
         error = self._writer.put(group.layer.values, group.version)
         while isinstance(error, lmdb.MapFullError) and self._grow():
             error = self._writer.put(group.layer.values, group.version)
@@ -191,6 +141,10 @@ class Groups:
             self._loop.call_soon_threadsafe(self._landed, error)
 
     def _landed(self, error: Exception | None) -> None:
+        with self._nobody_waits_for_ever():
+            self._end_flying_group(error)
+
+    def _end_flying_group(self, error: Exception | None) -> None:
         group = self._flying
         assert group is not None
         if isinstance(error, lmdb.MapFullError) and self._grow():
@@ -213,9 +167,31 @@ class Groups:
             self._handing_over = True
             self._loop.call_soon(self._hand_over)
 
+    def _grow(self) -> bool:
+        grown = self.store.grow()
+        self._look()
+        return grown
+
+    @contextlib.contextmanager
+    def _nobody_waits_for_ever(self) -> Iterator[None]:
+        """If the store itself fails here, say so to all who wait and to all who come."""
+        groups = {self._flying, self._open}
+        try:
+            yield
+        except Exception as error:
+            self.refusal = f"the store in {self.store.directory} failed and must be opened anew: {error!r}"
+            for group in groups | {self._flying, self._open}:
+                for future in group.waiting if group is not None else ():
+                    if not future.done():
+                        future.set_exception(CommitUnknown(self.refusal))
+            raise
+
     def _failed(self, error: Exception) -> None:
         groups = [self._open] if self._flying is None else [self._flying, self._open]
-        told = self._told(error, groups[0].version)
+        if isinstance(error, lmdb.PanicError) or not self.store.usable():
+            self._reopen()
+        self.store.look()
+        told = self.store.told(error, groups[0].version)
         self._flying = None
         self._open = Group(groups[-1].version)
         self._handed_over = groups[-1].version
@@ -230,50 +206,7 @@ class Groups:
             for watch in group.rung:
                 watch.fire()
 
-    def _told(self, error: Exception, version: int) -> StorageError:
-        """What the transactions are told. After a failed write of its root page LMDB must be opened anew."""
-        if not isinstance(error, lmdb.PanicError) and self._usable():
-            return named(error, self._directory)
-        self._reopen()
-        if stored_version(self._reading) >= version:
-            return CommitUnknown(f"the commit failed half-way and may not outlive a loss of power: {error}")
-        return named(error, self._directory)
-
-    def _usable(self) -> bool:
-        """True unless LMDB refuses to go on after a failed commit."""
-        try:
-            self._environment.begin(write=True).abort()
-        except lmdb.PanicError:
-            return False
-        return True
-
-    def _grow(self) -> bool:
-        """Double the map, between two write transactions. False if the address space has no room for it."""
-        self._drop_snapshots()
-        # A backup that was killed leaves its snapshot behind, and LMDB keeps pages for it until someone looks.
-        self._environment.reader_check()
-        try:
-            self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-        except (lmdb.Error, MemoryError):
-            return False
-        finally:
-            self._look()
-        return True
-
-    def _drop_snapshots(self) -> None:
-        self._forget_snapshot()
-        for snapshot in self._snapshots:
-            snapshot.abort()
-        self._snapshots.clear()
-
     def _reopen(self) -> None:
         self._writer.stop()
-        self._close_environment()
-        self._environment = self._open_environment()
-        check_format(self._environment, self._directory)
-        self._reading = self._environment.begin()
-        self._writer = Writer(self._environment, self._landed_in_thread)
-
-    def _close_environment(self) -> None:
-        self._drop_snapshots()
-        self._environment.close()
+        self.store.reopen()
+        self._writer = Writer(self.store.environment, self._landed_in_thread)

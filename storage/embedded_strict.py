@@ -71,12 +71,12 @@ class StrictEmbeddedStorage(OptimisticStorage):
         self._open: OpenSnapshots[StrictSnapshot] = OpenSnapshots()
 
     def snapshot(self) -> StrictSnapshot:
-        if self._closed:
-            raise StorageError("the store was closed")
+        if self._groups.refusal:
+            raise StorageError(self._groups.refusal)
         now = self.now()
         for outlived in self._open.outlived(now):
             self.released(outlived)
-        reading = self._groups.snapshot()
+        reading = self._groups.store.snapshot()
         # Asked of the snapshot itself: the writer's thread may have committed what the loop has not been told yet.
         taken = StrictSnapshot(self, stored_version(reading), reading, now)
         self._open.add(taken)
@@ -86,7 +86,7 @@ class StrictEmbeddedStorage(OptimisticStorage):
         """A snapshot is not needed any more."""
         if snapshot.reading is not None:
             self._open.remove(snapshot)
-            self._groups.release(snapshot.reading)
+            self._groups.store.release(snapshot.reading)
             snapshot.reading = None
         self._recent.forget(self._open.floor(self._groups.durable_version))
 

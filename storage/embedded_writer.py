@@ -49,18 +49,21 @@ class Writer:
     def _run(self) -> None:
         while (group := self._groups.get()) is not None:
             try:
-                writing = self._environment.begin(write=True)
-            except lmdb.Error as error:
-                self._put.put(error)
-                continue
-            try:
-                _fill(writing, *group)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits for the answer
-                writing.abort()
+                writing = self._filled(*group)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the loop stands still until it is told
                 self._put.put(error)
                 continue
             self._put.put(None)
             self._landed(_commit(writing))
+
+    def _filled(self, values: Values, version: int) -> lmdb.Transaction:
+        writing = self._environment.begin(write=True)
+        try:
+            _fill(writing, values, version)
+        except BaseException:
+            writing.abort()
+            raise
+        return writing
 
 
 def _fill(writing: lmdb.Transaction, values: Values, version: int) -> None:

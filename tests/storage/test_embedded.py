@@ -235,7 +235,7 @@ async def test_transactions_that_somebody_keeps_cost_no_reader(
     kept = [await storage.transact(keep) for _ in range(20)]
     assert kept[-1].commit_version == 20
     # LMDB tells how many places were ever taken at once.
-    assert groups.readers <= 3
+    assert groups.store.readers <= 3
     await storage.close()
 
 

@@ -19,8 +19,11 @@ import pytest
 
 from tests.storage.bodies import get, number, put, rows
 from windlass.storage import offline
+from windlass.storage.embedded import EmbeddedStorage
+from windlass.storage.embedded_groups import Groups
 from windlass.storage.opening import open_embedded
 from windlass.storage.port import (
+    CommitUnknown,
     Storage,
     StorageError,
     StoreFull,
@@ -146,6 +149,31 @@ async def test_root_page_that_cannot_be_written(tmp_path: Path) -> None:
     assert await storage.transact(increment) == 1
     await storage.close()
     assert offline.check(tmp_path).rows == 3
+
+
+async def test_store_that_fails_by_itself_leaves_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No fault of a disk is known that does this; a bug, or want of memory, might."""
+    groups = Groups(tmp_path, 1 << 20)
+    storage = EmbeddedStorage(groups)
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    monkeypatch.setattr(groups, "_look", _no_memory)
+    outcomes = await asyncio.gather(*(storage.transact(increment) for _ in range(3)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {CommitUnknown}
+    for call in (storage.transact(increment), get(storage, b"n")):
+        with pytest.raises(StorageError, match="must be opened anew"):
+            await call
+    assert len(complaints) == 1
+    await storage.close()
+    again = open_embedded(tmp_path)
+    assert await get(again, b"n") == b"3"
+    await again.close()
+
+
+def _no_memory() -> None:
+    raise MemoryError("no memory for a snapshot")
 
 
 @contextlib.contextmanager
