@@ -41,10 +41,9 @@ class Refused:
 
 @dataclass(frozen=True)
 class Reconnect:
-    """Leave this stream. `elsewhere`: try another engine first."""
+    """Leave this stream, and open another, to the next engine if there are several."""
 
     why: str
-    elsewhere: bool = False
 
 
 @dataclass(frozen=True)

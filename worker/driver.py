@@ -16,9 +16,9 @@ from typing import Final
 
 from windlass.v1 import worker_service_pb2 as wire
 from windlass.worker.actions import Action, Cancel, Reconnect, Refused, Registered, Start, Stop
-from windlass.worker.answers import Refusal
 from windlass.worker.backoff import Backoff
 from windlass.worker.book import Answer
+from windlass.worker.contact import check_contact, no_answer
 from windlass.worker.execution import Execution
 from windlass.worker.journal import Journal
 from windlass.worker.session import Session
@@ -32,12 +32,6 @@ REGISTER_WITHIN_S: Final = 10.0
 FAREWELL_S: Final = 2.0
 #: The engine forgot the session; the worker registers anew.
 _FORGOTTEN: Final = "SESSION_NOT_FOUND"
-#: Registering again with the same settings cannot help.
-_FATAL: Final = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})
-
-
-class Unreachable(Exception):
-    """No engine could be reached in time, or the one that was reached refuses this worker. The message says which."""
 
 
 class Worker:
@@ -89,7 +83,7 @@ class Worker:
             while not self._over.is_set():
                 error = await self._converse(self._engines[self._turn % len(self._engines)])
                 if not self._ever_registered:
-                    self._check_contact(error, loop.time() >= give_up_s)
+                    check_contact(self._engines, error, too_late=loop.time() >= give_up_s)
                 await self._pause()
         finally:
             for timer in (*self._deadlines, *([self._timer] if self._timer else [])):
@@ -119,14 +113,6 @@ class Worker:
     def _end(self) -> None:
         self._over.set()
         self._leave()
-
-    def _check_contact(self, error: WireError | None, too_late: bool) -> None:
-        """Before the first registration, an error that will not pass ends the worker."""
-        where = ", ".join(self._engines)
-        if error is not None and error.code in _FATAL:
-            raise Unreachable(f"the engine at {where} refuses this worker: {error}")
-        if too_late:
-            raise Unreachable(f"no engine at {where} ({error or 'it ends the stream at once'}); is one running there?")
 
     async def _pause(self) -> None:
         """Wait before the next connection, or until there is no need for one."""
@@ -222,7 +208,7 @@ class Worker:
                     self._journal.warning(
                         "answer refused", run=task.run_id, state=task.state, reason=refusal.reason, why=refusal.message
                     )
-                case Reconnect(why, _):
+                case Reconnect(why):
                     self._journal.info("leaving the engine", why=why)
                     self._leave()
                 case Registered(reply):
@@ -307,8 +293,3 @@ class Worker:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def no_answer() -> WireError:
-    """Return the error for an engine that is not there, or does not say anything."""
-    return WireError(Refusal("NO_ANSWER", "the engine does not answer", passing=True), "UNAVAILABLE")

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from windlass.runtimes import failures, port
 from windlass.v1 import worker_service_pb2 as wire
@@ -20,6 +19,7 @@ from windlass.worker.activation import activation_of, answer_of, failed, identit
 from windlass.worker.book import Answer
 from windlass.worker.journal import Journal
 from windlass.worker.modules import ModuleCache, ModuleUnusable
+from windlass.worker.slots import Job, Queueing, Slots, Tally
 from windlass.worker.transport import WireError
 
 #: As many tasks are taken per slot as it does in about this time: the most that a task waits here for others.
@@ -31,48 +31,6 @@ NEWEST: Final = 0.2
 #: Pause between tries to fetch a module while the engine is away, and how long it is tried without a timeout given.
 FETCH_PAUSE_S: Final = 0.3
 FETCH_MOST_S: Final = 60.0
-
-
-class Slots(Protocol):
-    """Where activations are run: the pool of jailed children, or the trusted handlers."""
-
-    def submit(
-        self, activation: port.Activation, on_note: Callable[[port.Note], None] | None = None
-    ) -> asyncio.Future[port.Completion]:
-        """Run it. The future always gets a completion, never an exception."""
-
-    def cancel(self, key: port.TaskKey) -> object:
-        """Interrupt it; its future is settled soon. Nothing happens if it is not there."""
-
-
-@runtime_checkable
-class Queueing(Protocol):
-    """Slots in which an activation may wait for its turn."""
-
-    def withdraw(self, key: port.TaskKey) -> bool:
-        """Take it back if it has not begun; its future is settled then. False otherwise."""
-
-
-@dataclass
-class Job:
-    """A task on its way through this worker."""
-
-    task: wire.Task
-    received_s: float
-    fetching: asyncio.Task[None] | None = None  #: while its code is on the way
-    slots: Slots | None = None  #: set while it is with them
-
-
-@dataclass
-class Tally:
-    """What has been done since the worker started."""
-
-    started: int = 0
-    succeeded: int = 0
-    failed: dict[str, int] = field(default_factory=dict)
-    released: int = 0
-    dropped: int = 0
-    busy_s: float = 0.0
 
 
 class Execution:

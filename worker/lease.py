@@ -62,8 +62,8 @@ class Lease:
 
     @property
     def patience_s(self) -> float:
-        """How long a heartbeat may stay unanswered: two intervals leave time to reconnect within the lease."""
-        return 2 * self.interval_s
+        """How long a heartbeat may stay unanswered. Short enough to reconnect before tasks must be stopped."""
+        return max(self.interval_s, self.duration_s / 3)
 
     def silent_at_s(self) -> float:
         """When `silent` becomes true if nothing is heard; infinity if nothing is unanswered."""

@@ -11,7 +11,8 @@ from typing import Final
 
 from windlass.runtimes.jail_settings import JailBroken, JailIncomplete
 from windlass.worker.composition import composed
-from windlass.worker.driver import Unreachable, Worker
+from windlass.worker.contact import Unreachable
+from windlass.worker.driver import Worker
 from windlass.worker.execution import Execution
 from windlass.worker.journal import NAME as JOURNAL_NAME
 from windlass.worker.journal import Journal, log_to

@@ -108,7 +108,7 @@ class Session:
             self.lease.acknowledged(message.heartbeat.number, message.heartbeat.lease_duration.ToNanoseconds() / 1e9)
         self._engine_draining = self._engine_draining or message.drain
         if self._engine_draining and not self._book.entries:
-            actions.append(Reconnect("the engine drains", elsewhere=True))
+            actions.append(Reconnect("the engine drains"))
         return actions
 
     def tick(self, now_s: float) -> list[Action]:
@@ -117,8 +117,10 @@ class Session:
         if self.working and now_s >= self.lease.stop_at_s:
             working = [token for token, entry in self._book.entries.items() if entry.answer is None]
             actions += self._book.drop(working, "the lease could not be renewed in time")
-        if self.registered and self.lease.silent(now_s):
-            actions.append(Reconnect("the engine leaves heartbeats unanswered", elsewhere=True))
+        # Also after tasks were stopped: registering anew tells the engine that they are not held any more.
+        if self.registered and (actions or self.lease.silent(now_s)):
+            actions.append(Reconnect("the engine leaves heartbeats unanswered"))
+            self.lost()
         # A heartbeat counts from here, not from when the stream takes it: if a write hangs, silence must still show.
         if now_s >= self.lease.beat_due_s:
             self._beat = self.lease.beat(now_s)

@@ -11,7 +11,7 @@ from google.rpc import code_pb2
 from tests.worker.conftest import StartWorker
 from tests.worker.fake_engine import FakeEngine, status
 from windlass.v1 import worker_service_pb2 as wire
-from windlass.worker.driver import Unreachable
+from windlass.worker.contact import Unreachable
 
 DOUBLE = b"input.n * 2"
 COUNT = b"let n = 0; while (n < input) n++; n"

@@ -62,7 +62,7 @@ def end_of(stored: Stored) -> str:
 def ended_as(stored: Stored, ends: tuple[str, ...]) -> bool:
     """Whether it ended in one of these ways.
 
-    With all memory gone QuickJS throws a bare null, which the runtime tells from an author's own by how much the process
+    With all memory gone QuickJS throws a bare null. The runtime tells it from an author's by how much the process
     has grown; a child that is warm from other tasks may not show it.
     """
     bare_null = stored.result is not None and stored.result.failure.message == "null"
