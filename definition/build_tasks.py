@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from windlass.definition.code import CODE_BYTES_MAX, RUNTIMES, CodeError, Module, digest_of, is_digest, read_code
+from windlass.definition.likeness import meant
 from windlass.definition.model_bodies import LimitsModel, RetryModel, TaskModel, TimeoutsModel
 from windlass.definition.parts import Parts
 from windlass.definition.problems import Place
@@ -21,8 +20,7 @@ def build_task(parts: Parts, model: TaskModel, place: Place) -> TaskBody:
     """
     known = (*RUNTIMES, *parts.runtimes)
     if model.runtime not in known:
-        close = difflib.get_close_matches(model.runtime, known, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = meant(model.runtime, known)
         parts.report.error((*place, "runtime"), f"unknown runtime {model.runtime!r}: use {', '.join(known)}{hint}")
     digest = _digest(parts, model, place) if _one_source(parts, model, place) else ""
     if digest:

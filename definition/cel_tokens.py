@@ -42,6 +42,7 @@ class Usage:
     reads: Members = field(default_factory=dict)
     loop_depth: int = 0
     loop_reads: set[str] = field(default_factory=set)  #: free variables read inside a comprehension
+    bound: set[str] = field(default_factory=set)  #: variables of comprehensions
     copies: bool = False  #: map or filter: building the list costs the square of its length
     additions: int = 0
     names: int = 0
@@ -117,6 +118,7 @@ class _Walk:
         word = self._text(index)
         if word in _LOOPS and self._text(index + 1) == "(" and self._text(index + 3) == ",":
             self._loops.append(_Loop(self._depth + 1, self._text(index + 2)))
+            self._usage.bound.add(self._text(index + 2))
             self._usage.loop_depth = max(self._usage.loop_depth, len(self._loops))
             self._usage.copies |= word in _COPYING
             self._mark("(")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from windlass.definition.fields import NAME
+from windlass.definition.likeness import meant
 from windlass.definition.model import CatchModel, DocumentModel, StateModel, TransitionModel
 from windlass.definition.problems import Place, Report
 
@@ -98,9 +98,7 @@ def _check_possible(state: StateModel, on: str, place: Place, report: Report) ->
 
 def _unknown_outcome(on: str) -> str:
     known = (*_OUTCOMES, "route:", "event:")
-    close = difflib.get_close_matches(on, known, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown outcome {on!r}: use {', '.join(_OUTCOMES)}, route:NAME or event:NAME{hint}"
+    return f"unknown outcome {on!r}: use {', '.join(_OUTCOMES)}, route:NAME or event:NAME{meant(on, known)}"
 
 
 def _check_order(state: StateModel, place: Place, report: Report) -> None:
@@ -162,9 +160,8 @@ def _target(model: DocumentModel, name: str, place: Place, report: Report) -> No
         report.error(place, _unknown("state", name, model.states))
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"there is no {what} {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+def _unknown(what: str, name: str, known: Collection[str]) -> str:
+    return f"there is no {what} {name!r}{meant(name, known)}"
 
 
 def _check_ways(model: DocumentModel, report: Report) -> None:

@@ -6,12 +6,12 @@ bring any name; then only names that look like a slip of a known one are told.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from windlass.definition.code import Module
+from windlass.definition.likeness import closest
 from windlass.definition.model import ActionModel, DocumentModel, StateModel
 from windlass.definition.model_bodies import StepModel
 from windlass.definition.problems import Place, Report
@@ -29,18 +29,19 @@ def check_names(
     """Warn of names that nothing sets, and of keys that can hardly be read."""
     known = set(_written(model)) | set(_set_by_code(modules))
     inputs = _input_names(model.input_schema)
+    everything = known | (inputs or set()) | set(ROOTS)
     for name, place in dict.fromkeys(reads):
         if name in _MOMENT_OF_MAP and name not in known and "map" not in place:
             report.warn(place, f"{name!r} exists only inside a map")
         elif name not in ROOTS and name not in known and (inputs is None or name not in inputs):
-            _tell(name, place, known | (inputs or set()), closed=inputs is not None, report=report)
+            _tell(name, place, everything, closed=inputs is not None, report=report)
     _check_hidden(model, report)
 
 
 def _tell(name: str, place: Place, known: set[str], *, closed: bool, report: Report) -> None:
-    close = difflib.get_close_matches(name, [*known, *ROOTS], 1, cutoff=_LIKENESS)
-    if close:
-        report.warn(place, f"nothing sets {name!r}; did you mean {close[0]!r}?")
+    near = closest(name, known, _LIKENESS)
+    if near is not None:
+        report.warn(place, f"nothing sets {name!r}; did you mean {near!r}?")
     elif closed:
         report.warn(
             place, f"nothing sets {name!r}: no output, set action or property of the input schema has this name"

@@ -16,7 +16,6 @@ are errors.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from typing import Any
 import cel
 
 from windlass.definition.cel_tokens import Usage, inspect, narrow, nesting
+from windlass.definition.likeness import closest
 from windlass.engine.core.definition import Expression, ExpressionError
 from windlass.engine.core.selectors import SelectorError
 
@@ -96,7 +96,7 @@ def _compile(source: str) -> tuple[cel.Program, Usage]:
     usage = inspect(source)
     _check_functions(source, program.functions())
     for name in program.variables():
-        if not re.search(rf"(?:all|exists|exists_one|map|filter)\s*\(\s*{re.escape(name)}\s*,", source):
+        if name not in usage.bound:
             usage.reads.setdefault(name, None)
     return program, usage
 
@@ -114,8 +114,8 @@ def _check_functions(source: str, functions: list[str]) -> None:
 def _unknown_function(name: str) -> str:
     if name in _MACROS:
         return f"{name} is used with wrong arguments; write list.{name}(item, expression of item)"
-    close = difflib.get_close_matches(name, FUNCTIONS | _MACROS, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(FUNCTIONS | _MACROS))}"
+    near = closest(name, FUNCTIONS | _MACROS)
+    hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(FUNCTIONS | _MACROS))}"
     return f"unknown function {name!r}; {hint}"
 
 

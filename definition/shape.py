@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from windlass.definition.likeness import closest, meant
 from windlass.definition.model import DocumentModel
 from windlass.definition.problems import Place, Report
 
@@ -142,9 +142,7 @@ def _wrong_kind(wanted: str, value: Any) -> str:
 def _not_one_of(expected: str, value: Any) -> str:
     allowed = [word.strip("' ") for word in expected.replace(" or ", ", ").split(",")]
     shown = repr(value) if isinstance(value, str | int | float) else _kind(value)
-    close = difflib.get_close_matches(str(value), allowed, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"must be {' or '.join(allowed)}, not {shown}{hint}"
+    return f"must be {' or '.join(allowed)}, not {shown}{meant(str(value), allowed)}"
 
 
 def _kind(value: Any) -> str:
@@ -154,8 +152,8 @@ def _kind(value: Any) -> str:
 def _unknown_key(place: Place) -> str:
     known = _known_keys(place[:-1])
     name = str(place[-1])
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; known here are {', '.join(known)}" if known else ""
+    near = closest(name, known)
+    hint = f"; did you mean {near!r}?" if near else f"; known here are {', '.join(known)}" if known else ""
     return f"unknown key {name!r}{hint}"
 
 
