@@ -59,7 +59,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
         raise wrong(f"{path} is not TOML: {error}") from error
     section = content.get("worker", content)
     flags = {option.name for option in context.command.params}
-    given = {key.replace("-", "_"): value for key, value in section.items() if not isinstance(value, dict)}
+    given = {key.replace("-", "_"): _as_flag(value) for key, value in section.items() if not isinstance(value, dict)}
     if unknown := sorted(set(given) - flags):
         raise wrong(f"{path}: there is no setting {unknown[0]!r}; known are {', '.join(sorted(map(str, flags)))}")
     context.default_map = given
@@ -162,10 +162,14 @@ def worker(**flags: Any) -> None:
 _WORKER_EXITS = {os.EX_UNAVAILABLE: UNAVAILABLE, os.EX_OSERR: UNSUPPORTED, os.EX_CONFIG: WRONG}
 
 
-def _parts(text: str | list[str]) -> tuple[str, ...]:
-    """Names separated by commas; a TOML file may give a list."""
-    names = text if isinstance(text, list) else text.split(",")
-    return tuple(name.strip() for name in names if name.strip())
+def _as_flag(value: Any) -> Any:
+    """A list in the file is what a flag takes separated by commas."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 COMMANDS = (engine, worker)

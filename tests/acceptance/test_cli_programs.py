@@ -1,0 +1,191 @@
+"""The commands that stay (`dev`, `engine`, `worker`), their settings, and the ones that look after a store at rest."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.programs import EXAMPLES, ROOT, STOP_SECONDS, Engine, Program, Terminal
+from windlass.client.cli import processes
+from windlass.client.cli.children import free_port
+from windlass.client.cli.extras import load
+from windlass.client.cli.failures import UNSUPPORTED, Stop
+
+
+def test_dev_runs_a_workflow_and_stops_cleanly_on_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    dev = Program(tmp_path / "dev.log", "dev", "--listen", address, cwd=tmp_path)
+    try:
+        windlass = Terminal(capsys, address)
+        while windlass("info")[0]:
+            assert dev.process.poll() is None, dev.said
+        windlass.good("register", str(EXAMPLES / "hello.yaml"))
+        assert "Hello, Ada!" in windlass.good(
+            "start", "hello", "--input", '{"name": "Ada"}', "--wait", "--timeout", "60"
+        )
+    finally:
+        dev.process.send_signal(signal.SIGINT)
+        code = dev.process.wait(STOP_SECONDS)
+    assert code == 0, dev.said
+    assert (tmp_path / ".windlass").is_dir()
+    names = {line.split("│")[0].strip() for line in dev.said.splitlines()}
+    assert names == {"engine", "worker", "dev"}
+    assert "Traceback" not in dev.said
+
+
+def test_dev_ends_when_its_engine_cannot_start(tmp_path: Path) -> None:
+    first = Engine(tmp_path)
+    try:
+        dev = Program(tmp_path / "dev.log", "dev", "--listen", first.address, "--data-dir", str(tmp_path / "other"))
+        assert dev.end() == 5
+        assert "the engine ended with exit code 3" in dev.said
+    finally:
+        first.stop()
+
+
+def test_settings_come_from_flags_then_environment_then_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from windlass.engine.config import load as load_settings
+
+    file = tmp_path / "windlass.toml"
+    file.write_text('[engine]\nlisten = "127.0.0.1:1"\nlog_level = "debug"\nlease_seconds = 7\n')
+    monkeypatch.setenv("WINDLASS_CONFIG", str(file))
+    monkeypatch.setenv("WINDLASS_LISTEN", "127.0.0.1:2")
+    monkeypatch.setenv("WINDLASS_LOG_LEVEL", "warning")
+    settings = load_settings({"listen": "127.0.0.1:3", "log_level": None})
+    assert (settings.listen, settings.log_level, settings.lease_seconds) == ("127.0.0.1:3", "warning", 7)
+
+
+def test_settings_of_the_worker_come_in_the_same_order(tmp_path: Path) -> None:
+    file = tmp_path / "windlass.toml"
+    file.write_text('[engine]\nlisten = "x"\n[worker]\nslots = 7\nqueue = ["a", "b"]\nruntimes = "wasm"\n')
+    environment = {"WINDLASS_CONFIG": str(file), "WINDLASS_RUNTIMES": "javascript"}
+    seen = _worker_flags(tmp_path, environment, "--slots", "3")
+    assert (seen["slots"], seen["runtimes"], seen["queue"]) == (3, "javascript", "a,b")
+    assert _worker_flags(tmp_path, environment)["slots"] == 7
+
+
+def _worker_flags(folder: Path, environment: dict[str, str], *arguments: str) -> dict[str, object]:
+    """What `windlass worker` makes of its surroundings, without starting one."""
+    code = (
+        "import json, sys\n"
+        "from windlass.client.cli.processes import worker\n"
+        "worker.callback = lambda **flags: print(json.dumps(flags))\n"
+        "worker.main(sys.argv[1:], standalone_mode=False)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    flags: dict[str, object] = json.loads(done.stdout)
+    return flags
+
+
+def test_a_setting_that_the_worker_does_not_know_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "windlass.toml"
+    file.write_text("[worker]\nsluts = 7\n")
+    worker = Program(tmp_path / "log", "worker", "--config", str(file))
+    assert worker.end() == 2
+    assert worker.said.count("\n") == 1, worker.said
+    assert "'sluts'" in worker.said
+    assert "slots" in worker.said
+
+
+def test_several_values_are_separated_by_commas() -> None:
+    assert processes._parts("a, b,,c") == ("a", "b", "c")
+
+
+def test_a_missing_extra_is_one_line_with_the_way_out() -> None:
+    with pytest.raises(Stop, match=r"pip install 'windlass\[engine\]'") as caught:
+        load("a_package_that_nobody_has", "engine")
+    assert caught.value.code == UNSUPPORTED
+
+
+def test_a_store_is_backed_up_while_the_engine_runs_and_checked_when_it_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = Engine(tmp_path)
+    windlass = Terminal(capsys, running.address)
+    data, copy = str(tmp_path / "data"), str(tmp_path / "copy")
+    try:
+        windlass.good("register", str(EXAMPLES / "hello.yaml"))
+        windlass.good("start", "hello", "--id", "waits-for-a-worker", "--input", '{"name": "Ada"}')
+        assert "waits-for-a-worker" in windlass.good("storage", "dump", "--data-dir", data, engine=False)
+        windlass.good("storage", "backup", "--data-dir", data, copy, engine=False)
+        code, _, err = windlass("storage", "compact", "--data-dir", data, engine=False)
+        assert code == 5, err
+    finally:
+        running.stop()
+    for folder in (data, copy):
+        report = json.loads(windlass.good("storage", "check", "--data-dir", folder, "-o", "json", engine=False))
+        assert report["rows"] > 0
+        assert report["findings"] == []
+    windlass.good("storage", "compact", "--data-dir", data, engine=False)
+    code, _, err = windlass("storage", "check", "--data-dir", str(tmp_path / "nothing"), engine=False)
+    assert code == 3
+    assert "no store" in err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script_for_the_shell(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "_WINDLASS_COMPLETE" in Terminal(capsys, "").good("completion", shell, engine=False)
+
+
+def test_completion_knows_commands_and_options() -> None:
+    words = {"COMP_WORDS": "windlass esc", "COMP_CWORD": "1", "_WINDLASS_COMPLETE": "bash_complete"}
+    done = subprocess.run(
+        [Path(sys.executable).parent / "windlass"],
+        env={**os.environ, **words},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "escalations" in done.stdout
+
+
+def test_watching_on_a_terminal_draws_a_picture(tmp_path: Path) -> None:
+    """On a pseudo-terminal: states with their attempts, and the end."""
+    running = Engine(tmp_path)
+    worker = running.worker("w1")
+    try:
+        command = [sys.executable, "-m", "windlass.client.cli"]
+        there = ["--engine", running.address]
+        subprocess.run([*command, "register", str(EXAMPLES / "hello.yaml"), *there], check=True, capture_output=True)
+        start = [*command, "start", "hello", "--id", "seen", "--input", '{"name": "Ada"}', *there]
+        subprocess.run(start, check=True, capture_output=True)
+        code, shown = on_a_terminal([*command, "watch", "seen", *there])
+        assert code == 0, shown
+        assert "completed on w1" in shown
+        assert "\x1b[" in shown
+    finally:
+        worker.stop()
+        running.stop()
+
+
+def on_a_terminal(command: list[str]) -> tuple[int, str]:
+    """Runs a command on a pseudo-terminal; its exit code and everything it drew."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    drawn = b""
+    try:
+        while part := os.read(ours, 4096):
+            drawn += part
+    except OSError as error:
+        if error.errno != errno.EIO:  # Linux's way to say that the other side is closed
+            raise
+    finally:
+        os.close(ours)
+    return process.wait(STOP_SECONDS), drawn.decode("utf-8", "replace")
