@@ -100,10 +100,9 @@ def item_extra(index: int, item: bytes) -> Extra:
 
 
 def input_of(branch: Branch, context: Mapping[str, bytes], extra: Extra) -> bytes:
-    """The step's input as JSON text. Raises SelectorError. A map's item that selects nothing gets the item."""
+    """The step's input as JSON text. Raises SelectorError."""
     if isinstance(branch.input, NoInput):
-        item = extra.get("item")
-        return item if isinstance(item, bytes) else b"null"
+        return b"null"
     return select(branch.input, context, extra)
 
 

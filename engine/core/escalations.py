@@ -10,7 +10,7 @@ import msgspec
 from windlass.engine.core.branches import Extra
 from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Failure, ReplyEscalation
-from windlass.engine.core.definition import EscalateBody, FormField
+from windlass.engine.core.definition import Branch, EscalateBody, FormField
 from windlass.engine.core.effects import AppendOutbox, CloseEscalation, OpenEscalation
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.selectors import render
@@ -28,11 +28,14 @@ def escalation_id(turn: Turn, path: str) -> str:
     return f"{turn.state.run_id}:{turn.state.visit}:{path}"
 
 
-def open_escalation(turn: Turn, path: str, body: EscalateBody, extra: Extra) -> Node:
+def open_escalation(turn: Turn, path: str, branch: Branch, body: EscalateBody, extra: Extra) -> Node:
     values = turn.values(extra)
     to = evaluating(lambda: render(body.to, values))
     message = evaluating(lambda: render(body.message, values))
-    timeout = turn.definition.states[turn.state.state].timeout_us if path == "" else None
+    limits = [branch.timeouts.schedule_to_close_us]
+    if path == "":
+        limits.append(turn.definition.states[turn.state.state].timeout_us)
+    timeout = min((limit for limit in limits if limit is not None), default=None)
     return announce(turn, path, "escalate", to, message, body.fields, body.channel, timeout)
 
 

@@ -75,7 +75,7 @@ def _open(turn: Turn, path: str, branch: Branch, extra: Extra) -> Node:
         case SpawnBody():
             return spawns.open_spawn(turn, path, branch, body, extra)
         case EscalateBody():
-            return escalations.open_escalation(turn, path, body, extra)
+            return escalations.open_escalation(turn, path, branch, body, extra)
         case ParallelBody():
             return _open_parallel(turn, path, body, extra)
         case MapBody():

@@ -74,10 +74,21 @@ def _node_timer(turn: Turn, path: str, node: Node, kind: str) -> None:
             failure = Failure("SCHEDULE_TO_START_TIMEOUT", "no worker took the task in time", retryable=False)
             _expire(turn, path, node, "timeout", failure)
         case "s2c":
-            failure = Failure("SCHEDULE_TO_CLOSE_TIMEOUT", "all attempts together took too long", retryable=False)
-            _expire(turn, path, node, "timeout", node.failure or failure if node.phase == "backoff" else failure)
+            _expire(turn, path, node, "timeout", _too_long(node))
         case _:  # body, pollmax, asked
-            _expire(turn, path, node, "timeout", Failure("TIMEOUT", "the longest time for this step has passed"))
+            _expire(turn, path, node, "timeout", TIMEOUT)
+
+
+TIMEOUT = Failure("TIMEOUT", "the longest time for this step has passed")
+
+
+def _too_long(node: Node) -> Failure:
+    """What a step's overall limit means: of a task that backs off, its last failure says more."""
+    if node.phase == "backoff" and node.failure is not None:
+        return node.failure
+    if node.kind in ("task", "poll"):
+        return Failure("SCHEDULE_TO_CLOSE_TIMEOUT", "all attempts together took too long", retryable=False)
+    return TIMEOUT
 
 
 def _again(turn: Turn, path: str, node: Node, why: str) -> None:

@@ -57,7 +57,7 @@ def test_the_grace_time_ends_the_wait_for_a_task() -> None:
 
 
 def test_cancel_of_everything_at_once() -> None:
-    each = MapBody(items=Key(key="list"), branch=branch(task()), concurrency=2)
+    each = MapBody(items=Key(key="list"), branch=branch(task(), "item"), concurrency=2)
     body = ParallelBody(
         branches=(
             ("m", branch(each)), ("w", wait("a")), ("d", delay(9)), ("t", branch(task())),
@@ -121,7 +121,7 @@ def test_a_closed_run_refuses_control() -> None:
 
 
 def test_terminate_takes_everything_back_at_once() -> None:
-    each = MapBody(items=Key(key="list"), branch=branch(task()))
+    each = MapBody(items=Key(key="list"), branch=branch(task(), "item"))
     body = ParallelBody(branches=(("m", branch(each)), ("w", wait("a")), ("d", delay(9))))
     exits = (TaskAction(branch=branch(task())),)
     world = World(workflow(state("s", body, exit=exits), timeout_us=SECOND)).start({"list": [1, 2]})
@@ -170,7 +170,7 @@ def test_pause_takes_queued_tasks_out_of_the_queue() -> None:
 
 
 def test_a_paused_map_opens_no_items_and_then_goes_on() -> None:
-    each = MapBody(items=Key(key="list"), branch=branch(task()), concurrency=2)
+    each = MapBody(items=Key(key="list"), branch=branch(task(), "item"), concurrency=2)
     world = World(workflow(state("s", each))).start({"list": [0, 1, 2, 3]})
     world.lease("#0")
     world.do(c.Pause())

@@ -75,7 +75,7 @@ def test_nested_parallels_with_instant_branches() -> None:
 
 
 def over(count: int, world_of: MapBody | None = None, **given: Any) -> World:
-    body = MapBody(items=Key(key="list"), branch=branch(task(), output=""), **given)
+    body = MapBody(items=Key(key="list"), branch=branch(task(), "item", output=""), **given)
     return World(workflow(state("m", branch(body, output="out")), retry=ONCE)).start({"list": list(range(count))})
 
 
@@ -102,7 +102,7 @@ def test_map_keeps_to_its_concurrency() -> None:
 
 def test_an_empty_map_is_done_and_a_map_over_no_list_is_an_incident() -> None:
     assert over(0).output() == []
-    body = MapBody(items=Key(key="list"), branch=branch(task()))
+    body = MapBody(items=Key(key="list"), branch=branch(task(), "item"))
     world = World(workflow(state("m", body))).start({"list": "text"})
     assert world.state.incidents[0].code == "MAP_ITEMS_NOT_A_LIST"
     world.do(c.ResolveIncident(incident_id=world.state.incidents[0].incident_id, set={"list": b"[1]"}))
@@ -157,7 +157,7 @@ def test_a_parallel_inside_each_item() -> None:
 
 
 def test_results_of_items_of_a_decided_map_are_refused() -> None:
-    inner = MapBody(items=Key(key="list"), branch=branch(task()))
+    inner = MapBody(items=Key(key="list"), branch=branch(task(), "item"))
     both = ParallelBody(branches=(("m", branch(inner)), ("t", branch(task()))), join=Join.ANY)
     definition = workflow(state("p", both, on("success", "next")), state("next", task()))
     world = World(definition).start({"list": [1, 2]})

@@ -84,7 +84,7 @@ def test_a_failed_join_is_retried_where_it_failed() -> None:
 
 
 def test_a_failed_map_is_retried_where_it_failed() -> None:
-    each = MapBody(items=Key(key="list"), branch=branch(task()), concurrency=2)
+    each = MapBody(items=Key(key="list"), branch=branch(task(), "item"), concurrency=2)
     world = World(workflow(state("m", each), retry=ONCE, on_unhandled="incident")).start({"list": [0, 1, 2, 3]})
     world.succeed("#0", result=0)
     world.lease("#2")
