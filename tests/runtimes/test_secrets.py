@@ -117,7 +117,7 @@ async def test_root_is_given_up(jail: SlotPool) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "JSON.stringify(Object.getOwnPropertyNames(globalThis).map(n=>{try{return String(globalThis[n])}catch{return n}}))",
+        "Object.getOwnPropertyNames(globalThis).map(n=>{try{return String(globalThis[n])}catch{return 0}})",
         "JSON.stringify([config, input, ctx])",
         "new Function('return JSON.stringify(this)')()",
         "typeof process + typeof require + typeof std + typeof os + typeof scriptArgs + typeof print",

@@ -1,0 +1,178 @@
+"""The runtime "python": trusted handlers, run in the worker's own process.
+
+It has the same two calls as the pool of jailed slots (`submit` and `cancel`), so a worker drives both alike. An
+asynchronous handler runs on the loop and is cancelled by the loop. A synchronous one runs in a thread; nobody can end
+a thread from outside, so at its deadline, or when it is cancelled, its result is given up, `ctx.cancelled` turns true,
+and the thread goes on until it looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import pydantic
+from pydantic_core import PydanticSerializationError
+
+from windlass.runtimes import failures
+from windlass.runtimes.json_text import not_json
+from windlass.runtimes.port import Activation, Completion, Failure, Note, TaskKey, Usage, failed
+from windlass.runtimes.python_context import TaskCancelled, TaskContext, TaskFailure
+from windlass.runtimes.python_handlers import Handler, HandlerRegistry
+
+VERSION: Final = f"python {platform.python_version()}"
+_PROBLEMS_SHOWN: Final = 5
+_STACK_CHARACTERS: Final = 8_000
+
+
+class PythonHandlers:
+    """Runs activations of the runtime "python". `threads`: synchronous handlers at the same time."""
+
+    name = "python"
+    version = VERSION
+
+    def __init__(self, registry: HandlerRegistry, threads: int = 8) -> None:
+        self.registry = registry
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="handler")
+        self._running: dict[TaskKey, tuple[asyncio.Task[Completion], TaskContext]] = {}
+
+    def submit(
+        self, activation: Activation, on_note: Callable[[Note], None] | None = None
+    ) -> asyncio.Future[Completion]:
+        """Run one attempt; the future always gets a completion. Cancelling the future cancels the attempt."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Completion] = loop.create_future()
+
+        def tell(note: Note) -> None:
+            if on_note is not None:
+                loop.call_soon_threadsafe(on_note, note)
+
+        context = TaskContext(activation, tell)
+        task = loop.create_task(self._run(activation, context))
+        self._running[activation.task.key] = task, context
+        task.add_done_callback(partial(self._ended, activation.task.key, answer))
+        answer.add_done_callback(lambda done: self._give_up(task, context) if done.cancelled() else None)
+        return answer
+
+    async def run(self, activation: Activation, on_note: Callable[[Note], None] | None = None) -> Completion:
+        """Run one attempt. Never raises."""
+        return await self.submit(activation, on_note)
+
+    def cancel(self, key: TaskKey, reason: str = "cancelled") -> bool:
+        """Interrupt an attempt. False when it is not here (any more)."""
+        running = self._running.get(key)
+        if running is None:
+            return False
+        self._give_up(*running)
+        return True
+
+    async def close(self) -> None:
+        """Cancel what runs. Threads that do not look at `ctx.cancelled` end with the process."""
+        running = list(self._running.values())
+        for task, context in running:
+            self._give_up(task, context)
+        await asyncio.gather(*(task for task, _ in running), return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _give_up(self, task: asyncio.Task[Completion], context: TaskContext) -> None:
+        context.mark_cancelled()
+        task.cancel()
+
+    def _ended(self, key: TaskKey, answer: asyncio.Future[Completion], task: asyncio.Task[Completion]) -> None:
+        self._running.pop(key, None)
+        if not answer.done():
+            cancelled = failed(failures.CANCELLED, "cancelled")
+            answer.set_result(cancelled if task.cancelled() else task.result())
+
+    async def _run(self, activation: Activation, context: TaskContext) -> Completion:
+        began = time.monotonic_ns()
+        handler = self.registry.get(activation.entry)
+        if handler is None:
+            known = ", ".join(sorted(one.type for one in self.registry)) or "none"
+            completion = failed(
+                failures.HANDLER_MISSING, f"no handler {activation.entry!r} on this worker; it has: {known}"
+            )
+        else:
+            completion = await self._attempt(handler, activation, context)
+        usage = Usage(wall_us=(time.monotonic_ns() - began) // 1000)
+        return msgspec.structs.replace(
+            completion,
+            logs=tuple(context.logs),
+            logs_lost=context.logs_lost,
+            progress=tuple(context.progress_reports),
+            checkpoint=context.left_checkpoint,
+            usage=usage,
+            runtime=VERSION,
+        )
+
+    async def _attempt(self, handler: Handler, activation: Activation, context: TaskContext) -> Completion:
+        try:
+            given = _arguments(handler, activation, context)
+        except pydantic.ValidationError as error:
+            return failed(failures.BAD_INPUT, _validation_message(error))
+        deadline = asyncio.timeout(activation.limits.wall_us / 1e6)
+        try:
+            async with deadline:
+                value = await self._call(handler, given)
+            output = handler.output.dump_json(handler.output.validate_python(value))
+        except TaskFailure as error:
+            return Completion(failure=error.failure)
+        except TimeoutError as error:
+            if not deadline.expired():
+                return _raised(error)
+            context.mark_cancelled()
+            return failed(failures.TIMEOUT, f"no end after {activation.limits.wall_us / 1000:g} ms")
+        except (pydantic.ValidationError, PydanticSerializationError) as error:
+            return failed(failures.BAD_OUTPUT, f"the handler gave something else than it says: {error}")
+        except TaskCancelled:
+            return failed(failures.CANCELLED, "the handler saw that it was cancelled")
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
+            return _raised(error)
+        return _success(output, activation, context)
+
+    async def _call(self, handler: Handler, given: dict[str, Any]) -> Any:
+        if handler.is_async:
+            return await handler.function(**given)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(handler.function, **given))
+
+
+def _arguments(handler: Handler, activation: Activation, context: TaskContext) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if "input" in handler.parameters:
+        given["input"] = handler.input.validate_json(activation.input)
+    if "config" in handler.parameters:
+        given["config"] = handler.config.validate_json(activation.config)
+    if "ctx" in handler.parameters:
+        given["ctx"] = context
+    return given
+
+
+def _validation_message(error: pydantic.ValidationError) -> str:
+    problems = error.errors(include_url=False, include_input=False)
+    told = [
+        f"{'.'.join(map(str, problem['loc'])) or 'the value'}: {problem['msg']}"
+        for problem in problems[:_PROBLEMS_SHOWN]
+    ]
+    more = len(problems) - len(told)
+    return "the input or the config does not fit: " + "; ".join(told) + (f"; and {more} more" if more > 0 else "")
+
+
+def _raised(error: BaseException) -> Completion:
+    stack = "".join(traceback.format_exception(error))[-_STACK_CHARACTERS:]
+    return Completion(failure=Failure(failures.USER_ERROR, f"{type(error).__name__}: {error}", stack))
+
+
+def _success(output: bytes, activation: Activation, context: TaskContext) -> Completion:
+    limit = activation.limits.output_bytes
+    if len(output) > limit:
+        return failed(failures.OUTPUT_TOO_LARGE, f"the result is {len(output)} bytes; the limit is {limit}")
+    if wrong := not_json(output):
+        return failed(failures.BAD_OUTPUT, f"the result is {wrong}")
+    return Completion(output=output, patch=context.patch, asks=tuple(context.asks))

@@ -1,0 +1,200 @@
+"""What a trusted Python handler is given besides its input: who it is, and how to say things to the engine.
+
+The same names as in JavaScript's `ctx`, in Python's spelling. Safe to use from the thread that a synchronous handler
+runs in. Progress and heartbeats go out at once; everything else goes with the result.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Literal
+
+import msgspec
+
+from windlass.runtimes import failures
+from windlass.runtimes.durations import parse_duration_us
+from windlass.runtimes.port import (
+    Activation,
+    Ask,
+    Escalate,
+    Failure,
+    Heartbeat,
+    Level,
+    LogLine,
+    Note,
+    Progress,
+    Route,
+    Spawn,
+    Suspend,
+    TaskIdentity,
+    WaitFor,
+)
+
+
+class TaskFailure(Exception):
+    """Ends the attempt with a code of the handler's own: `raise TaskFailure("CARD_DECLINED", "…", retryable=False)`."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        details: object = None,
+        retryable: bool | None = None,
+        next_delay: str | timedelta | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.failure = Failure(
+            code,
+            message,
+            "",
+            to_json(details),
+            retryable,
+            None if next_delay is None else _duration_us(next_delay),
+            authored=code not in failures.MEANINGS,
+        )
+
+
+class TaskCancelled(Exception):
+    """Raised by `TaskContext.raise_if_cancelled`: the attempt is not wanted any more."""
+
+
+class TaskContext:
+    """One attempt, as its handler sees it."""
+
+    def __init__(self, activation: Activation, tell: Callable[[Note], None]) -> None:
+        self._activation = activation
+        self._tell = tell
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._context: dict[str, Any] | None = None
+        self.patch: dict[str, bytes] = {}
+        self.asks: list[Ask] = []
+        self.logs: list[LogLine] = []
+        self.logs_lost = 0
+        self._log_room = activation.limits.log_bytes
+        self.progress_reports: list[Progress] = []
+        self.left_checkpoint: bytes | None = None
+
+    @property
+    def task(self) -> TaskIdentity:
+        """Run, state, visit, attempt, idempotency key."""
+        return self._activation.task
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt is not wanted any more. A synchronous handler should look now and then."""
+        return self._cancelled.is_set()
+
+    def raise_if_cancelled(self) -> None:
+        """Raise TaskCancelled when the attempt is not wanted any more."""
+        if self.cancelled:
+            raise TaskCancelled
+
+    def mark_cancelled(self) -> None:
+        """For the runtime: the attempt is not wanted any more."""
+        self._cancelled.set()
+
+    @property
+    def checkpoint(self) -> Any:
+        """What the previous attempt left with `heartbeat`; None on the first one."""
+        return from_json(self._activation.checkpoint)
+
+    @property
+    def resume_state(self) -> Any:
+        """What the previous poll left with `suspend`; None on the first one."""
+        return from_json(self._activation.resume)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value of the run's context, with what this attempt has set."""
+        if key in self.patch:
+            return from_json(self.patch[key])
+        if self._context is None:
+            self._context = from_json(self._activation.context)
+        return self._context.get(key, default)
+
+    def set(self, key: str, value: object) -> None:
+        """Set a value in the run's context; it is there when the attempt succeeds. Raises TypeError."""
+        self.patch[key] = to_json(value)
+
+    def log(self, level: Level, message: str, **metadata: object) -> None:
+        """Write a line to the run's log. Beyond the limits, lines are only counted."""
+        with self._lock:
+            if len(self.logs) >= self._activation.limits.log_lines or self._log_room <= 0:
+                self.logs_lost += 1
+                return
+            line = LogLine(level, message[: self._log_room], to_json(metadata) if metadata else b"")
+            self._log_room -= len(line.message) + len(line.metadata)
+            self.logs.append(line)
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Say how far the attempt is, from 0 to 1. Raises ValueError."""
+        if not 0.0 <= fraction <= 1.0:
+            raise ValueError(f"progress is a fraction from 0 to 1, not {fraction}")
+        progress = Progress(fraction, message)
+        with self._lock:
+            del self.progress_reports[200:]
+            self.progress_reports.append(progress)
+        self._tell(progress)
+
+    def heartbeat(self, checkpoint: object = None) -> None:
+        """Say that the attempt is alive. A checkpoint is given to the next attempt, should this one be lost."""
+        if checkpoint is not None:
+            self.left_checkpoint = to_json(checkpoint)
+        self._tell(Heartbeat(self.left_checkpoint))
+
+    def spawn(self, workflow: str, input: object = None, *, id: str = "", detached: bool = False) -> None:
+        """Start a child run when the attempt succeeds."""
+        self.asks.append(Spawn(workflow, to_json(input), id, detached))
+
+    def wait_for(
+        self,
+        signals: str | Sequence[str],
+        *,
+        mode: Literal["any", "all"] = "any",
+        timeout: str | timedelta | None = None,
+    ) -> None:
+        """Let the run wait for signals when the attempt succeeds."""
+        names = (signals,) if isinstance(signals, str) else tuple(signals)
+        self.asks.append(WaitFor(names, mode, _optional_us(timeout)))
+
+    def escalate(
+        self, to: str, message: str, *, inputs: Sequence[object] = (), timeout: str | timedelta | None = None
+    ) -> None:
+        """Let the run wait for a person when the attempt succeeds."""
+        self.asks.append(Escalate(to, message, to_json(list(inputs)), _optional_us(timeout)))
+
+    def suspend(self, state: object, *, after: str | timedelta | None = None) -> None:
+        """Poll body: not ready yet; ask again with this state."""
+        self.asks.append(Suspend(to_json(state), _optional_us(after)))
+
+    def route(self, name: str) -> None:
+        """Take the state's declared route of this name."""
+        self.asks.append(Route(name))
+
+
+def to_json(value: object) -> bytes:
+    """Return `value` as JSON text: plain values, dataclasses, structs and pydantic models. Raises TypeError."""
+    return msgspec.json.encode(value, enc_hook=_plain)
+
+
+def _plain(value: object) -> object:
+    dump = getattr(value, "model_dump", None)
+    if dump is None:
+        raise TypeError(f"a {type(value).__name__} is no JSON value")
+    return dump(mode="json")
+
+
+def from_json(text: bytes | None) -> Any:
+    """Return the value of JSON text; None for None."""
+    return None if text is None else msgspec.json.decode(text)
+
+
+def _duration_us(value: str | timedelta) -> int:
+    return parse_duration_us(value.total_seconds() * 1000 if isinstance(value, timedelta) else value)
+
+
+def _optional_us(value: str | timedelta | None) -> int | None:
+    return None if value is None else _duration_us(value)

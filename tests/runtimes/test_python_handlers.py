@@ -1,0 +1,208 @@
+"""The runtime "python": handlers with models, in the worker's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import msgspec
+import pydantic
+import pytest
+
+from tests.runtimes.guests import task
+from windlass.runtimes import failures
+from windlass.runtimes.builtin import standard_handlers
+from windlass.runtimes.port import Activation, Completion, Heartbeat, Limits, Note, Progress, Route, Spawn, Suspend
+from windlass.runtimes.python import PythonHandlers
+from windlass.runtimes.python_context import TaskContext, TaskFailure
+from windlass.runtimes.python_handlers import BadHandler, HandlerRegistry, handler
+
+
+class Order(pydantic.BaseModel):
+    """What is ordered."""
+
+    item: str
+    count: int = pydantic.Field(gt=0)
+
+
+class Receipt(pydantic.BaseModel):
+    """What was charged."""
+
+    total: int
+
+
+class Prices(pydantic.BaseModel):
+    """What things cost."""
+
+    price: int = 2
+
+
+@handler("orders.charge", name="Charge", category="payment", stateful=True)
+async def charge(input: Order, config: Prices, ctx: TaskContext) -> Receipt:
+    """Charge for an order."""
+    ctx.progress(0.5, "half")
+    ctx.heartbeat({"seen": input.count})
+    ctx.log("info", "charged", item=input.item)
+    ctx.set("charged", True)
+    return Receipt(total=input.count * config.price)
+
+
+@handler("orders.count")
+def count(input: list[int], ctx: TaskContext) -> int:
+    """Count in a thread."""
+    assert threading.current_thread() is not threading.main_thread()
+    ctx.progress(1.0)
+    return len(input)
+
+
+@handler("orders.ask")
+def ask(ctx: TaskContext) -> None:
+    """Ask for this and that."""
+    assert ctx.get("tenant") == "x"
+    assert ctx.get("nothing", 5) == 5
+    assert ctx.checkpoint == {"page": 3}
+    assert ctx.resume_state == [1]
+    ctx.spawn("child", {"a": 1}, id="c", detached=True)
+    ctx.suspend({"job": 1}, after="5s")
+    ctx.route("vip")
+
+
+@handler("orders.fails")
+def fails(input: str) -> Any:
+    """Fail in the way that is asked for."""
+    if input == "business":
+        raise TaskFailure("CARD_DECLINED", "no", details={"bank": "x"}, retryable=False, next_delay="2s")
+    if input == "bad output":
+        return object()
+    if input == "timeout":
+        raise TimeoutError("of its own")
+    raise ZeroDivisionError("oops")
+
+
+@handler("orders.sleeps")
+async def sleeps() -> None:
+    """Wait for ever."""
+    await asyncio.Event().wait()
+
+
+@handler("orders.blocks")
+def blocks(ctx: TaskContext) -> None:
+    """Wait in a thread until somebody says that it is enough."""
+    while not ctx.cancelled:
+        threading.Event().wait(0.01)
+    ctx.raise_if_cancelled()
+
+
+REGISTRY = HandlerRegistry([charge, count, ask, fails, sleeps, blocks])
+
+
+async def run(type: str, input: object = None, notes: list[Note] | None = None, **fields: Any) -> Completion:
+    """Run one handler."""
+    python = PythonHandlers(REGISTRY, threads=2)
+    activation = Activation(task=task(), runtime="python", entry=type, input=msgspec.json.encode(input), **fields)
+    try:
+        return await python.run(activation, notes.append if notes is not None else None)
+    finally:
+        await python.close()
+
+
+def code_of(completion: Completion) -> str:
+    """Return the failure's code."""
+    return completion.failure.code if completion.failure else "OK"
+
+
+async def test_models_in_and_out() -> None:
+    notes: list[Note] = []
+    done = await run("orders.charge", {"item": "tea", "count": 3}, notes, config=b'{"price": 5}')
+    assert done.failure is None
+    assert done.output == b'{"total":15}'
+    assert done.patch == {"charged": b"true"}
+    assert done.checkpoint == b'{"seen":3}'
+    assert [(line.message, line.metadata) for line in done.logs] == [("charged", b'{"item":"tea"}')]
+    assert notes == [Progress(0.5, "half"), Heartbeat(b'{"seen":3}')]
+    assert done.runtime.startswith("python 3")
+
+
+async def test_synchronous_handler_runs_in_a_thread() -> None:
+    notes: list[Note] = []
+    done = await run("orders.count", [1, 2, 3], notes)
+    assert done.output == b"3"
+    await asyncio.sleep(0)
+    assert notes == [Progress(1.0, "")]
+
+
+async def test_context_and_asks() -> None:
+    done = await run("orders.ask", context=b'{"tenant":"x"}', checkpoint=b'{"page":3}', resume=b"[1]")
+    assert done.failure is None, done
+    assert done.asks == (Spawn("child", b'{"a":1}', "c", True), Suspend(b'{"job":1}', 5_000_000), Route("vip"))
+
+
+@pytest.mark.parametrize(
+    ("type", "input", "code"),
+    [
+        ("orders.charge", {"item": "tea", "count": 0}, failures.BAD_INPUT),
+        ("orders.charge", None, failures.BAD_INPUT),
+        ("orders.nothing", None, failures.HANDLER_MISSING),
+        ("orders.fails", "business", "CARD_DECLINED"),
+        ("orders.fails", "bad output", failures.BAD_OUTPUT),
+        ("orders.fails", "timeout", failures.USER_ERROR),
+        ("orders.fails", "any", failures.USER_ERROR),
+    ],
+)
+async def test_failures_have_names(type: str, input: object, code: str) -> None:
+    done = await run(type, input, config=b"{}")
+    assert code_of(done) == code, done
+    assert done.failure is not None
+    assert done.failure.message
+
+
+async def test_business_failure_keeps_its_wishes() -> None:
+    done = await run("orders.fails", "business")
+    assert done.failure is not None
+    assert (done.failure.retryable, done.failure.next_delay_us, done.failure.authored) == (False, 2_000_000, True)
+    assert done.failure.details == b'{"bank":"x"}'
+
+
+@pytest.mark.parametrize("type", ["orders.sleeps", "orders.blocks"])
+async def test_deadline_and_cancel(type: str) -> None:
+    assert code_of(await run(type, limits=Limits(wall_us=50_000))) == failures.TIMEOUT
+    python = PythonHandlers(REGISTRY)
+    activation = Activation(task=task(), runtime="python", entry=type)
+    answer = python.submit(activation)
+    await asyncio.sleep(0)
+    assert python.cancel(activation.task.key)
+    assert code_of(await answer) == failures.CANCELLED
+    assert not python.cancel(activation.task.key)
+    await python.close()
+
+
+async def test_too_large_output_is_refused() -> None:
+    done = await run("orders.count", [1], limits=Limits(output_bytes=0))
+    assert code_of(done) == failures.OUTPUT_TOO_LARGE
+
+
+def test_descriptions_carry_the_schemas() -> None:
+    described = {one.type: one for one in REGISTRY.descriptions()}["orders.charge"]
+    assert (described.name, described.category, described.stateful) == ("Charge", "payment", True)
+    assert described.description == "Charge for an order."
+    assert msgspec.json.decode(described.input_schema)["properties"]["count"]["exclusiveMinimum"] == 0
+    assert msgspec.json.decode(described.output_schema)["required"] == ["total"]
+
+
+def test_registry_takes_modules_and_refuses_doubles() -> None:
+    registry = HandlerRegistry()
+    assert registry.add_module(__name__) == 6
+    assert len(registry) == 6
+    with pytest.raises(BadHandler, match=r"orders\.charge"):
+        registry.add(handler("orders.charge")(lambda: None))
+    with pytest.raises(BadHandler, match="no handlers"):
+        registry.add_module("json")
+    with pytest.raises(BadHandler, match="surprise"):
+        handler("x")(lambda surprise: None)
+
+
+def test_ready_made_handlers_are_described() -> None:
+    registry = HandlerRegistry(standard_handlers())
+    assert [one.type for one in registry.descriptions()] == ["email.send", "http.request", "log.write", "webhook.call"]
+    assert all(one.description and one.input_schema for one in registry.descriptions())
