@@ -1,0 +1,73 @@
+"""What a simulation is made of: everything follows from these few values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
+
+#: Everything that can go wrong, by the name it has in plans and traces.
+FAULTS: Final = (
+    "crash_engine", "pause_engine", "stop_engine", "crash_worker", "pause_worker", "drain_worker", "partition", "lossy",
+    "slow", "ghost", "skew", "conflicts", "forgotten", "unknown", "unavailable", "store_slow", "outage",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One simulation. Equal plans run equally."""
+
+    seed: int
+    engines: int = 2
+    workers: int = 3
+    shared: bool = True
+    runs: int = 25
+    storm_s: float = 240.0  #: how long faults happen and clients call
+    span_s: float = 60.0  #: the longest delays and timeouts of the definitions
+    pace: float = 1.0  #: how much slower than in earnest the engines poll and renew leases: for long stretches
+    faults: tuple[str, ...] = FAULTS
+
+    def smaller(self) -> list[Plan]:
+        """Plans to try when this one fails: fewer faults, fewer runs, fewer hosts."""
+        found = [replace(self, faults=tuple(f for f in self.faults if f != fault)) for fault in self.faults]
+        if len(self.faults) > 4:
+            half = len(self.faults) // 2
+            found = [replace(self, faults=self.faults[:half]), replace(self, faults=self.faults[half:]), *found]
+        if self.runs > 1:
+            found.insert(0, replace(self, runs=self.runs // 2))
+        if self.workers > 1:
+            found.append(replace(self, workers=self.workers - 1))
+        if self.engines > 1:
+            found.append(replace(self, engines=self.engines - 1))
+        return found
+
+
+def storm(seed: int) -> Plan:
+    """A few minutes, in which much goes wrong."""
+    random = Random(f"storm {seed}")
+    shared = random.random() < 0.8
+    return Plan(
+        seed,
+        engines=random.randint(1, 3) if shared else 1,
+        workers=random.randint(1, 4),
+        shared=shared,
+        runs=random.choice([8, 25, 60]),
+        storm_s=random.choice([60.0, 180.0, 400.0]),
+        faults=tuple(fault for fault in FAULTS if random.random() < random.choice([0.2, 0.6])),
+    )
+
+
+def long(seed: int, hours: float = 1000.0) -> Plan:
+    """Weeks, in which runs wait for hours and days and something goes wrong now and then."""
+    random = Random(f"long {seed}")
+    shared = random.random() < 0.5
+    return Plan(
+        seed,
+        engines=random.randint(1, 3) if shared else 1,
+        workers=random.randint(1, 3),
+        shared=shared,
+        runs=60,
+        storm_s=hours * 3600 * 0.8,
+        span_s=hours * 3600 * 0.05,
+        pace=600.0,
+    )

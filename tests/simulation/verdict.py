@@ -1,0 +1,128 @@
+"""Is everything as it must be? Asked while it storms, when it is calm, and at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from tests.simulation import linear
+from tests.simulation.clocks import true_us
+from windlass.engine import checking, keys
+from windlass.engine.core import events as e
+from windlass.engine.core.invariants import live
+from windlass.engine.core.state import CLOSED, Node, RunState
+from windlass.engine.records import unpack
+
+if TYPE_CHECKING:
+    from tests.simulation.scenario import Simulation
+
+#: In calm weather nothing that is due may be left lying for longer than this.
+LATE_US: Final = 60_000_000
+
+
+def _scan(simulation: Simulation) -> checking.Scan:
+    return checking.scan_of(list(simulation.world.dump().items()))
+
+
+def look(simulation: Simulation) -> list[str]:
+    """What must hold at any moment."""
+    return checking.check_rows(_scan(simulation))
+
+
+def runs(simulation: Simulation) -> list[RunState]:
+    """All runs in the store."""
+    tables = checking.Tables(_scan(simulation))
+    return [unpack(RunState, entry.value) for entry in tables.entries("RUN", 2)]
+
+
+def open_runs(simulation: Simulation) -> list[RunState]:
+    return [state for state in runs(simulation) if state.status not in CLOSED]
+
+
+def stuck(simulation: Simulation) -> Iterator[str]:
+    """Calm has lasted: what is queued, leased or due has been dealt with."""
+    now, late = true_us(), int(LATE_US * simulation.plan.pace)
+    yield from checking.check_rows(_scan(simulation), settled=True, now_us=now - late)
+    tables = checking.Tables(_scan(simulation))
+    for state in open_runs(simulation):
+        items = {
+            entry.parts[2]: unpack(Node, entry.value)
+            for entry in tables.entries("ITEM", 3, keys.items("default", state.run_id))
+        }
+        for path, node in live(state, items):
+            if node.phase == "leased" and 0 < node.lease_us < now - late:
+                yield f"run {state.run_id}: {path!r} is leased to {node.session} and should have ended at {node.lease_us}"
+            if node.phase == "queued" and node.queued_us < now - late:
+                yield f"run {state.run_id}: {path!r} is queued since {node.queued_us}, with idle workers"
+
+
+def final(simulation: Simulation) -> Iterator[str]:
+    """All runs are closed: nothing is left over, and clients were told the truth."""
+    yield from checking.check_rows(_scan(simulation), settled=True, now_us=true_us())
+    yield from _nothing_lost(simulation)
+    yield from _signals(simulation)
+    yield from _slots(simulation)
+    for operation in simulation.clients.record.operations:
+        if operation.outcome == "INTERNAL":
+            yield f"a client was told INTERNAL: {operation}"
+    closing = {state.workflow_id: state for state in runs(simulation) if state.parent is None}
+    for workflow_id in simulation.clients.started:
+        yield from linear.check(simulation.clients.record.of(workflow_id), closing.get(workflow_id))
+
+
+def _nothing_lost(simulation: Simulation) -> Iterator[str]:
+    """Every accepted start is a run; each name has one."""
+    there = {state.run_id for state in runs(simulation)}
+    names = Counter(state.workflow_id for state in runs(simulation) if state.parent is None)
+    for operation in simulation.clients.record.operations:
+        if operation.kind == "start" and operation.outcome == "ok" and operation.run_id not in there:
+            yield f"an accepted run is lost: {operation}"
+    yield from (f"{count} runs have the name {name}" for name, count in names.items() if count > 1)
+
+
+def _signals(simulation: Simulation) -> Iterator[str]:
+    """Each accepted signal came once into its run's history, each refused one never."""
+    tables = checking.Tables(_scan(simulation))
+    came: Counter[str] = Counter()
+    for entry in tables.entries("EVENTS", 3):
+        for event in e.decode_events(entry.value):
+            if isinstance(event, e.SignalBuffered) or (isinstance(event, e.SignalTaken) and not event.buffered):
+                came[event.payload.decode()] += 1
+    for operation in simulation.clients.record.accepted_signals():
+        count = came[f'"{operation.detail}"']
+        least, most = {"ok": (1, 1), "unknown": (0, 1)}.get(operation.outcome, (0, 0))
+        if not least <= count <= most:
+            yield f"a signal came {count} times: {operation}"
+
+
+def _slots(simulation: Simulation) -> Iterator[str]:
+    """With nothing to do, an engine knows of every slot that a worker granted it."""
+    for machine in simulation.workers:
+        session = machine.worker.session
+        if session.held:
+            yield f"{machine.name} still holds {session.held} tasks"
+        if not session.registered:
+            yield f"{machine.name} is not registered with any engine"
+            continue
+        views = [
+            engine.engine.dispatch.connected[session.session_id].credits
+            for engine in simulation.engines
+            if session.session_id in engine.engine.dispatch.connected
+        ]
+        if session._credit not in views:
+            yield f"{machine.name} granted {session._credit} slots, its engines know of {views}"
+
+
+def facts(simulation: Simulation) -> dict[str, int]:
+    """Figures for the report."""
+    found = runs(simulation)
+    return {
+        "runs": len(found),
+        "events": sum(state.seq for state in found),
+        "executions": sum(simulation.work.executed.values()),
+        "messages": simulation.network.crossed,
+        "calls": len(simulation.clients.record.operations),
+        "commits": simulation.world.versions.version,
+        "faults": sum(simulation.nemesis.injected.values()),
+    }
