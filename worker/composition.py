@@ -11,15 +11,20 @@ from pathlib import Path
 
 from windlass.runtimes.jail_pool import SlotPool
 from windlass.runtimes.jail_settings import JailReport, JailSettings
+from windlass.runtimes.python import PythonHandlers
 from windlass.worker.backoff import Backoff
 from windlass.worker.driver import Worker
 from windlass.worker.execution import Execution
+from windlass.worker.handlers import registry_of, step_types
 from windlass.worker.journal import Journal
 from windlass.worker.modules import ModuleCache
 from windlass.worker.profile import profile_of
 from windlass.worker.session import Session
 from windlass.worker.settings import WorkerSettings
 from windlass.worker.transport import GrpcTransport, Transport
+
+#: Synchronous handlers that may run at the same time, at least.
+HANDLER_THREADS = 8
 
 
 @asynccontextmanager
@@ -28,14 +33,16 @@ async def composed(
 ) -> AsyncIterator[Worker]:
     """Give a worker that is ready to run; its jail and its cache end with the block.
 
-    Raises JailIncomplete and JailBroken when untrusted code could not be run safely.
+    Raises BadSettings when handlers cannot be had, JailIncomplete and JailBroken when code could not be run safely.
     """
+    registry = registry_of(settings)
+    handlers = PythonHandlers(registry, threads=max(HANDLER_THREADS, settings.slots)) if len(registry) else None
     pool, report = await _jail(settings, journal)
     folder = settings.cache_folder or Path(tempfile.mkdtemp(prefix="windlass-modules-"))
     try:
         modules = ModuleCache(folder, journal)
-        execution = Execution(pool, None, modules, journal, slots=settings.slots, prefetch=settings.prefetch)
-        session = Session(profile_of(settings, report, ()), execution.capacity)
+        execution = Execution(pool, handlers, modules, journal, slots=settings.slots, prefetch=settings.prefetch)
+        session = Session(profile_of(settings, report, step_types(registry)), execution.capacity)
         yield Worker(
             session,
             execution,
@@ -47,6 +54,8 @@ async def composed(
             drain_s=settings.drain_s,
         )
     finally:
+        if handlers is not None:
+            await handlers.close()
         if pool is not None:
             await pool.close()
         if settings.cache_folder is None:

@@ -119,7 +119,8 @@ class Worker:
         if self._over.is_set():
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._over.wait(), self._backoff.next_s())
+            async with asyncio.timeout(self._backoff.next_s()):
+                await self._over.wait()
 
     # ---- one connection
 
@@ -145,7 +146,8 @@ class Worker:
 
     async def _first(self, current: Wire) -> wire.StreamTasksResponse:
         try:
-            message = await asyncio.wait_for(current.receive(), REGISTER_WITHIN_S)
+            async with asyncio.timeout(REGISTER_WITHIN_S):  # wait_for would swallow a cancel that comes with the answer
+                message = await current.receive()
         except TimeoutError as error:
             raise no_answer() from error
         if message is None:
@@ -269,7 +271,8 @@ class Worker:
         """End the session, so that nobody waits for its lease; the stream ends in any case."""
         if self._wire is not None and self.session.registered:
             try:
-                await asyncio.wait_for(self._wire.leave(self.session.session_id), FAREWELL_S)
+                async with asyncio.timeout(FAREWELL_S):
+                    await self._wire.leave(self.session.session_id)
             except (WireError, TimeoutError) as error:
                 self._journal.warning("the session could not be ended; its lease will run out", why=error)
         self._leave()

@@ -34,6 +34,10 @@ class WorkerSettings:
     handlers: tuple[str, ...] = ()
     #: Offer the ready-made handlers (HTTP request, webhook, email, log) as well.
     standard_handlers: bool = False
+    #: Whom the ready-made network handlers may talk to: host names, also `*.example.com`; none = any public address.
+    allowed_hosts: tuple[str, ...] = ()
+    #: Networks that are not public and that they may talk to all the same, as 10.1.0.0/16.
+    allowed_networks: tuple[str, ...] = ()
     #: Stable name; None = host name and process id.
     worker_id: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
