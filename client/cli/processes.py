@@ -119,6 +119,14 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     envvar="WINDLASS_PATIENCE",
 )
 @click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="WINDLASS_LOG_LEVEL",
+)
+@click.option("--log-json", is_flag=True, help="Log lines as JSON.", envvar="WINDLASS_LOG_JSON")
+@click.option(
     "--config",
     type=click.Path(path_type=Path),
     is_eager=True,
@@ -148,6 +156,8 @@ def worker(**flags: Any) -> None:
         require_layers=frozenset(_parts(flags["require_isolation"])),
         drain_s=flags["drain_seconds"],
         first_contact_s=flags["patience"],
+        log_level=flags["log_level"],
+        log_json=flags["log_json"],
     )
     try:
         chosen.check()

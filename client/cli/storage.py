@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,15 +31,13 @@ def storage() -> None:
 
 @storage.command()
 @_directory
-@click.option(
-    "--deep", is_flag=True, help="Also check what the rows say: every open run has a reason to move, and so on."
-)
+@click.option("--deep", is_flag=True, help="Also replay every history and compare it with what lies in the store.")
 @output_option
 def check(data_dir: Path, deep: bool, output: str) -> None:
     """Read a store at rest, page by page and row by row."""
     offline, screen = load("windlass.storage.offline", "engine"), Screen(output)
     with _named():
-        report = offline.check(_store(data_dir))
+        report = offline.check(data_dir)
     findings = _deep(data_dir) if deep else []
     whole = {
         "rows": report.rows,
@@ -60,10 +57,10 @@ def check(data_dir: Path, deep: bool, output: str) -> None:
 
 
 def _deep(data_dir: Path) -> list[str]:
-    """The findings of the engine's own check; it reads the store through the port."""
-    return [
-        str(each) for each in asyncio.run(load("windlass.engine.checking", "engine").check_directory(_store(data_dir)))
-    ]
+    """What the engine's own check finds: every history replayed and compared with what lies in the store."""
+    offline, checking = load("windlass.storage.offline", "engine"), load("windlass.engine.checking", "engine")
+    with _named(), offline.Reader(data_dir) as reader:
+        return [str(each) for each in checking.check_rows(reader.rows)]
 
 
 @storage.command()
@@ -76,7 +73,7 @@ def dump(data_dir: Path, table: str, values: bool, limit: int | None) -> None:
     offline, keys = load("windlass.storage.offline", "engine"), load("windlass.engine.keys", "engine")
     shown = 0
     with _named():
-        for key, value in offline.dump(_store(data_dir)):
+        for key, value in offline.dump(data_dir):
             line = _described(keys.describe, key)
             if table and not line.startswith(table.upper()):
                 continue
@@ -100,7 +97,7 @@ def _described(describe: Callable[[bytes], str], key: bytes) -> str:
 def backup(data_dir: Path, target: Path, output: str) -> None:
     """Copy a store into the new directory TARGET. Works beside a running engine."""
     with _named():
-        report = load("windlass.storage.offline", "engine").backup(_store(data_dir), _store(target))
+        report = load("windlass.storage.offline", "engine").backup(data_dir, target)
     whole = {"target": str(target), "rows": report.rows, "version": report.version, "file_bytes": report.file_bytes}
     Screen(output).fields(whole.items(), whole)
 
@@ -111,14 +108,9 @@ def backup(data_dir: Path, target: Path, output: str) -> None:
 def compact(data_dir: Path, output: str) -> None:
     """Rewrite the file of a store at rest without its free pages."""
     with _named():
-        before, after = load("windlass.storage.offline", "engine").compact(_store(data_dir))
+        before, after = load("windlass.storage.offline", "engine").compact(data_dir)
     whole = {"bytes_before": before, "bytes_after": after}
     Screen(output).fields(whole.items(), whole)
-
-
-def _store(data_dir: Path) -> Path:
-    """Where the store lies in a data directory."""
-    return data_dir
 
 
 @contextmanager

@@ -128,7 +128,9 @@ def test_a_store_is_backed_up_while_the_engine_runs_and_checked_when_it_does_not
     finally:
         running.stop()
     for folder in (data, copy):
-        report = json.loads(windlass.good("storage", "check", "--data-dir", folder, "-o", "json", engine=False))
+        report = json.loads(
+            windlass.good("storage", "check", "--deep", "--data-dir", folder, "-o", "json", engine=False)
+        )
         assert report["rows"] > 0
         assert report["findings"] == []
     windlass.good("storage", "compact", "--data-dir", data, engine=False)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tests.acceptance.programs import EXAMPLES, ROOT, Engine, Program
 from windlass.client import Client, Started
+from windlass.engine.checking import check_rows
+from windlass.storage.offline import Reader
 
 ORDERS = 20
 
@@ -46,6 +48,8 @@ async def test_kill_9_of_the_engine_loses_no_accepted_order_and_records_nothing_
     finally:
         for program in programs[1:] + programs[:1]:
             program.stop()
+    with Reader(tmp_path / "data") as reader:
+        assert check_rows(reader.rows) == []
 
 
 async def some_are_through_and_some_are_not(client: Client, started: list[Started]) -> None:
