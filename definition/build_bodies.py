@@ -21,7 +21,7 @@ from windlass.engine.core.definition import (
     ParallelBody,
     Timeouts,
 )
-from windlass.engine.core.selectors import Key, Selector
+from windlass.engine.core.selectors import Full, Key, Selector
 
 _NEEDS_BODY = (
     "input",
@@ -97,7 +97,7 @@ def _branch(
             parts.report.error((*place, "input", "static"), f"does not fit input_schema: {finding}")
     return Branch(
         body=body,
-        input=parts.selector(model.input, (*place, "input")),
+        input=_input(parts, model, kind, place),
         output=model.output or "",
         config=parts.config(model.config, model.config_schema, config_schema, place),
         retry=build_retry(parts, model.retry, (*place, "retry")),
@@ -106,6 +106,13 @@ def _branch(
         input_schema=input_schema,
         config_schema=config_schema,
     )
+
+
+def _input(parts: Parts, model: StepModel | ActionModel, kind: str, place: Place) -> Selector:
+    """What is selected; a body that takes an input gets the whole context if nothing is said."""
+    if "input" not in model.model_fields_set and kind not in _NO_INPUT_BODIES:
+        return Full()
+    return parts.selector(model.input, (*place, "input"))
 
 
 def _timeouts(parts: Parts, model: StepModel | ActionModel, kind: str, place: Place, *, in_state: bool) -> Timeouts:

@@ -112,6 +112,22 @@ class Definitions:
             return NamespaceRecord(ns, 0)
         raise EngineError("NAMESPACE_NOT_FOUND", f"there is no namespace {ns!r}; create it first", namespace=ns)
 
+    def check_config(self, definition: Definition, override: bytes) -> None:
+        """Raises EngineError INVALID_JSON, INPUT_SCHEMA_MISMATCH: a run's config, with its overrides, must fit too."""
+        given = parse_json(override, "config")
+        if not isinstance(given, dict):
+            raise EngineError("INVALID_FIELD", "config must be a JSON object", field="config")
+        if definition.config_schema is None or not given:
+            return
+        problems = definition.config_schema.check({**decode_json(definition.config), **given})
+        if problems:
+            raise EngineError(
+                "INPUT_SCHEMA_MISMATCH",
+                f"config does not fit the config schema of workflow {definition.name!r}: " + "; ".join(problems[:20]),
+                workflow=definition.name,
+                violations=[("config", problem) for problem in problems],
+            )
+
     def check_input(self, definition: Definition, value: bytes) -> None:
         """Raises EngineError INVALID_JSON or INPUT_SCHEMA_MISMATCH, with every problem and its path."""
         parsed = parse_json(value, "input")

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from windlass.engine import keys
-from windlass.engine.core.events import Event, decode_events
+from windlass.engine.core.events import AnyEvent, decode_events
 from windlass.engine.core.state import Node, RunState
 from windlass.engine.errors import EngineError
 from windlass.engine.records import get_large, unpack
@@ -26,7 +26,7 @@ class Numbered(msgspec.Struct, frozen=True):
     """An event of a run's history with its number."""
 
     number: int
-    event: Event
+    event: AnyEvent
 
 
 def page_size(asked: int) -> int:

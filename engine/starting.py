@@ -110,6 +110,8 @@ async def start(unit: Unit, plan: StartPlan) -> Started:
     definition = plan.definition or await unit.transition.definitions.resolve(tr, ns, plan.workflow, plan.revision)
     if plan.context is None:
         unit.transition.definitions.check_input(definition, plan.input)
+    if plan.config != b"{}":
+        unit.transition.definitions.check_config(definition, plan.config)
     if plan.workflow_id:
         existing = await _conflict(unit, plan)
         if existing is not None:

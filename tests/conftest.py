@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+import fdb.tuple  # noqa: F401
 from hypothesis import HealthCheck, settings
 
 # A deadline per example is a timed test: it fails on a busy machine and says nothing about the code. Hypothesis has
@@ -14,3 +17,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("windlass")
+
+# `fdb`, imported above for the tests of its tuple format, brings an old `six` whose importer lacks what pytest asks of
+# importers. It has nothing more to import once it is loaded.
+sys.meta_path[:] = [importer for importer in sys.meta_path if hasattr(importer, "find_spec")]

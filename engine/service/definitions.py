@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Final
@@ -44,7 +45,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
             files[module.path] = module.data if module.WhichOneof("content") == "data" else module.digest
         try:
             authored = _authored(request, files)
-            compiled = compile_document(authored)
+            compiled = await asyncio.to_thread(compile_document, authored)  # a large one takes seconds
         except DefinitionError as error:
             if request.validate_only:
                 return pb.RegisterDefinitionResponse(problems=[problem_out(each) for each in error.problems])

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2
 from windlass.definition.quantities import format_duration
 from windlass.engine.core.evolve import apply
 from windlass.engine.core.state import Node, RunState
+from windlass.engine.core.tree import ItemTable
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.modules import bare
@@ -32,7 +33,7 @@ async def past(engine: Engine, ns: str, run_id: str, number: int) -> tuple[RunSt
     if not 1 <= number <= state.seq:
         raise EngineError("INVALID_FIELD", f"the run has events 1 to {state.seq}", field="event_number")
     then: RunState | None = None
-    items: dict[str, Node] = {}
+    items = ItemTable()
     at = 0
     while at < number:
         page = await engine.storage.read(lambda tr, at=at: _page(tr, ns, run_id, at, number))  # type: ignore[misc]
@@ -157,18 +158,20 @@ def _state(request: pb.StartTaskRequest, digest: str, handler: str) -> dict[str,
         state["retry"] = _retry(request.retry)
     if request.HasField("timeouts"):
         names = ("schedule_to_start", "start_to_close", "schedule_to_close", "heartbeat")
-        given = {name: getattr(request.timeouts, name) for name in names if request.timeouts.HasField(name)}
+        present = {field.name for field, _ in request.timeouts.ListFields()}
+        given = {name: getattr(request.timeouts, name) for name in names if name in present}
         state["timeouts"] = {name: _spelled(span) for name, span in given.items()}
     return state
 
 
 def _retry(retry: common_pb2.RetryPolicy) -> dict[str, Any]:
     policy: dict[str, Any] = {}
+    present = {field.name for field, _ in retry.ListFields()}
     for name in ("max_attempts", "multiplier", "jitter"):
-        if retry.HasField(name):
+        if name in present:
             policy[name] = getattr(retry, name)
     for name in ("initial_delay", "max_delay"):
-        if retry.HasField(name):
+        if name in present:
             policy[name] = _spelled(getattr(retry, name))
     policy["non_retryable"] = list(retry.non_retryable_codes)
     policy["retryable"] = list(retry.retryable_codes)

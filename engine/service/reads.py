@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from windlass.engine import keys
+from windlass.engine.core.explain import explain as explain_run
 from windlass.engine.core.paths import PathSyntaxError, SelectorError, parse_path
 from windlass.engine.core.selectors import Full, Key, Keys, Path, Selector, TemplateSelector, select
 from windlass.engine.core.state import CLOSED, Node, RunState
@@ -145,11 +146,11 @@ def _selector(kind: str, argument: Any) -> Selector:
 
 async def explain(engine: Engine, request: pb.ExplainRunRequest) -> pb.ExplainRunResponse:
     """ExplainRun: why it does not move, with what the engine knows of queues and workers."""
-    from windlass.engine.core.explain import explain as explain_run
-
     state, items = await _load(engine, request, items=True)
     response = pb.ExplainRunResponse(run=show.run_out(state, items))
-    for reason in explain_run(state, items, engine.clock.now_us()):
+    ref = (state.namespace, state.workflow, state.revision)
+    definition = await engine.storage.read(lambda tr: engine.definitions.compiled(tr, *ref))
+    for reason in explain_run(state, items, engine.clock.now_us(), definition):
         summary, advice = reason.what, ""
         if reason.kind == "queued":
             summary, advice = await why_queued(engine, state, reason)
