@@ -98,6 +98,24 @@ def work(stub: Stub, session: wire.RegisterWorkerResponse, stopped: threading.Ev
             hand_in(stub, session.session_id, [run(task) for task in tasks], stopped)
 
 
+def one_session(stub: Stub, stopped: threading.Event) -> None:
+    """Register and work, until the worker stops or its session is gone. Raises grpc.RpcError for anything else."""
+    session = register(stub)
+    print(f"registered as {session.worker_id}, session {session.session_id}", file=sys.stderr)
+    over = threading.Event()
+    alive = threading.Thread(target=keep_alive, args=(stub, session, over), daemon=True)
+    alive.start()
+    try:
+        work(stub, session, stopped)
+        stub.DrainWorker(wire.DrainWorkerRequest(session_id=session.session_id, close=True))
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise
+        print("the session has lapsed: what was held is somebody else's now", file=sys.stderr)
+    finally:
+        over.set()
+
+
 def main(engine: str) -> int:
     """Work until SIGTERM or SIGINT. Returns the exit code."""
     stopped = threading.Event()
@@ -105,18 +123,12 @@ def main(engine: str) -> int:
         signal.signal(number, lambda *_: stopped.set())
     with grpc.insecure_channel(engine) as channel:
         stub = Stub(channel)
-        try:
-            session = register(stub)
-            print(f"registered as {session.worker_id}, session {session.session_id}", file=sys.stderr)
-            alive = threading.Thread(target=keep_alive, args=(stub, session, stopped), daemon=True)
-            alive.start()
-            work(stub, session, stopped)
-            stub.DrainWorker(wire.DrainWorkerRequest(session_id=session.session_id, close=True))
-        except grpc.RpcError as error:
-            print(f"{engine}: {error.code().name} {error.details()}", file=sys.stderr)
-            return 1
-        finally:
-            stopped.set()
+        while not stopped.is_set():
+            try:
+                one_session(stub, stopped)
+            except grpc.RpcError as error:
+                print(f"{engine}: {error.code().name} {error.details()}", file=sys.stderr)
+                return 1
     return 0
 
 

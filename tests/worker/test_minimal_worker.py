@@ -25,6 +25,9 @@ async def test_the_minimal_worker_works_fails_and_leaves(engine: FakeEngine) -> 
         assert bad.result is not None
         assert bad.result.failure.code == "USER_ERROR"
         assert "KeyError" in bad.result.failure.message
+        engine.lapse(next(iter(engine.sessions)))  # it registers anew
+        again = engine.submit("python", handler="shout", input=b'{"text": "still here"}')
+        await asyncio.wait_for(again.done.wait(), 30)
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30) == 0
         assert len(engine.left) == 1
