@@ -168,7 +168,7 @@ def _top_level_words(text: str) -> Iterator[_Word]:
         elif token == "/" and (before in _BEFORE_REGEX or before in "(,=:[!&|?{};+-*%~^<>"):
             regex = _REGEX.match(text, at)
             end = regex.end() if regex else end
-        elif kind == "word" and depth == 0 and (line_began or before in ("", ";", "}")):
+        elif kind == "word" and depth == 0 and (line_began or before in ("", ";", "}", "export")):
             yield _Word(token, at, before)
         before = token if kind in ("word", "mark") else "literal"
         line_began = False
