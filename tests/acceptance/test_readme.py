@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -12,8 +13,9 @@ from tests.acceptance.documents import run_page
 from tests.acceptance.programs import ROOT
 from windlass.client.cli import cli, failures
 from windlass.client.cli.processes import engine, worker
+from windlass.engine.core import events
 
-PAGES = ["README.md", "docs/getting-started.md", "docs/cli.md", "docs/guarantees.md"]
+PAGES = ["README.md", "docs/getting-started.md", "docs/cli.md", "docs/guarantees.md", "docs/history.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -64,3 +66,20 @@ def test_the_page_has_every_setting_of_the_programs(command: click.Command) -> N
     page = (ROOT / "docs" / "cli.md").read_text("utf-8")
     options = [option for parameter in command.params for option in parameter.opts]
     assert [option for option in options if f"`{option}`" not in page] == []
+
+
+def test_the_page_of_history_has_every_event_and_no_other() -> None:
+    recorded = {kind.__name__ for kind in get_args(events.AnyEvent)}
+    table = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", (ROOT / "docs" / "history.md").read_text("utf-8"), re.MULTILINE)
+    assert {name.strip("`") for row in table for name in row.split(", ")} == recorded
+
+
+def test_every_page_that_the_code_mentions_is_there() -> None:
+    sources = [*(ROOT / "client").rglob("*.py"), *(ROOT / "examples").rglob("*.*")]
+    mentioned = {
+        name
+        for file in sources
+        if file.suffix != ".wasm"
+        for name in re.findall(r"docs/[\w-]+\.md", file.read_text("utf-8"))
+    }
+    assert sorted(name for name in mentioned if not (ROOT / name).exists()) == []
