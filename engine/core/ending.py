@@ -122,7 +122,7 @@ def cancel(turn: Turn, command: Cancel) -> None:
         turn.owe(DisarmTimer(timer=timer, due_us=due_us))
     undoing = state.node_path.startswith("undo!") and state.node is not None
     grace: Timers = ()
-    if state.node is not None and not undoing and tree.active(state.node):
+    if state.node is not None and not undoing and _may_run(state.node):
         grace = (("run:grace", turn.now_us + turn.definition.cancel_grace_us),)
         turn.owe(ArmTimer(timer="run:grace", due_us=grace[0][1]))
     turn.apply(CancelRequested(turn.now_us, command.source, command.reason, grace))
@@ -132,6 +132,11 @@ def cancel(turn: Turn, command: Cancel) -> None:
             turn.apply(NodesStopped(turn.now_us, tuple(stopped), "cancelled"))
     elif state.held:
         _go_on_undoing(turn)
+
+
+def _may_run(node: Node) -> bool:
+    """True if some task may be with a worker now."""
+    return node.phase == "leased" or (node.phase == "joining" and tree.active(node))
 
 
 def _give_up_parked_undo(turn: Turn) -> None:

@@ -160,7 +160,7 @@ class BodyEnded(Event, frozen=True, tag=15):
 
     outcome: str
     key: str = ""
-    failure: Failure | None = None
+    failure: Failure | None = None  #: another than the node's
     merge: bool = True
     undo: Undo | None = None  #: the state can be compensated from now on
 

@@ -139,7 +139,7 @@ def _body_ended(state: RunState, items: Items, event: e.BodyEnded) -> RunState:
         node_path="",
         context=context,
         last=(state.visit, path, node.recorded) if node.recorded else state.last,
-        failure=event.failure or state.failure,
+        failure=event.failure or (None if tree.good(event.outcome) else node.failure) or state.failure,
         undo=undo,
         incidents=_incidents_outside(state, path),
     )

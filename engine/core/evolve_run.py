@@ -81,7 +81,7 @@ def _leaving(state: RunState, items: Items, event: e.Leaving) -> RunState:
         state,
         stage="exit",
         cursor=cursor,
-        move=event.move,
+        move=replace(event.move, on=event.on),
         node=state.node if keep else None,
         node_path=state.node_path if keep else "",
         failure=failure,

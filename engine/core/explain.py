@@ -114,8 +114,8 @@ def _map_reason(path: str, node: Node) -> Reason:
     counts = node.counts
     done = counts[SUCCEEDED] + counts[FAILED]
     what = (
-        f"{done} of {counts[TOTAL]} items are done ({counts[FAILED]} failed), {counts[OPENED] - done} are open, "
-        f"{counts[ACTIVE]} of them queued or running"
+        f"{done} of {counts[TOTAL]} items done ({counts[FAILED]} failed), {counts[OPENED] - done} open, "
+        f"of these {counts[ACTIVE]} queued or running"
     )
     return Reason(kind="items", what=what, path=path, since_us=node.opened_us, limit_us=_limit(node))
 

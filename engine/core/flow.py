@@ -159,7 +159,7 @@ def _take(turn: Turn) -> bool:
     fine = good(node.outcome)
     key = "" if node.kind == "events" else branch_at(turn.definition, state, path).output
     undo = compensation.undo_entry(turn, node.output) if fine and path == "" else None
-    event = BodyEnded(turn.now_us, node.outcome, key, None if fine else node.failure, undo=undo)
+    event = BodyEnded(turn.now_us, node.outcome, key, undo=undo)
     if not _fits(node, key, state.context):
         failure = Failure(
             "CONTEXT_TOO_LARGE", "what the step's parts put into the context together is too large", retryable=False
@@ -169,7 +169,7 @@ def _take(turn: Turn) -> bool:
         turn.apply(event)
         return True
     if not good(event.outcome) and turn.definition.on_unhandled == "incident" and _would_park(turn, event):
-        failure = event.failure or Failure(event.outcome.upper(), f"the step ended as {event.outcome}")
+        failure = node.failure or Failure(event.outcome.upper(), f"the step ended as {event.outcome}")
         incidents.open_incident(turn, path, "unhandled", failure)
         return False
     turn.apply(event)
@@ -237,8 +237,10 @@ def _failure(turn: Turn) -> Failure:
 def _final(turn: Turn, here: State) -> Move:
     if here.outcome == "success":
         return Move("complete")
-    code = here.error_code or "FAILED"
-    return fail_move(turn, Failure(code, f"the run ended in state {here.name!r}", retryable=False))
+    last = turn.state.failure
+    cause = "" if last is None else f"{last.code}: {last.message}"
+    message = f"the run ended in state {here.name!r}"
+    return fail_move(turn, Failure(here.error_code or "FAILED", message, retryable=False, cause=cause))
 
 
 def go(turn: Turn, move: Move, on: str) -> None:
@@ -263,7 +265,7 @@ def _exit_step(turn: Turn) -> bool:
     if index is not None:
         compensation.open_undo(turn, index)
         return True
-    perform(turn, move, state.outcome)
+    perform(turn, move, move.on)
     return True
 
 

@@ -23,12 +23,12 @@ def raise_incident(turn: Turn, command: RaiseIncident) -> None:
 
 
 def resolve(turn: Turn, command: ResolveIncident) -> None:
-    """Raises Rejection INCIDENT_CLOSED, BAD_ACTION, or for a context edit that cannot be."""
+    """Raises Rejection INCIDENT_RESOLVED, INVALID_FIELD, or for a context edit that cannot be."""
     found = [i for i in turn.state.incidents if i.incident_id == command.incident_id]
     if not found:
-        raise Rejection("INCIDENT_CLOSED", f"no open incident {command.incident_id!r}", incident_id=command.incident_id)
+        raise Rejection("INCIDENT_RESOLVED", f"no open incident {command.incident_id!r}", incident_id=command.incident_id)
     if command.action not in ("retry", "skip", "fail"):
-        raise Rejection("BAD_ACTION", f"action must be retry, skip or fail, not {command.action!r}")
+        raise Rejection("INVALID_FIELD", f"action must be retry, skip or fail, not {command.action!r}")
     incident = found[0]
     if command.set:
         updates.edit_context(turn, dict(command.set), "incident", command.by)

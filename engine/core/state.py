@@ -63,6 +63,7 @@ class Move(msgspec.Struct, frozen=True, array_like=True):
     undo: str | None = None  #: compensate first: a scope's name, "" = everything, None = nothing
     failure: Failure | None = None
     output: bytes = b""
+    on: str = ""  #: the outcome or signal that led to it
 
 
 class Undo(msgspec.Struct, frozen=True, array_like=True):

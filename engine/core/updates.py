@@ -17,7 +17,7 @@ def apply_update(turn: Turn, command: ApplyUpdate) -> None:
     update = turn.definition.updates.get(command.name)
     if update is None:
         known = ", ".join(sorted(turn.definition.updates)) or "none"
-        raise Rejection("UPDATE_NOT_FOUND", f"no update {command.name!r}; declared: {known}", update=command.name)
+        raise Rejection("UPDATE_NOT_DECLARED", f"no update {command.name!r}; declared: {known}", update=command.name)
     given = _parsed(command.input or b"null")
     if update.schema is not None and (problems := update.schema.check(given)):
         raise Rejection(

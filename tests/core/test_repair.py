@@ -62,8 +62,8 @@ def test_a_failure_that_a_transition_takes_is_no_incident() -> None:
 def test_incidents_are_resolved_once_and_by_known_actions() -> None:
     world = parked()
     key = world.state.incidents[0].incident_id
-    assert world.refused(c.ResolveIncident(incident_id="r1:99")) == "INCIDENT_CLOSED"
-    assert world.refused(c.ResolveIncident(incident_id=key, action="pray")) == "BAD_ACTION"
+    assert world.refused(c.ResolveIncident(incident_id="r1:99")) == "INCIDENT_RESOLVED"
+    assert world.refused(c.ResolveIncident(incident_id=key, action="pray")) == "INVALID_FIELD"
     bad = c.ResolveIncident(incident_id=key, set={"x": b"nonsense"})
     assert world.refused(bad) == "INPUT_SCHEMA_MISMATCH"
 
@@ -248,7 +248,7 @@ def test_updates_are_validated_applied_and_answered_in_one_step() -> None:
     assert (world.decision.reply, world.context()) == (b'{"limit":7}', {"limit": 7})
     assert world.refused(c.ApplyUpdate(name="raise", input=b"6")) == "UPDATE_REFUSED"
     assert world.refused(c.ApplyUpdate(name="raise", input=b'"x"')) == "INPUT_SCHEMA_MISMATCH"
-    assert world.refused(c.ApplyUpdate(name="other", input=b"6")) == "UPDATE_NOT_FOUND"
+    assert world.refused(c.ApplyUpdate(name="other", input=b"6")) == "UPDATE_NOT_DECLARED"
 
 
 def test_variables_are_set_by_hand() -> None:

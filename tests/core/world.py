@@ -7,7 +7,7 @@ the record says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -52,6 +52,7 @@ class World:
         self.told: list[f.Effect] = []
         self.stops: list[f.StopTask] = []
         self.decision: Decision = None  # type: ignore[assignment]
+        self.watch: Callable[[Decision], None] | None = None
 
     # -- commands ---------------------------------------------------------------------------------------------------
 
@@ -111,6 +112,8 @@ class World:
             self.history.append(e.encode_events(decision.events))  # type: ignore[arg-type]
         for effect in decision.effects:
             self._carry_out(effect)
+        if self.watch is not None:
+            self.watch(decision)
         if self.checked:
             self.verify()
 
