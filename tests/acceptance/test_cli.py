@@ -145,3 +145,16 @@ def test_namespaces_keep_to_themselves(windlass: Terminal) -> None:
     windlass.good("namespace", "create", "other", "--description", "another tenant")
     assert "other" in windlass.good("namespace", "list")
     assert "no workflows" in windlass.good("definitions", "list", "--namespace", "other")
+
+
+def test_a_definition_with_a_large_module_is_registered_in_pieces(windlass: Terminal, tmp_path: Path) -> None:
+    """3 MB do not fit into one message: a custom section, which every runtime skips, makes the module that large."""
+    padding = b"\x04junk" + bytes(3_000_000)
+    size = bytes((len(padding) >> shift & 0x7F) | (0x80 if shift < 21 else 0) for shift in (0, 7, 14, 21))
+    module = (EXAMPLES / "orders" / "charge.wasm").read_bytes() + b"\x00" + size + padding
+    (tmp_path / "large.wasm").write_bytes(module)
+    (tmp_path / "large.yaml").write_text(
+        "workflow: large\ninitial: work\nstates:\n  work:\n    task: {runtime: wasm, module: ./large.wasm}\n"
+    )
+    windlass.good("register", str(tmp_path / "large.yaml"))
+    assert '"authorization"' in windlass.good("start", "large", "--input", '{"amount": 1}', "--wait")
