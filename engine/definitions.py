@@ -113,7 +113,7 @@ class Definitions:
         raise EngineError("NAMESPACE_NOT_FOUND", f"there is no namespace {ns!r}; create it first", namespace=ns)
 
     def check_config(self, definition: Definition, override: bytes) -> None:
-        """Raises EngineError INVALID_JSON, INPUT_SCHEMA_MISMATCH: a run's config, with its overrides, must fit too."""
+        """Raises EngineError INVALID_JSON, CONFIG_SCHEMA_MISMATCH: a run's config, with its overrides, must fit too."""
         given = parse_json(override, "config")
         if not isinstance(given, dict):
             raise EngineError("INVALID_FIELD", "config must be a JSON object", field="config")
@@ -122,7 +122,7 @@ class Definitions:
         problems = definition.config_schema.check({**decode_json(definition.config), **given})
         if problems:
             raise EngineError(
-                "INPUT_SCHEMA_MISMATCH",
+                "CONFIG_SCHEMA_MISMATCH",
                 f"config does not fit the config schema of workflow {definition.name!r}: " + "; ".join(problems[:20]),
                 workflow=definition.name,
                 violations=[("config", problem) for problem in problems],

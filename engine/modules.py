@@ -65,7 +65,9 @@ class Modules:
                 limit=str(MODULE_BYTES_MAX),
             )
         if expected and bare(expected) != digest_of(data):
-            raise EngineError("BAD_MODULE", f"the bytes hash to {digest_of(data)}, not to {expected}", digest=expected)
+            raise EngineError(
+                "DIGEST_MISMATCH", f"the bytes hash to {digest_of(data)}, not to {expected}", digest=expected
+            )
         problems = self._check(runtime, data) if self._check else ()
         if problems:
             raise EngineError("BAD_MODULE", "; ".join(problems), runtime=runtime)

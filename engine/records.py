@@ -110,6 +110,7 @@ class RevisionRecord(Stored, frozen=True):
     modules: tuple[str, ...]
     created_us: int
     number: int = 1  #: 1 for the first revision of the name, rising
+    source: bytes = b""  #: as the author wrote it, comments and all; of the first registration
 
 
 class ModuleRecord(Stored, frozen=True):

@@ -46,7 +46,13 @@ async def store_modules(engine: Engine, ns: str, compiled: Compiled) -> None:
 
 
 async def store_revision(
-    engine: Engine, ns: str, compiled: Compiled, *, make_default: bool | None = None, etag: str = ""
+    engine: Engine,
+    ns: str,
+    compiled: Compiled,
+    *,
+    make_default: bool | None = None,
+    etag: str = "",
+    source: bytes = b"",
 ) -> Registered:
     """Store a compiled definition. `make_default` None: yes, if it is new or the name's first.
 
@@ -64,7 +70,7 @@ async def store_revision(
         created = await get_large(tr, keys.revision(ns, name, revision)) is None
         number = (known.revisions if known else 0) + 1
         if created:
-            record = RevisionRecord(name, revision, compiled.document, digests, now, number)
+            record = RevisionRecord(name, revision, compiled.document, digests, now, number, source)
             set_large(tr, keys.revision(ns, name, revision), pack(record))
         fresh = known or DefinitionRecord(name, revision, "", now, now, ((0, revision),), 0)
         if created:

@@ -157,7 +157,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         """Moves a namespace's virtual time from timer to timer, so that each fires at its own instant."""
         record = await self._get(request.namespace)
         if not record.virtual_time:
-            raise EngineError("TIME_NOT_VIRTUAL", f"namespace {record.name!r} keeps real time", namespace=record.name)
+            raise EngineError("NOT_VIRTUAL_TIME", f"namespace {record.name!r} keeps real time", namespace=record.name)
         target = await self._target(request, record)
         fired = 0
         while fired < FIRED_MAX:
@@ -180,7 +180,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         if kind == "to":
             target = convert.time_us(request.to)
             if target < record.virtual_now_us:
-                raise EngineError("INVALID_FIELD", "virtual time does not go back", field="to")
+                raise EngineError("TIME_IN_PAST", "virtual time does not go back", field="to")
             return target
         rows = await self._due(record.name)
         return due_us(rows[0]) if rows else record.virtual_now_us

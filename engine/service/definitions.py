@@ -59,7 +59,9 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
             return response
         await self._store_files(ns, files, compiled)
         make_default = request.set_default if request.HasField("set_default") else None
-        done = await store_revision(self._engine, ns, compiled, make_default=make_default, etag=request.etag)
+        done = await store_revision(
+            self._engine, ns, compiled, make_default=make_default, etag=request.etag, source=request.document
+        )
         response.created, response.etag = done.created, done.record.etag
         response.is_default = done.record.default_revision == compiled.revision
         return response
@@ -86,7 +88,9 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
 
         record, revision, count = await self._engine.storage.read(body)
         return pb.GetDefinitionResponse(
-            definition=_definition(ns, record, revision, count), document=revision.document, source=revision.document
+            definition=_definition(ns, record, revision, count),
+            document=revision.document,
+            source=revision.source or revision.document,
         )
 
     @rpc

@@ -31,14 +31,14 @@ async def past(engine: Engine, ns: str, run_id: str, number: int) -> tuple[RunSt
     """The run as it was after event `number`. Raises EngineError RUN_NOT_FOUND, INVALID_FIELD."""
     state = await engine.storage.read(lambda tr: get_run(tr, ns, run_id))
     if not 1 <= number <= state.seq:
-        raise EngineError("INVALID_FIELD", f"the run has events 1 to {state.seq}", field="event_number")
+        raise EngineError("EVENT_NOT_FOUND", f"the run has events 1 to {state.seq}", event_number=str(number))
     then: RunState | None = None
     items = ItemTable()
     at = 0
     while at < number:
         page = await engine.storage.read(lambda tr, at=at: _page(tr, ns, run_id, at, number))  # type: ignore[misc]
         if not page:
-            raise EngineError("WATCH_COMPACTED", f"the events up to {number} are compacted", run_id=run_id)
+            raise EngineError("HISTORY_COMPACTED", f"the events up to {number} are compacted", run_id=run_id)
         for each in page:
             then = apply(then, items, each.event)
         at = page[-1].number

@@ -111,7 +111,7 @@ async def query(engine: Engine, request: pb.QueryRunRequest) -> pb.QueryRunRespo
         value = select(selector, state.context)
     except SelectorError as error:
         raise EngineError(
-            "BAD_SELECTOR", f"the run's context does not have it: {error}", selector=str(error.name)
+            "SELECTOR_FAILED", f"the run's context does not have it: {error}", missing=str(error.name)
         ) from error
     return pb.QueryRunResponse(
         value=convert.payload(value), state=convert.STATES[state.status], last_event_number=state.seq

@@ -47,11 +47,20 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _resumed(token: str) -> int:
+    try:
+        return _number(page_position(token))
+    except EngineError as error:
+        raise EngineError(
+            "BAD_RESUME_TOKEN", "the resume token was not made by this engine", field="resume_token"
+        ) from error
+
+
 async def watch(engine: Engine, request: pb.WatchRunRequest) -> AsyncIterator[pb.WatchRunResponse]:
     """WatchRun: events as they are committed, until the run has closed and all was told."""
     ns = request.namespace or "default"
     run_id = await engine.storage.read(lambda tr: find_run_id(tr, ns, request.run_id, request.workflow_id))
-    at = _number(page_position(request.resume_token)) if request.resume_token else 0
+    at = _resumed(request.resume_token) if request.resume_token else 0
     if request.from_now:
         at = (await engine.storage.read(lambda tr: get_run(tr, ns, run_id))).seq
     full = request.view != pb.VIEW_BASIC
