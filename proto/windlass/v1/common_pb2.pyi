@@ -10,7 +10,7 @@ response; instants are Timestamp fields ending in `_time`, spans are Duration; e
 
 Errors: every RPC error is a google.rpc.Status with exactly one google.rpc.ErrorInfo (domain "windlass"). The comment
 of each method lists its reasons; the table with codes and what to do is docs/errors.md. Any method can also answer
-NAMESPACE_NOT_FOUND, REQUEST_ID_REUSED, RATE_LIMITED, PAYLOAD_TOO_LARGE, ENGINE_DRAINING, STORE_UNAVAILABLE,
+NAMESPACE_NOT_FOUND, REQUEST_ID_REUSED, PAYLOAD_TOO_LARGE, ENGINE_DRAINING, STORE_UNAVAILABLE,
 COMMIT_UNKNOWN and INTERNAL, which are not repeated there. A failure of user code is data (Failure), never an RPC error.
 
 A JSON value is UTF-8 text in a bytes field, so that it crosses the wire, the engine and the store unparsed.

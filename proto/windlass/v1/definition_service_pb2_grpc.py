@@ -105,7 +105,7 @@ class DefinitionServiceServicer:
         """Checks a definition and stores it as a revision. The same document again gives the same revision, created = false.
         All problems are reported at once. With `validate_only` they come in the reply and nothing is stored.
         Errors: BAD_DEFINITION (BadRequest with one violation per problem), MODULE_NOT_FOUND, BAD_MODULE, ETAG_MISMATCH,
-        DEFINITION_TOO_LARGE.
+        PAYLOAD_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,7 @@ class DefinitionServiceStub:
     """Checks a definition and stores it as a revision. The same document again gives the same revision, created = false.
     All problems are reported at once. With `validate_only` they come in the reply and nothing is stored.
     Errors: BAD_DEFINITION (BadRequest with one violation per problem), MODULE_NOT_FOUND, BAD_MODULE, ETAG_MISMATCH,
-    DEFINITION_TOO_LARGE.
+    PAYLOAD_TOO_LARGE.
     """
     GetDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionRequest, _definition_service_pb2.GetDefinitionResponse]
     """Reads a revision with its document.
@@ -94,7 +94,7 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     """Checks a definition and stores it as a revision. The same document again gives the same revision, created = false.
     All problems are reported at once. With `validate_only` they come in the reply and nothing is stored.
     Errors: BAD_DEFINITION (BadRequest with one violation per problem), MODULE_NOT_FOUND, BAD_MODULE, ETAG_MISMATCH,
-    DEFINITION_TOO_LARGE.
+    PAYLOAD_TOO_LARGE.
     """
     GetDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionRequest, _definition_service_pb2.GetDefinitionResponse]  # type: ignore[assignment]
     """Reads a revision with its document.
@@ -154,7 +154,7 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Checks a definition and stores it as a revision. The same document again gives the same revision, created = false.
         All problems are reported at once. With `validate_only` they come in the reply and nothing is stored.
         Errors: BAD_DEFINITION (BadRequest with one violation per problem), MODULE_NOT_FOUND, BAD_MODULE, ETAG_MISMATCH,
-        DEFINITION_TOO_LARGE.
+        PAYLOAD_TOO_LARGE.
         """
 
     @_abc_1.abstractmethod

@@ -99,7 +99,7 @@ class WorkerServiceServicer:
         sends whatever it has, batched. Ending the stream does not end the session: the worker may reconnect, to any engine,
         until the lease runs out.
         Errors: INVALID_FIELD (first message without register), SESSION_NOT_FOUND (the session lapsed: register anew),
-        SESSION_REPLACED (the same worker has opened a newer stream), ENGINE_DRAINING (reconnect elsewhere).
+        ENGINE_DRAINING (reconnect elsewhere).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +124,7 @@ class WorkerServiceServicer:
     def CompleteTasks(self, request, context):
         """Hands in results. Repeating one is harmless: the recorded outcome counts.
         Errors: none of its own; each result has its own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED,
-        TASK_NOT_FOUND, BAD_TASK_TOKEN, OUTPUT_INVALID, ROUTE_NOT_DECLARED, PAYLOAD_TOO_LARGE.
+        RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE, INVALID_JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +132,7 @@ class WorkerServiceServicer:
 
     def ReleaseTasks(self, request, context):
         """Gives tasks back without a result. They go to others at once; only crashes count as attempts.
-        Errors: none of its own; each task has its own status: LEASE_LOST, TASK_NOT_FOUND, BAD_TASK_TOKEN.
+        Errors: none of its own; each task has its own status: LEASE_LOST, RUN_NOT_FOUND, BAD_TASK_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,7 @@ class WorkerServiceStub:
     sends whatever it has, batched. Ending the stream does not end the session: the worker may reconnect, to any engine,
     until the lease runs out.
     Errors: INVALID_FIELD (first message without register), SESSION_NOT_FOUND (the session lapsed: register anew),
-    SESSION_REPLACED (the same worker has opened a newer stream), ENGINE_DRAINING (reconnect elsewhere).
+    ENGINE_DRAINING (reconnect elsewhere).
     """
     PollTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.PollTasksRequest, _worker_service_pb2.PollTasksResponse]
     """Long poll for tasks. Answers empty before the caller's deadline. Renews the session's lease.
@@ -69,11 +69,11 @@ class WorkerServiceStub:
     CompleteTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]
     """Hands in results. Repeating one is harmless: the recorded outcome counts.
     Errors: none of its own; each result has its own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED,
-    TASK_NOT_FOUND, BAD_TASK_TOKEN, OUTPUT_INVALID, ROUTE_NOT_DECLARED, PAYLOAD_TOO_LARGE.
+    RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE, INVALID_JSON.
     """
     ReleaseTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseTasksRequest, _worker_service_pb2.ReleaseTasksResponse]
     """Gives tasks back without a result. They go to others at once; only crashes count as attempts.
-    Errors: none of its own; each task has its own status: LEASE_LOST, TASK_NOT_FOUND, BAD_TASK_TOKEN.
+    Errors: none of its own; each task has its own status: LEASE_LOST, RUN_NOT_FOUND, BAD_TASK_TOKEN.
     """
     HeartbeatWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.HeartbeatWorkerRequest, _worker_service_pb2.HeartbeatWorkerResponse]
     """Renews the session's lease and brings what the engine wants of the worker.
@@ -102,7 +102,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     sends whatever it has, batched. Ending the stream does not end the session: the worker may reconnect, to any engine,
     until the lease runs out.
     Errors: INVALID_FIELD (first message without register), SESSION_NOT_FOUND (the session lapsed: register anew),
-    SESSION_REPLACED (the same worker has opened a newer stream), ENGINE_DRAINING (reconnect elsewhere).
+    ENGINE_DRAINING (reconnect elsewhere).
     """
     PollTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.PollTasksRequest, _worker_service_pb2.PollTasksResponse]  # type: ignore[assignment]
     """Long poll for tasks. Answers empty before the caller's deadline. Renews the session's lease.
@@ -115,11 +115,11 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     CompleteTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]  # type: ignore[assignment]
     """Hands in results. Repeating one is harmless: the recorded outcome counts.
     Errors: none of its own; each result has its own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED,
-    TASK_NOT_FOUND, BAD_TASK_TOKEN, OUTPUT_INVALID, ROUTE_NOT_DECLARED, PAYLOAD_TOO_LARGE.
+    RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE, INVALID_JSON.
     """
     ReleaseTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseTasksRequest, _worker_service_pb2.ReleaseTasksResponse]  # type: ignore[assignment]
     """Gives tasks back without a result. They go to others at once; only crashes count as attempts.
-    Errors: none of its own; each task has its own status: LEASE_LOST, TASK_NOT_FOUND, BAD_TASK_TOKEN.
+    Errors: none of its own; each task has its own status: LEASE_LOST, RUN_NOT_FOUND, BAD_TASK_TOKEN.
     """
     HeartbeatWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.HeartbeatWorkerRequest, _worker_service_pb2.HeartbeatWorkerResponse]  # type: ignore[assignment]
     """Renews the session's lease and brings what the engine wants of the worker.
@@ -157,7 +157,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         sends whatever it has, batched. Ending the stream does not end the session: the worker may reconnect, to any engine,
         until the lease runs out.
         Errors: INVALID_FIELD (first message without register), SESSION_NOT_FOUND (the session lapsed: register anew),
-        SESSION_REPLACED (the same worker has opened a newer stream), ENGINE_DRAINING (reconnect elsewhere).
+        ENGINE_DRAINING (reconnect elsewhere).
         """
 
     @_abc_1.abstractmethod
@@ -188,7 +188,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_worker_service_pb2.CompleteTasksResponse, _abc.Awaitable[_worker_service_pb2.CompleteTasksResponse]]:
         """Hands in results. Repeating one is harmless: the recorded outcome counts.
         Errors: none of its own; each result has its own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED,
-        TASK_NOT_FOUND, BAD_TASK_TOKEN, OUTPUT_INVALID, ROUTE_NOT_DECLARED, PAYLOAD_TOO_LARGE.
+        RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE, INVALID_JSON.
         """
 
     @_abc_1.abstractmethod
@@ -198,7 +198,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.ReleaseTasksResponse, _abc.Awaitable[_worker_service_pb2.ReleaseTasksResponse]]:
         """Gives tasks back without a result. They go to others at once; only crashes count as attempts.
-        Errors: none of its own; each task has its own status: LEASE_LOST, TASK_NOT_FOUND, BAD_TASK_TOKEN.
+        Errors: none of its own; each task has its own status: LEASE_LOST, RUN_NOT_FOUND, BAD_TASK_TOKEN.
         """
 
     @_abc_1.abstractmethod

@@ -190,7 +190,7 @@ class WorkflowServiceServicer:
     def StartRun(self, request, context):
         """Starts a run. Durable when it answers. With an id that exists already, the two policies decide.
         Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
-        RUN_ALREADY_STARTED (metadata run_id), BACKLOG_FULL, INVALID_FIELD.
+        RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -264,7 +264,7 @@ class WorkflowServiceServicer:
 
     def SignalRun(self, request, context):
         """Puts a named message into the run's inbox. Accepted whether or not something waits for it yet.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED (metadata state), SIGNAL_SCHEMA_MISMATCH, INBOX_FULL.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED (metadata state), SIGNAL_SCHEMA_MISMATCH, INVALID_JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
