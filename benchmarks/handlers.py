@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from windlass.runtimes.python import handler
+from windlass.runtimes.python_handlers import handler
 
 
 @handler("bench_double")

@@ -35,7 +35,7 @@ async def stop_task(unit: Unit, work: Work, effect: fx.StopTask) -> None:
 
 
 async def release_lease(unit: Unit, work: Work, effect: fx.ReleaseLease) -> None:
-    unit.tr.clear(keys.lease(effect.session, work.ns, work.run_id, effect.visit, effect.path))
+    unit.tr.clear(keys.lease_of(effect.session, work.packed, effect.visit, effect.path))
     unit.after.released.append((effect.session, (work.ns, work.run_id, effect.visit, effect.path, effect.epoch)))
 
 

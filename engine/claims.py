@@ -87,18 +87,15 @@ class Claims(Loop):
             if session is None:
                 unit.after.queued.add(ring)
                 return
-            if not await self._lease(unit, session, key, value, ring[0]):
+            if not await self._lease(unit, session, ring, key, value):
                 self._dispatch.release(session)
             unit.tr.clear(key)
 
-    async def _lease(self, unit: Unit, session: str, key: bytes, value: bytes, ns: str) -> bool:
-        _, _, _, _, _, _, _, run_id, visit, path = keys.unpack(key)
+    async def _lease(self, unit: Unit, session: str, ring: QueueKey, key: bytes, value: bytes) -> bool:
+        run_id, visit, path = keys.queued_task(keys.queue(*ring), key)
         attempt, start_to_close_us, heartbeat_us = unpack(tuple[int, int, int], value)
-        assert isinstance(run_id, str)
-        assert isinstance(visit, int)
-        assert isinstance(path, str)
         try:
-            work = await unit.load(ns, run_id)
+            work = await unit.load(ring[0], run_id)
             await unit.lease_to(work, path, visit, session, start_to_close_us, heartbeat_us)
         except Rejection as refused:
             log.warning("queue entry of %s %s attempt %d was stale: %s", run_id, path, attempt, refused)

@@ -51,11 +51,11 @@ class Assignment:
         self.run, self.opened_us = run, opened_us
         self.deadline_us, self.heartbeat_us = deadline_us, heartbeat_us
 
-    def lease_record(self) -> tuple[bytes, bytes]:
-        """Key and value of the lease in the store."""
-        ns, run_id, visit, path, epoch = self.task
+    def lease_record(self, packed: bytes) -> tuple[bytes, bytes]:
+        """Key and value of the lease in the store; `packed` is the run's part of the key."""
+        _, _, visit, path, epoch = self.task
         record = LeaseRecord(epoch, self.deadline_us, self.heartbeat_us)
-        return keys.lease(self.session, ns, run_id, visit, path), pack(record)
+        return keys.lease_of(self.session, packed, visit, path), pack(record)
 
 
 class Outlet(Protocol):

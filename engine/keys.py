@@ -71,10 +71,13 @@ _NAMES: Final = [
 TABLES: Final = dict(enumerate(_NAMES, start=1))
 
 
+_SMALL: Final = [b"\x14", *(bytes((0x15, number)) for number in range(1, 256))]
+
+
 def integer(number: int) -> bytes:
     """A tuple element: an integer from 0 to 2**64 - 2 (the format has another code for the last one)."""
-    if number == 0:
-        return b"\x14"
+    if number < 256:
+        return _SMALL[number]
     size = (number.bit_length() + 7) >> 3
     return bytes((0x14 + size,)) + number.to_bytes(size, "big")
 
@@ -101,6 +104,27 @@ _TIMER, _VIRTUAL, _SESSION = _table("TIMER"), _table("VIRTUAL"), _table("SESSION
 
 def runs(ns: str) -> bytes:
     return _RUN + text(ns)
+
+
+def of_run(ns: str, run_id: str) -> bytes:
+    """The elements that all keys of a run have after their table: packed once for several keys (`*_of`)."""
+    return text(ns) + text(run_id)
+
+
+def run_of(packed: bytes) -> bytes:
+    return _RUN + packed
+
+
+def event_of(packed: bytes, number: int) -> bytes:
+    return _EVENTS + packed + integer(number)
+
+
+def item_of(packed: bytes, path: str) -> bytes:
+    return _ITEM + packed + text(path)
+
+
+def lease_of(session: str, packed: bytes, visit: int, path: str) -> bytes:
+    return b"".join((_LEASE, text(session), packed, integer(visit), text(path)))
 
 
 def run(ns: str, run_id: str) -> bytes:
@@ -137,6 +161,17 @@ def listing(ns: str, workflow: str | None = None, status: str | None = None, run
     return _parts(_LISTING, ns, workflow, status, run_id)
 
 
+def listed(ns: str, workflow: str, status: str, run_id: str) -> bytes:
+    """`listing` with all its elements."""
+    return _listing_head(ns, workflow, status) + text(run_id)
+
+
+@lru_cache(maxsize=4096)
+def _listing_head(ns: str, workflow: str, status: str) -> bytes:
+    return _parts(_LISTING, ns, workflow, status)
+
+
+@lru_cache(maxsize=4096)
 def open_runs(ns: str, workflow: str, revision: str | None = None) -> bytes:
     return _parts(_OPEN, ns, workflow, revision)
 
@@ -157,6 +192,7 @@ def expiry(time_us: int, kind: str, *parts: str) -> bytes:
     return _table("EXPIRY") + integer(time_us) + text(kind) + b"".join(map(text, parts))
 
 
+@lru_cache(maxsize=4096)
 def queue(ns: str, name: str, kind: str) -> bytes:
     return _QUEUE + text(ns) + text(name) + text(kind)
 
@@ -165,6 +201,17 @@ def queue_entry(head: bytes, shard: int, priority: int, queued_us: int, run_id: 
     return b"".join(
         (head, integer(shard), integer(255 - priority), integer(queued_us), text(run_id), integer(visit), text(path))
     )
+
+
+def queued_task(head: bytes, key: bytes) -> tuple[str, int, str]:
+    """The run, visit and path that an entry under `head` names."""
+    at = len(head)
+    for _ in range(3):  # shard, priority, time
+        at += 1 + key[at] - 0x14
+    run_id, at = _read_text(key, at + 1)
+    size = key[at] - 0x14
+    visit = int.from_bytes(key[at + 1 : at + 1 + size], "big")
+    return run_id, visit, _read_text(key, at + 2 + size)[0]
 
 
 def queues(ns: str) -> bytes:
@@ -215,6 +262,7 @@ def outbox(ns: str) -> bytes:
     return _table("OUTBOX") + text(ns)
 
 
+@lru_cache(maxsize=4096)
 def definition(ns: str, name: str | None = None) -> bytes:
     return _parts(_table("DEFINITION"), ns, name)
 
@@ -280,6 +328,9 @@ def unpack(key: bytes) -> tuple[object, ...]:
 
 
 def _read_text(key: bytes, at: int) -> tuple[str, int]:
+    stop = key.index(b"\x00", at)
+    if key[stop + 1 : stop + 2] != b"\xff":
+        return key[at:stop].decode(), stop + 1
     parts = bytearray()
     while True:
         stop = key.index(b"\x00", at)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from windlass.engine import keys, postponed
+from windlass.engine.core.branches import has_items
 from windlass.engine.core.commands import Command, TaskLeased
 from windlass.engine.core.decide import Decision, NeedItems, NeedSignals, decide
 from windlass.engine.core.definition import Definition
@@ -55,6 +56,7 @@ class Work:
         "events",
         "loaded",
         "ns",
+        "packed",
         "run_id",
         "signals_seen",
         "state",
@@ -64,6 +66,7 @@ class Work:
         self, ns: str, run_id: str, definition: Definition, state: RunState | None, before_bytes: int = 0
     ) -> None:
         self.ns, self.run_id, self.definition = ns, run_id, definition
+        self.packed = keys.of_run(ns, run_id)
         self.before = self.state = state
         self.before_bytes = before_bytes
         self.events: list[AnyEvent] = []
@@ -149,7 +152,7 @@ class Unit:
     async def apply(self, work: Work, command: Command) -> Decision:
         """Decide, stage the outcome, carry out its effects."""
         decision: Decision | None = None
-        now = await self._now(work, command)
+        now = self.now_us if not _virtual(work, command) else await self._virtual_now(work)
         if "#" in (path := getattr(command, "path", "")):
             await self._load_item(work, owner_of(path))
         while decision is None:
@@ -164,10 +167,7 @@ class Unit:
             await self.transition.carrying[type(effect)](self, work, effect)
         return decision
 
-    async def _now(self, work: Work, command: Command) -> int:
-        virtual = work.state.virtual_time if work.state is not None else getattr(command, "virtual_time", False)
-        if not virtual:
-            return self.now_us
+    async def _virtual_now(self, work: Work) -> int:
         record = await self.transition.definitions.namespace(self.tr, work.ns)
         return record.virtual_now_us
 
@@ -185,7 +185,7 @@ class Unit:
 
     async def _load_item(self, work: Work, path: str) -> None:
         if path not in work.loaded and not work.cleared:
-            value = await self.tr.get(keys.item(work.ns, work.run_id, path))
+            value = await self.tr.get(keys.item_of(work.packed, path))
             work.loaded[path] = None if value is None else unpack(Node, value)
 
     async def _load_items(self, work: Work, path: str) -> None:
@@ -231,7 +231,7 @@ class Unit:
         )
         await self.apply(work, command)
         assignment = dispatch.assignment(work, path, visit, session, deadline, heartbeat_us)
-        self.tr.set(*assignment.lease_record())
+        self.tr.set(*assignment.lease_record(work.packed))
         self.after.assigned.append(assignment)
 
     def enqueue(self, work: Work, task: ScheduleTask, kind: str) -> None:
@@ -283,19 +283,19 @@ class Unit:
     def _write_run(self, work: Work) -> None:
         state, before, tr = work.state, work.before, self.tr
         assert state is not None
-        set_large(tr, keys.run(work.ns, work.run_id), pack(state), work.before_bytes)
-        if work.cleared:
+        set_large(tr, keys.run_of(work.packed), pack(state), work.before_bytes)
+        if work.cleared and before is not None and has_items(work.definition):
             begin = keys.items(work.ns, work.run_id)
             tr.clear_range(begin, keys.end(begin))
         for path in work.changed:
             node = work.loaded[path]
             if node is None:
-                tr.clear(keys.item(work.ns, work.run_id, path))
+                tr.clear(keys.item_of(work.packed, path))
             else:
-                tr.set(keys.item(work.ns, work.run_id, path), pack(node))
+                tr.set(keys.item_of(work.packed, path), pack(node))
         if work.events:
             first = state.seq - len(work.events) + 1
-            set_large(tr, keys.event(work.ns, work.run_id, first), encode_events(work.events))
+            set_large(tr, keys.event_of(work.packed, first), encode_events(work.events))
         if before is None or before.status != state.status:
             self._write_listing(state, before)
         self.after.touched.append((work.ns, work.run_id, state.seq))
@@ -303,8 +303,8 @@ class Unit:
     def _write_listing(self, state: RunState, before: RunState | None) -> None:
         ns, tr = state.namespace, self.tr
         if before is not None:
-            tr.clear(keys.listing(ns, state.workflow, before.status, state.run_id))
-        tr.set(keys.listing(ns, state.workflow, state.status, state.run_id), b"")
+            tr.clear(keys.listed(ns, state.workflow, before.status, state.run_id))
+        tr.set(keys.listed(ns, state.workflow, state.status, state.run_id), b"")
         was_open = before is not None and before.status not in CLOSED
         is_open = state.status not in CLOSED
         if was_open != is_open:
@@ -329,6 +329,10 @@ class Unit:
         for assignment in self.after.assigned:
             self.transition.dispatch.release(assignment.session)
         self.after = After()
+
+
+def _virtual(work: Work, command: Command) -> bool:
+    return work.state.virtual_time if work.state is not None else getattr(command, "virtual_time", False)
 
 
 def clear_run(unit: Unit, state: RunState) -> None:

@@ -14,6 +14,7 @@ from windlass.engine.core.definition import (
     MapBody,
     ParallelBody,
     PollBody,
+    State,
     TaskAction,
     TaskBody,
 )
@@ -72,6 +73,28 @@ def map_paths(branch: Branch, path: str) -> list[str]:
     if isinstance(body, ParallelBody):
         return [found for name, inner in body.branches for found in map_paths(inner, tree.child_path(path, name))]
     return []
+
+
+def has_items(definition: Definition) -> bool:
+    """True if runs of this definition may have item records: it has a map somewhere."""
+    key = (definition.name, definition.revision)
+    found = _HAS_ITEMS.get(key)
+    if found is None:
+        found = any(map_paths(branch, "") for state in definition.states.values() for branch in _branches(state))
+        if len(_HAS_ITEMS) > _KNOWN_MAX:
+            _HAS_ITEMS.clear()
+        if definition.revision:
+            _HAS_ITEMS[key] = found
+    return found
+
+
+_HAS_ITEMS: dict[tuple[str, str], bool] = {}
+_KNOWN_MAX = 10_000
+
+
+def _branches(state: State) -> list[Branch]:
+    actions = [action.branch for action in (*state.enter, *state.exit) if isinstance(action, TaskAction)]
+    return [*actions, *(branch for branch in (state.step, state.compensate) if branch is not None)]
 
 
 def task_of(branch: Branch) -> TaskBody:
