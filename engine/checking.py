@@ -208,8 +208,8 @@ def _counters(tables: Tables, open_runs: Counter[tuple[str, str, str]]) -> Itera
     """The counters of open runs."""
     counted = {e.parts: int.from_bytes(e.value, "little", signed=True) for e in tables.entries("OPEN", 3)}
     for key in sorted({*counted, *open_runs}):
-        if counted.get(key, 0) != open_runs[key]:  # type: ignore[index]
-            yield f"open runs of {key[1]} counted as {counted.get(key, 0)}, there are {open_runs[key]}"  # type: ignore[index]
+        if counted.get(key, 0) != open_runs[key]:
+            yield f"open runs of {key[1]} counted as {counted.get(key, 0)}, there are {open_runs[key]}"
 
 
 def _unsettled(tables: Tables, now_us: int) -> Iterator[str]:

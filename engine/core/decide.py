@@ -38,6 +38,7 @@ from windlass.engine.core import (
 from windlass.engine.core import commands as c
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.effects import Effect
+from windlass.engine.core.events import AnyEvent
 from windlass.engine.core.refusal import NeedItems, NeedSignals, Rejection
 from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.core.turn import Turn, View
@@ -52,7 +53,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     state: RunState
     items: Mapping[str, Node | None]  #: changed item records; None = removed
-    events: tuple[object, ...]  #: engine.core.events.AnyEvent, numbered state.seq - len + 1 … state.seq
+    events: tuple[AnyEvent, ...]  #: numbered state.seq - len + 1 … state.seq
     effects: tuple[Effect, ...]
     reply: bytes = b""  #: for ApplyUpdate
     items_cleared: bool = False  #: first remove every item record of the run (a range clear), then write `items`
@@ -114,7 +115,7 @@ def _on_closed(state: RunState, command: c.Command) -> Decision:
         return Decision(state=state, items={}, events=(), effects=())
     if isinstance(command, _REPORTS) and (command.visit, command.path, command.epoch) == state.last:
         raise Rejection("ALREADY_RECORDED", "this attempt's result is recorded already")
-    raise Rejection("RUN_CLOSED", f"the run is {state.status}", run_id=state.run_id, status=state.status)
+    raise Rejection("RUN_CLOSED", f"the run is {state.status}", run_id=state.run_id, state=state.status)
 
 
 _JUDGES: dict[type, Callable[[Turn, Any], None]] = {

@@ -21,10 +21,15 @@ from windlass.engine.core.state import Node, RunState
 TOTAL, CREATED, OPENED, SUCCEEDED, FAILED, ACTIVE = range(6)
 
 
-class Items(Protocol):
-    """The item records of the current body, by path."""
+class Found(Protocol):
+    """Item records by path, to be looked at."""
 
     def get(self, path: str, /) -> Node | None: ...
+
+
+class Items(Found, Protocol):
+    """The item records of the current body, by path."""
+
     def __setitem__(self, path: str, node: Node, /) -> None: ...
     def clear(self) -> None: ...
     def drop(self, path: str, /) -> None: ...  #: the records of the items of the map at this path, and all below them
@@ -68,7 +73,7 @@ def owner_of(path: str) -> str:
     return path if end < 0 else path[:end]
 
 
-def find(state: RunState, items: Items, path: str) -> Node | None:
+def find(state: RunState, items: Found, path: str) -> Node | None:
     """The node at this path, or None."""
     owner = owner_of(path)
     if owner:
