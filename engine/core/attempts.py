@@ -131,7 +131,7 @@ def _unfit(turn: Turn, path: str, node: Node, branch: Branch, output: bytes, ask
         for value in asks.set.values() if asks is not None else ():
             _syntax.decode(value)
     except msgspec.MsgspecError as error:
-        return Failure("INVALID_OUTPUT", f"the output is not JSON: {error}", retryable=False)
+        return Failure("BAD_OUTPUT", f"the output is not JSON: {error}", retryable=False)
     if asks is not None and (bad := asking.problem(turn, path, asks)) is not None:
         return bad
     added = len(output) * bool(branch.output) + sum(map(len, asks.set.values()) if asks is not None else ())
@@ -201,7 +201,7 @@ def _attempt_failed(
         due_us = turn.now_us + delay_us(policy, node.attempt, jitter)
     deadline = min((due for timer, due in node.timers if timer.endswith(":s2c")), default=due_us)
     if not again or due_us > deadline:
-        outcome = "failure" if recorded else "timeout"
+        outcome = "timeout" if not recorded or failure.code == "TIMEOUT" else "failure"
         close(turn, path, outcome, b"null", failure, patch=patch, recorded=recorded)
         return
     timers = (*node.timers, turn.arm(path, "retry", due_us))

@@ -151,10 +151,11 @@ class TimerFired(Command, frozen=True):
 
 
 class Signal(Command, frozen=True):
-    """A named message. `key` is its inbox key when it was buffered (see `ConsumeSignal`)."""
+    """A named message. With `wait_id` it is for this wait only (a message published under its business key)."""
 
     name: str
     payload: bytes
+    wait_id: str = ""
 
 
 class ResolveWait(Command, frozen=True):

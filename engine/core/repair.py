@@ -26,7 +26,9 @@ def resolve(turn: Turn, command: ResolveIncident) -> None:
     """Raises Rejection INCIDENT_RESOLVED, INVALID_FIELD, or for a context edit that cannot be."""
     found = [i for i in turn.state.incidents if i.incident_id == command.incident_id]
     if not found:
-        raise Rejection("INCIDENT_RESOLVED", f"no open incident {command.incident_id!r}", incident_id=command.incident_id)
+        raise Rejection(
+            "INCIDENT_RESOLVED", f"no open incident {command.incident_id!r}", incident_id=command.incident_id
+        )
     if command.action not in ("retry", "skip", "fail"):
         raise Rejection("INVALID_FIELD", f"action must be retry, skip or fail, not {command.action!r}")
     incident = found[0]

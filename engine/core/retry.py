@@ -7,8 +7,8 @@ from windlass.engine.core.definition import RetryPolicy
 
 #: Trying again cannot help: the code or the data has to change first. A policy may list one as retryable all the same.
 NOT_RETRYABLE = frozenset({
-    "SCHEMA_MISMATCH", "INVALID_OUTPUT", "OUTPUT_TOO_LARGE", "CONTEXT_TOO_LARGE", "INPUT_TOO_LARGE", "BAD_CODE",
-    "MODULE_NOT_FOUND", "HANDLER_NOT_FOUND", "SYNTAX_ERROR", "PERMISSION_DENIED", "OUT_OF_MEMORY", "OUT_OF_FUEL",
+    "SCHEMA_MISMATCH", "BAD_INPUT", "BAD_OUTPUT", "BAD_CODE", "OUTPUT_TOO_LARGE", "CONTEXT_TOO_LARGE", "NEVER_SETTLED",
+    "OUT_OF_MEMORY", "OUT_OF_FUEL", "STACK_OVERFLOW", "RUNTIME_UNSUPPORTED", "ADDRESS_REFUSED", "PERMISSION_DENIED",
     "ROUTE_UNKNOWN", "INVALID_ASK", "SCHEDULE_TO_START_TIMEOUT", "SCHEDULE_TO_CLOSE_TIMEOUT",
 })  # fmt: skip
 

@@ -18,13 +18,16 @@ from windlass.engine.core.turn import Extra, Problem, Turn
 
 
 def signal(turn: Turn, command: Signal) -> None:
-    """Raises Rejection INPUT_SCHEMA_MISMATCH if the wait that wants it does not accept the payload."""
+    """Raises Rejection SIGNAL_SCHEMA_MISMATCH if the wait that wants it does not accept the payload."""
     name, payload = command.name, command.payload or b"null"
-    path = None if joining.winding_down(turn.state) else _wanting(turn, name)
+    if command.wait_id:
+        path: str | None = _directed(turn, command.wait_id, name)
+    else:
+        path = None if joining.winding_down(turn.state) else _wanting(turn, name)
     if path is not None:
         why = waits.misfit(turn, path, name, payload)
         if why:
-            raise Rejection("INPUT_SCHEMA_MISMATCH", f"signal {name!r} does not fit its schema: {why}", signal=name)
+            raise Rejection("SIGNAL_SCHEMA_MISMATCH", f"signal {name!r} does not fit its schema: {why}", signal=name)
         waits.receive(turn, path, name, payload)
         return
     try:
@@ -38,6 +41,19 @@ def signal(turn: Turn, command: Signal) -> None:
     else:
         turn.apply(SignalBuffered(turn.now_us, name, payload))
         turn.owe(BufferSignal(name=name, payload=payload))
+
+
+def _directed(turn: Turn, wait_id: str, name: str) -> str:
+    """Path of this very wait, if it still lacks the signal: a published message must not reach another wait of the
+    run.
+    """
+    visit, _, path = wait_id.partition(":")
+    node = turn.live(int(visit), path) if visit.isdecimal() and not joining.winding_down(turn.state) else None
+    if node is not None and node.phase == "waiting" and node.kind in ("wait", "ask:wait"):
+        has = waits.received(node)
+        if name in has.names and name not in has.got:
+            return path
+    raise Rejection("WAIT_NOT_OPEN", f"wait {wait_id!r} does not wait for signal {name!r}", wait_id=wait_id)
 
 
 def _wanting(turn: Turn, name: str) -> str | None:
@@ -138,7 +154,7 @@ def resolve_wait(turn: Turn, command: ResolveWait) -> None:
     for name, payload in given.items():
         why = waits.misfit(turn, path, name, payload)
         if why:
-            raise Rejection("INPUT_SCHEMA_MISMATCH", f"data for {name!r} does not fit its schema: {why}", signal=name)
+            raise Rejection("SIGNAL_SCHEMA_MISMATCH", f"data for {name!r} does not fit its schema: {why}", signal=name)
     for name, payload in given.items():
         waits.receive(turn, path, name, payload)
 
@@ -150,6 +166,6 @@ def _by_name(missing: list[str], payload: bytes) -> dict[str, bytes]:
         found = {}
     if set(found) != set(missing):
         raise Rejection(
-            "INPUT_SCHEMA_MISMATCH", f"the wait lacks {', '.join(missing)}: give an object with exactly these names"
+            "SIGNAL_SCHEMA_MISMATCH", f"the wait lacks {', '.join(missing)}: give an object with exactly these names"
         )
     return {name: bytes(found[name]) for name in missing}

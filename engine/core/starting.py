@@ -24,7 +24,7 @@ def started(definition: Definition, command: Start, now_us: int) -> tuple[RunSta
     size = sum(map(len, context.values()))
     if size > CONTEXT_BYTES_MAX:
         message = f"the context would have {size} bytes, {CONTEXT_BYTES_MAX} are allowed"
-        raise Rejection("PAYLOAD_TOO_LARGE", message, limit=str(CONTEXT_BYTES_MAX))
+        raise Rejection("CONTEXT_TOO_LARGE", message, limit=str(CONTEXT_BYTES_MAX))
     if command.config not in (b"", b"{}"):
         _check_config(definition, command.config)
     pending = command.start_us > now_us
@@ -81,7 +81,7 @@ def _context_of(definition: Definition, text: bytes) -> Mapping[str, bytes]:
             return {name: bytes(value) for name, value in _object.decode(text).items()}
         _any.decode(text)
     except msgspec.MsgspecError as error:
-        raise Rejection("INPUT_SCHEMA_MISMATCH", f"the input is not JSON: {error}") from None
+        raise Rejection("INVALID_JSON", f"the input is not JSON: {error}") from None
     return {"input": text}
 
 
@@ -89,11 +89,11 @@ def _check_config(definition: Definition, override: bytes) -> None:
     try:
         _object.decode(override)
     except msgspec.MsgspecError as error:
-        raise Rejection("INPUT_SCHEMA_MISMATCH", f"the config must be a JSON object: {error}") from None
+        raise Rejection("INVALID_JSON", f"the config must be a JSON object: {error}") from None
     problems: list[str] = []
     for name, state in definition.states.items():
         if state.step is not None and state.step.config_schema is not None:
             merged = msgspec.json.decode(merged_config(definition, state.step, override))
             problems += [f"config of state {name}: {problem}" for problem in state.step.config_schema.check(merged)]
     if problems:
-        raise Rejection("INPUT_SCHEMA_MISMATCH", "; ".join(problems))
+        raise Rejection("CONFIG_SCHEMA_MISMATCH", "; ".join(problems))

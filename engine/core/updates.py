@@ -55,7 +55,7 @@ def edit_context(turn: Turn, values: dict[str, bytes], cause: str, by: str) -> N
     try:
         fit_context(turn, values)
     except Problem as problem:
-        raise Rejection("PAYLOAD_TOO_LARGE", str(problem)) from None
+        raise Rejection("CONTEXT_TOO_LARGE", str(problem)) from None
     turn.apply(ContextSet(turn.now_us, values, cause, by))
 
 
@@ -63,4 +63,4 @@ def _parsed(text: bytes) -> object:
     try:
         return msgspec.json.decode(text)
     except msgspec.MsgspecError as error:
-        raise Rejection("INPUT_SCHEMA_MISMATCH", f"not JSON: {error}") from None
+        raise Rejection("INVALID_JSON", f"not JSON: {error}") from None

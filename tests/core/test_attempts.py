@@ -199,8 +199,8 @@ def test_what_a_failed_attempt_set_is_kept_for_the_next() -> None:
     [
         (b'"' + b"x" * CONTEXT_BYTES_MAX + b'"', None, "OUTPUT_TOO_LARGE"),
         (b"1", c.Asks(set={"big": b'"' + b"x" * CONTEXT_BYTES_MAX + b'"'}), "CONTEXT_TOO_LARGE"),
-        (b"{nonsense", None, "INVALID_OUTPUT"),
-        (b"1", c.Asks(set={"a": b"nonsense"}), "INVALID_OUTPUT"),
+        (b"{nonsense", None, "BAD_OUTPUT"),
+        (b"1", c.Asks(set={"a": b"nonsense"}), "BAD_OUTPUT"),
         (b"1", c.Asks(route="x", wait_for=("y",)), "INVALID_ASK"),
     ],
 )
@@ -230,3 +230,9 @@ def test_a_task_cannot_be_leased_twice() -> None:
     world.lease()
     lease = c.TaskLeased(path="", visit=1, session="s", worker="w")
     assert world.refused(lease) == "TASK_NOT_QUEUED"
+
+
+def test_a_timeout_that_the_worker_judged_is_a_timeout_too() -> None:
+    world = World(workflow(state("s", branch(task(), retry=ONCE), on("timeout", "late")), state("late"))).start()
+    world.fail(code="TIMEOUT")
+    assert world.state.state == "late"

@@ -215,7 +215,7 @@ def test_a_late_or_foreign_timer_changes_nothing() -> None:
 @pytest.mark.parametrize("given", [b'{"a": 1', b"nonsense", b'{"a": NaN}'])
 def test_input_that_is_not_json_is_refused(given: bytes) -> None:
     world = World(workflow(state("s", task())))
-    assert world.refused(c.Start(run_id="r", namespace="d", workflow_id="w", input=given)) == "INPUT_SCHEMA_MISMATCH"
+    assert world.refused(c.Start(run_id="r", namespace="d", workflow_id="w", input=given)) == "INVALID_JSON"
 
 
 def test_schemas_of_input_and_output() -> None:

@@ -65,7 +65,7 @@ def test_incidents_are_resolved_once_and_by_known_actions() -> None:
     assert world.refused(c.ResolveIncident(incident_id="r1:99")) == "INCIDENT_RESOLVED"
     assert world.refused(c.ResolveIncident(incident_id=key, action="pray")) == "INVALID_FIELD"
     bad = c.ResolveIncident(incident_id=key, set={"x": b"nonsense"})
-    assert world.refused(bad) == "INPUT_SCHEMA_MISMATCH"
+    assert world.refused(bad) == "INVALID_JSON"
 
 
 def test_a_failed_join_is_retried_where_it_failed() -> None:
@@ -255,8 +255,8 @@ def test_variables_are_set_by_hand() -> None:
     world = updatable()
     world.do(c.SetVariables(values={"a": b"[1]"}, by="op"))
     assert world.context() == {"limit": 5, "a": [1]}
-    assert world.refused(c.SetVariables(values={"a": b"["})) == "INPUT_SCHEMA_MISMATCH"
-    assert world.refused(c.SetVariables(values={"a": b'"' + b"x" * 1_000_000 + b'"'})) == "PAYLOAD_TOO_LARGE"
+    assert world.refused(c.SetVariables(values={"a": b"["})) == "INVALID_JSON"
+    assert world.refused(c.SetVariables(values={"a": b'"' + b"x" * 1_000_000 + b'"'})) == "CONTEXT_TOO_LARGE"
 
 
 def test_a_fork_starts_at_a_state_with_a_context() -> None:

@@ -80,7 +80,7 @@ def test_schemas_refuse_a_signal_or_drop_a_buffered_one() -> None:
     world.signal("a", 5)
     world.succeed()
     assert "SignalDropped" in world.kinds()
-    assert world.refused(c.Signal(name="a", payload=b'"bad"')) == "INPUT_SCHEMA_MISMATCH"
+    assert world.refused(c.Signal(name="a", payload=b'"bad"')) == "SIGNAL_SCHEMA_MISMATCH"
     world.catch_up()
     assert world.output() == {"a": 5}
 
@@ -99,8 +99,11 @@ def test_resolve_one_wait_by_its_id() -> None:
 def test_correlation_subscribes_while_the_wait_is_open() -> None:
     world = World(workflow(state("w", wait("paid", correlate=expression("order"))))).start({"order": "o-1"})
     assert world.subscriptions == {("paid", "o-1", "1:")}
-    world.signal("paid", 1)
+    message = c.Signal(name="paid", payload=b"1", wait_id="1:")
+    assert world.refused(c.Signal(name="paid", payload=b"1", wait_id="2:")) == "WAIT_NOT_OPEN"
+    world.do(message)
     assert world.subscriptions == set()
+    assert world.refused(message) == "RUN_CLOSED"
     world = World(workflow(state("w", wait("paid", correlate=expression("order"))))).start({"order": None})
     assert world.state.incidents[0].code == "NOT_A_KEY"
 

@@ -109,7 +109,7 @@ class World:
                 self.items[path] = node
         self.events += decision.events
         if decision.events:
-            self.history.append(e.encode_events(decision.events))  # type: ignore[arg-type]
+            self.history.append(e.encode_events(decision.events))
         for effect in decision.effects:
             self._carry_out(effect)
         if self.watch is not None:
