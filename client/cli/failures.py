@@ -42,7 +42,6 @@ _BY_CODE = {
 
 #: What to do next, by reason. Where the message says it already, nothing is here.
 _ADVICE = {
-    "BACKLOG_FULL": "wait a moment, or start more workers",
     "BAD_DEFINITION": "correct the file; windlass validate FILE shows each place",
     "BAD_MODULE": "rebuild the module; docs/sandbox.md says what it must export",
     "DEADLINE_EXCEEDED": "the engine is there but does not answer; look at its log",
