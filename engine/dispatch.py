@@ -104,6 +104,9 @@ class Dispatch:
         self.connected: dict[str, Connected] = {}
         self._rings: dict[QueueKey, deque[Connected]] = {}
         self.backlog: set[QueueKey] = set()
+        self.claiming: set[QueueKey] = set()  #: rings whose queue is being claimed from at this moment
+        self._turns: dict[QueueKey, int] = {}  #: when each ring was last offered for claiming, by count
+        self._turn = 0
         #: Called when a queue with a backlog may have a worker, or a worker a backlog.
         self.on_claimable: Callable[[], None] = lambda: None
         #: Called when a worker was handed tasks.
@@ -134,6 +137,7 @@ class Dispatch:
             if not members:
                 del self._rings[ring]
                 self.backlog.discard(ring)
+                self._turns.pop(ring, None)
         return session
 
     def grant(self, session_id: str, credits: int) -> None:
@@ -152,15 +156,22 @@ class Dispatch:
     # Choosing
 
     def reserve(self, ns: str, queue: str, kind: str, *, claiming: bool = False) -> str | None:
-        """The session whose turn it is, with one credit taken; None if there is none or others wait before it."""
+        """The session whose turn it is, with one credit taken; None if there is none or others wait before it.
+
+        A worker for which tasks of any kind lie queued takes from the queues only: else a run that goes from step to
+        step would keep it from them for ever.
+        """
         ring = (ns, queue, kind)
-        if not claiming and ring in self.backlog:
+        waiting: set[QueueKey] = set() if claiming else self.backlog | self.claiming
+        if ring in waiting:
             return None
         members = self._rings.get(ring)
         for _ in range(len(members or ())):
             assert members is not None
             session = members[0]
             members.rotate(-1)
+            if waiting and not waiting.isdisjoint(session.rings):
+                continue
             if session.credits > 0 and not session.record.draining:
                 session.credits -= 1
                 return session.record.session
@@ -171,13 +182,18 @@ class Dispatch:
         self.grant(session_id, 1)
 
     def claimable(self) -> list[tuple[QueueKey, int]]:
-        """Queues with a backlog that connected workers have credit for, and how much."""
+        """Queues with a backlog that connected workers have credit for, and how much; who waited longest comes first."""
         found = []
-        for ring in self.backlog:
+        for ring in sorted(self.backlog, key=lambda ring: (self._turns.get(ring, 0), ring)):
             credits = sum(s.credits for s in self._rings.get(ring, ()) if not s.record.draining)
             if credits:
                 found.append((ring, credits))
         return found
+
+    def offered(self, ring: QueueKey) -> None:
+        """This ring has its turn of claiming now: it comes after the others."""
+        self._turn += 1
+        self._turns[ring] = self._turn
 
     def rings(self) -> list[QueueKey]:
         """All queues and kinds that connected workers serve."""

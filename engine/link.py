@@ -221,7 +221,10 @@ class Link:
         if self.session is not None:
             self._workers.dispatch.disconnect(self.session.record.session, self)
             if self.session.record.draining and not self.session.held:
-                await self._workers.sessions.end(self.session.record.session, "the worker drained")
+                try:
+                    await self._workers.sessions.end(self.session.record.session, "the worker drained")
+                except StorageError as error:
+                    log.warning("a drained worker's session could not be ended, it will lapse: %s", error)
         await self.settle()
 
 
