@@ -214,6 +214,7 @@ async def test_progress_and_checkpoint_reach_the_engine_before_the_result(
     )
     await done(stored)
     notes = [note for note in engine.notes if note.task_token == stored.token]
+    assert notes, (stored, engine.notes)
     assert any(note.checkpoint and json.loads(note.checkpoint) == {"at": 3} for note in notes)
     assert any(note.progress and json.loads(note.progress)["message"] == "half" for note in notes)
 
