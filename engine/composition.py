@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from windlass.definition.compile import compile_canonical
+from windlass.engine.code_checks import check_code
 from windlass.engine.config import Settings
 from windlass.engine.engine import Engine, Options
 from windlass.engine.service.server import PortInUse, Server
@@ -39,9 +40,7 @@ async def open_storage(settings: Settings) -> tuple[Storage, str]:
     if kind == "memory":
         return open_memory(), "memory:"
     if kind == "fdb":
-        path_part, _, options = rest.partition("?")
-        url = f"foundationdb://{Path(path_part).absolute() if path_part else ''}?{options}"
-        return await open_foundationdb_url(url), f"fdb:{rest}"
+        return await open_foundationdb_url(_fdb_url(rest)), f"fdb:{rest}"
     if kind in ("postgres", "postgresql"):
         from windlass.storage.postgres import open_postgres  # its driver is needed only here
 
@@ -49,6 +48,11 @@ async def open_storage(settings: Settings) -> tuple[Storage, str]:
     raise ValueError(
         f"unknown storage {settings.storage!r}: use embedded:PATH, fdb:CLUSTERFILE, postgres://… or memory:"
     )
+
+
+def _fdb_url(rest: str) -> str:
+    file, _, options = rest.partition("?")
+    return f"foundationdb://{Path(file).absolute() if file else ''}?{options}"
 
 
 class JsonLines(logging.Formatter):
@@ -86,7 +90,7 @@ async def serve(settings: Settings, ready: asyncio.Event | None = None) -> int:
         print(f"windlass engine: {error}", file=sys.stderr)
         return EXIT_CANNOT_START
     options = Options(lease_us=int(settings.lease_seconds * 1e6), storage_name=name)
-    engine = Engine(storage, compile_canonical, options=options)
+    engine = Engine(storage, compile_canonical, options=options, check_code=check_code)
     server = Server(engine, settings.listen)
     try:
         return await _serve(engine, server, name, stop, ready)

@@ -5,7 +5,7 @@ runs on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -52,7 +52,7 @@ class Engine:
         *,
         clock: Clock | None = None,
         options: Options | None = None,
-        check_code: Callable[[str, bytes], Sequence[str]] | None = None,
+        check_code: Callable[[str, bytes], list[str]] | None = None,
     ) -> None:
         self.storage = storage
         self.clock = clock or Clock()

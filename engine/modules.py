@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from windlass.engine import keys
@@ -32,9 +32,9 @@ class Modules:
     """Stores and reads modules. The record is written after all chunks, so a module that is found is whole."""
 
     def __init__(
-        self, storage: Storage, clock: Clock, check: Callable[[str, bytes], Sequence[str]] | None = None
+        self, storage: Storage, clock: Clock, check: Callable[[str, bytes], list[str]] | None = None
     ) -> None:
-        self._storage, self._clock, self._check = storage, clock, check
+        self._storage, self._clock, self.check = storage, clock, check
 
     async def put(self, ns: str, runtime: str, data: bytes, expected: str = "") -> tuple[ModuleRecord, bool]:
         """Store a module: its record and whether it is new.
@@ -68,7 +68,7 @@ class Modules:
             raise EngineError(
                 "DIGEST_MISMATCH", f"the bytes hash to {digest_of(data)}, not to {expected}", digest=expected
             )
-        problems = self._check(runtime, data) if self._check else ()
+        problems = self.check(runtime, data) if self.check else ()
         if problems:
             raise EngineError("BAD_MODULE", "; ".join(problems), runtime=runtime)
 

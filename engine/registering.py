@@ -36,8 +36,8 @@ async def store_modules(engine: Engine, ns: str, compiled: Compiled) -> None:
     """
     for module in compiled.modules:
         await engine.modules.put(ns, module.runtime, module.content, module.digest)
-    for digest, _ in compiled.digests:
-        if not await engine.storage.read(lambda tr, d=bare(digest): tr.get(keys.module(ns, d))):  # type: ignore[misc]
+    for digest in (bare(digest) for digest, _ in compiled.digests):
+        if not await engine.storage.read(lambda tr, d=digest: tr.get(keys.module(ns, d))):  # type: ignore[misc]
             raise EngineError(
                 "MODULE_NOT_FOUND",
                 f"the definition names module {digest}, which is not stored in namespace {ns!r}; upload it first",

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from windlass.runtimes.jail_pool import SlotPool
 from windlass.runtimes.jail_settings import JailReport, JailSettings
+from windlass.runtimes.javascript import JavaScript
 from windlass.runtimes.python import PythonHandlers
+from windlass.runtimes.wasm import Wasm
 from windlass.worker.backoff import Backoff
 from windlass.worker.driver import Worker
 from windlass.worker.execution import Execution
@@ -77,3 +79,14 @@ async def _jail(settings: WorkerSettings, journal: Journal) -> tuple[SlotPool | 
     active = [layer.name for layer in report.layers if layer.active]
     journal.info("slots are ready", slots=settings.slots, layers=",".join(active) or "none")
     return pool, report
+
+
+def check_code(runtime: str, code: bytes) -> list[str]:
+    """What is wrong with a piece of code, found by the runtime itself, without running it.
+
+    For authors, on their own machine: the code is parsed in this process, so do not ask it about strangers' code.
+    """
+    kinds: dict[str, type[JavaScript] | type[Wasm]] = {"javascript": JavaScript, "wasm": Wasm}
+    if runtime not in kinds:
+        return []
+    return [f"line {p.line}: {p.message}" if p.line else p.message for p in kinds[runtime]().check(code)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def validate(file: Path, output: str) -> None:
     """Check a definition file; says what is wrong with file, line and path. Needs no engine."""
     from windlass.definition.compile import compile_document  # only here: the CEL and schema compilers load slowly
 
-    compiled = compile_document(load(file))
+    compiled = compile_document(load(file), check_code=_check_code())
     screen = Screen(output)
     name, revision = compiled.definition.name, compiled.revision
     if screen.json:
@@ -39,6 +40,15 @@ def validate(file: Path, output: str) -> None:
     for warning in compiled.warnings:
         screen.say(str(warning))
     screen.say(f"{file} is valid: workflow {name}, revision {revision[:12]}")
+
+
+def _check_code() -> Callable[[str, bytes], list[str]] | None:
+    """The runtimes' own check, where a worker is installed; without one, the engine and the workers find the rest."""
+    try:
+        from windlass.worker.composition import check_code
+    except ImportError:
+        return None
+    return check_code
 
 
 @click.command()
