@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from windlass.engine import keys
-from windlass.engine.core.events import AnyEvent, decode_events
+from windlass.engine.core.events import AnyEvent, Compacted, StateEntered, decode_events
 from windlass.engine.core.state import Node, RunState
 from windlass.engine.errors import EngineError
 from windlass.engine.records import get_large, unpack
@@ -23,10 +23,12 @@ PAGE_MAX: Final = 1000
 
 
 class Numbered(msgspec.Struct, frozen=True):
-    """An event of a run's history with its number."""
+    """An event of a run's history with its number, and the state and visit the run was in."""
 
     number: int
     event: AnyEvent
+    state: str = ""
+    visit: int = 0
 
 
 def page_size(asked: int) -> int:
@@ -186,7 +188,35 @@ async def history(
             end = rows[-1][0]
         else:
             begin = rows[-1][0] + b"\x00"
-    return found[:limit]
+    return await _placed(tr, ns, run_id, found[:limit])
+
+
+async def _placed(tr: Transaction, ns: str, run_id: str, found: list[Numbered]) -> list[Numbered]:
+    """The same events, in the same order, each with the state and visit it belongs to."""
+    ordered = sorted(found, key=lambda each: each.number)
+    state, visit = await _entered_before(tr, ns, run_id, ordered[0].number) if ordered else ("", 0)
+    places: dict[int, Numbered] = {}
+    for each in ordered:
+        if isinstance(each.event, StateEntered):
+            state, visit = each.event.state, each.event.visit
+        places[each.number] = Numbered(each.number, each.event, state, visit)
+    return [places[each.number] for each in found]
+
+
+async def _entered_before(tr: Transaction, ns: str, run_id: str, number: int) -> tuple[str, int]:
+    """The state the run was in just before event `number`: the last one it had entered."""
+    begin, end = keys.events(ns, run_id), keys.event(ns, run_id, number) + b"\xff"
+    while rows := await tr.get_range(begin, end, limit=20, reverse=True, snapshot=True):
+        for key, _ in rows:
+            if len(keys.unpack(key)) > 4:
+                continue
+            for each in reversed(await _batch(tr, key)):
+                if each.number < number and isinstance(each.event, StateEntered):
+                    return each.event.state, each.event.visit
+                if isinstance(each.event, Compacted):
+                    return each.event.state.state, each.event.state.visit
+        end = rows[-1][0]
+    return "", 0
 
 
 async def _batch(tr: Transaction, key: bytes) -> list[Numbered]:

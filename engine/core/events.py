@@ -55,6 +55,7 @@ class StateEntered(Event, frozen=True, tag=3):
     state: str
     on: str = ""  #: the outcome or signal that led here
     node: Node | None = None
+    visit: int = 0  #: the number of this visit, for readers of the history
 
 
 class ContextSet(Event, frozen=True, tag=4):

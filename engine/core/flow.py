@@ -92,12 +92,12 @@ def _enter(turn: Turn, name: str, on: str) -> None:
     turn.entries += 1
     target = turn.definition.states[name]
     if turn.entries > ENTRIES_MAX:
-        turn.apply(StateEntered(turn.now_us, name, on))
+        turn.apply(StateEntered(turn.now_us, name, on, None, turn.state.visit + 1))
         token = f"enter:{turn.state.visit}"
         turn.apply(Deferred(turn.now_us, token))
         turn.owe(Defer(token=token))
     elif target.enter or target.step is None or turn.state.spin >= SPIN_MAX:
-        turn.apply(StateEntered(turn.now_us, name, on))
+        turn.apply(StateEntered(turn.now_us, name, on, None, turn.state.visit + 1))
     else:
         _enter_with_body(turn, target, on)
 
@@ -106,10 +106,11 @@ def _enter_with_body(turn: Turn, target: State, on: str) -> None:
     """One event for both: the body is opened on the state as it will be."""
     before = turn.state
     turn.items.clear()
-    turn.state = evolve.apply(before, turn.items, StateEntered(turn.now_us, target.name, on))
+    visit = before.visit + 1
+    turn.state = evolve.apply(before, turn.items, StateEntered(turn.now_us, target.name, on, None, visit))
     node = _body(turn, target)
     turn.state = before
-    turn.apply(StateEntered(turn.now_us, target.name, on, node))
+    turn.apply(StateEntered(turn.now_us, target.name, on, node, visit))
 
 
 def _body(turn: Turn, target: State) -> Node:

@@ -26,7 +26,7 @@ def run_out(state: RunState, items: Mapping[str, Node] | None = None, *, full: b
         update_time=convert.timestamp(state.updated_us),
         close_time=convert.timestamp(state.closed_us),
         last_event_number=state.seq,
-        failure=convert.failure_out(state.failure),
+        failure=convert.failure_of(state),
         queue=state.queue,
         priority=state.priority,
         metadata=state.metadata,
@@ -82,15 +82,16 @@ def _work(state: RunState, path: str, node: Node) -> pb.OpenWork:
 
 
 def event_out(numbered: Numbered, *, full: bool = True) -> common_pb2.HistoryEvent:
-    """An event of a run's history; without its attributes unless `full`."""
+    """An event of a run's history; without the user's values unless `full`."""
     event = numbered.event
     return common_pb2.HistoryEvent(
         number=numbered.number,
         time=convert.timestamp(event.at_us),
         type=type(event).__name__,
-        state=_text(event, "state"),
+        state=numbered.state or _text(event, "state"),
+        visit=numbered.visit,
         path=_text(event, "path"),
-        attributes=msgspec.json.encode(_plain(event)) if full else b"",
+        attributes=msgspec.json.encode(_plain(event, full)),
     )
 
 
@@ -99,18 +100,31 @@ def _text(event: Event, field: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _plain(value: object) -> object:
-    """A record as JSON values: default fields left out, JSON bytes put in as what they say."""
+def _plain(value: object, full: bool = True) -> object:
+    """A record as JSON values: default fields left out, JSON bytes put in as what they say.
+
+    What users gave is JSON bytes wherever it stands: unless `full`, fields of it are left out.
+    """
     if isinstance(value, msgspec.Struct):
         kept = ((f.name, getattr(value, f.name), f.default) for f in msgspec.structs.fields(value))
-        return {name: _plain(field) for name, field, default in kept if field != default and name != "at_us"}
+        return {
+            name: _plain(field, full)
+            for name, field, default in kept
+            if field != default and name != "at_us" and (full or not _of_the_user(field))
+        }
     if isinstance(value, bytes):
         return _json(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(each, full) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(each, full) for each in value]
     return value
+
+
+def _of_the_user(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(isinstance(each, bytes) for each in value.values())
+    return isinstance(value, bytes)
 
 
 def _json(value: bytes) -> object:
