@@ -46,6 +46,7 @@ from windlass.runtimes.port import Activation, Completion, Note, Problem, TaskKe
 from windlass.runtimes.prepared_cache import PreparedCache
 
 _TICK_SECONDS: Final = 0.01
+_SPARE_DELAY_SECONDS: Final = 0.02
 _CRASHES_MAX: Final = 2
 #: Notes beyond so many of one task are dropped: somebody is flooding.
 _NOTES_MAX: Final = 1_000
@@ -68,6 +69,7 @@ class SlotPool:
         self._by_key: dict[TaskKey, PoolJob] = {}
         self._numbers = itertools.count(1)
         self._ticking: asyncio.TimerHandle | None = None
+        self._later: asyncio.TimerHandle | None = None
         self._preparing: set[asyncio.Task[None]] = set()
         self._closed = False
         #: Nothing of what waits could be given out when that was tried last; cleared by whatever frees a seat.
@@ -97,8 +99,9 @@ class SlotPool:
         for job in (*self._queue, *self._by_key.values(), *(job for seat in self._seats for job in seat.jobs)):
             job.settle(_cancelled("the worker stopped"))
         self._queue.clear()
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for timer in (self._ticking, self._later):
+            if timer is not None:
+                timer.cancel()
         await self._nursery.close()
 
     def report(self) -> JailReport:
@@ -113,6 +116,10 @@ class SlotPool:
             tasks_done=self._tasks_done,
             **self._seats.count(),
         )
+
+    def child_pids(self) -> list[int]:
+        """Return the process ids of the children that are ready, for whoever wants to measure them."""
+        return [seat.child.pid for seat in self._seats if seat.ready]
 
     async def run(self, activation: Activation, on_note: Callable[[Note], None] | None = None) -> Completion:
         """Run one attempt. Cancelling the caller cancels the attempt. `on_note` gets what the task says meanwhile."""
@@ -255,11 +262,19 @@ class SlotPool:
             if (surplus := self._seats.to_sacrifice()) is not None:
                 self._give_up(surplus, "another namespace needs its slot")
         self._full = bool(self._queue)
-        if self._nursery.open:
-            for _ in range(self._seats.children_wanted(bool(self._queue))):
-                self._seats.add(self._nursery.start_child())
+        if self._queue:
+            self._start_children()
+        elif self._later is None and self._seats.children_wanted(False):
+            # Nobody waits: starting a process holds up the loop for a moment, so whoever comes next goes first.
+            self._later = asyncio.get_running_loop().call_later(_SPARE_DELAY_SECONDS, self._start_children)
         if self._ticking is None and any(seat.busy for seat in self._seats):
             self._ticking = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+
+    def _start_children(self) -> None:
+        self._later = None
+        if self._nursery.open and not self._closed:
+            for _ in range(self._seats.children_wanted(bool(self._queue))):
+                self._seats.add(self._nursery.start_child())
 
     def _tick(self) -> None:
         """Look at the clock while something runs: end what is too late, relieve who waits behind a straggler."""

@@ -120,7 +120,7 @@ class JavaScript:
         cpu_seconds = (limits.cpu_us or limits.wall_us) / 1e6
         context.set_time_limit(cpu_seconds)
         try:
-            text = host(0, source, *_arguments(activation), *PARTS) or _drain(context, host, deadline, cpu_seconds)
+            text = host(0, source, *_arguments(activation), PARTS) or _drain(context, host, deadline, cpu_seconds)
         except quickjs.JSException as error:
             text, code = _salvage(context, host, limits.memory_bytes), javascript_outcome.code_of_engine_error(error)
             return javascript_outcome.interrupted(code, text, activation)

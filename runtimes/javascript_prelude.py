@@ -19,6 +19,7 @@ House rules for this file:
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 _CONSOLE: Final = """
@@ -27,18 +28,18 @@ const show=v=>{if(typeof v==='string')return v;if(typeof v==='symbol'||typeof v=
  if(v!==null&&typeof v==='object'&&v instanceof H.E)return H.S(v)+(typeof v.stack==='string'?'\\n'+v.stack:'');
  try{const s=H.stringify(v);return s===undefined?H.S(v):s}catch(_){try{return H.S(v)}catch(_){return '[unprintable]'}}};
 const line=level=>function $hostLog(...a){let s='';
- for(let i=0;i<a.length;i++)s+=(i?' ':'')+show(a[i]);H.log(level,s,'')};
+ for(let i=0;i<a.length;i++)s+=(i?' ':'')+show(a[i]);(H.log??=H.part(@LOG))(level,s,'')};
 return {log:line('info'),info:line('info'),debug:line('debug'),trace:line('debug'),
  warn:line('warn'),error:line('error')}})
 """
 
 # A line that does not fit is cut where the room ends; from then on lines are only counted.
 _LOG: Final = """
-(H=>(level,text,meta)=>{'use strict';
+(H=>{'use strict';return (level,text,meta)=>{
 if(H.lines<1||H.room<1){H.lost++;return}
 if(text.length+meta.length>H.room){text=H.apply(H.slice,text,[0,H.room]);meta='';H.room=0;H.lost++}
 H.lines--;H.room-=text.length+meta.length;
-H.logs+=(H.logs&&',')+'["'+level+'",'+H.stringify(text)+(meta&&','+meta)+']'})
+H.logs+=(H.logs&&',')+'["'+level+'",'+H.stringify(text)+(meta&&','+meta)+']'}})
 """
 
 # `Date` without arguments and `Date.now` give the start of the task: no clock finer than that reaches the code.
@@ -102,7 +103,7 @@ return {
  set:function $hostSet(key,value){key=H.text(key,'set: the key');patch[key]=H.fit(json(value))},
  log:function $hostLog(level,message,metadata){
   if(typeof message!=='string'||!(level in levels)){metadata=message;message=level;level='info'}
-  H.log(level,typeof message==='string'?message:json(message),metadata===undefined?'':json(metadata))},
+  (H.log??=H.part(@LOG))(level,typeof message==='string'?message:json(message),metadata===undefined?'':json(metadata))},
  progress:function $hostProgress(fraction,message){
   fraction=+fraction;if(!(fraction>=0&&fraction<=1))throw new T('ctx.progress: the fraction must lie between 0 and 1');
   const s=json([fraction,message===undefined?'':apply(H.slice,S(message),[0,1000])]);
@@ -129,50 +130,74 @@ return {__proto__:null,
 
 # `ctx` itself is a husk: each of its names fetches the part that has it, once. Most functions use two of them.
 _HUSK: Final = """
-(H=>{'use strict';const ctx={},{def,run}=H;let base=null,asks=null;
+(H=>{'use strict';const ctx={},{def,part}=H;let base=null,asks=null;
 const husk=(names,fetch)=>{for(let i=0;i<names.length;i++){const name=names[i];
  const become=value=>def(ctx,name,{__proto__:null,value,writable:true,configurable:true,enumerable:true});
  def(ctx,name,{__proto__:null,configurable:true,enumerable:true,set:become,
  get(){const value=fetch()[name];become(value);return value}})}};
-const own=()=>base===null?base=run(H.CONTEXT)(H):base;
+const own=()=>base===null?base=part(@CONTEXT):base;
 husk(['namespace','runId','definition','state','visit','path','attempt','maxAttempts','idempotencyKey','startTime','run_id',
 'max_attempts','idempotency_key','checkpoint','get','set','log','progress','heartbeat','resumeState'],own);
-husk(['spawn','waitFor','escalate','suspend','route','fail'],()=>{own();return asks===null?asks=run(H.ASKS)(H):asks});
+husk(['spawn','waitFor','escalate','suspend','route','fail'],()=>{own();return asks===null?asks=part(@ASKS):asks});
 return ctx})
 """
 
-#: Handed over by `javascript.py` with every activation, in the order of `$host`'s last parameters.
-PARTS: Final = tuple(
-    part.strip() for part in (_CONSOLE, _LOG, _DATE, _SEEDED, _FAILURE, _SETTLE, _HUSK, _CONTEXT, _ASKS)
-)
+_NAMED: Final = {
+    "CONSOLE": _CONSOLE,
+    "LOG": _LOG,
+    "DATE": _DATE,
+    "SEEDED": _SEEDED,
+    "FAILURE": _FAILURE,
+    "SETTLE": _SETTLE,
+    "HUSK": _HUSK,
+    "CONTEXT": _CONTEXT,
+    "ASKS": _ASKS,
+}
+# A part is named in the source as `@NAME`, and by where it lies in `PARTS` in what is run. The places have a fixed
+# width, so that putting them in moves nothing.
+_PLACE_WIDTH: Final = 11
+_WIDENED: Final = re.compile(r"@([A-Z]+)")
+_texts: Final = {
+    name: _WIDENED.sub(lambda found: found[0].ljust(_PLACE_WIDTH, "#"), part.strip()) for name, part in _NAMED.items()
+}
+_joined: Final = "".join(_texts.values())
 
-PRELUDE: Final = """
+
+def _placed(source: str) -> str:
+    """Return `source` with every `@NAME` replaced by the two arguments of `H.part`: from where to where."""
+
+    def place(found: re.Match[str]) -> str:
+        start = _joined.index(_texts[found[1]])
+        return f"{start},{start + len(_texts[found[1]])}".ljust(_PLACE_WIDTH)
+
+    return re.sub(r"@([A-Z]+)#*", place, source)
+
+
+#: Handed over by `javascript.py` with every activation: one string is cheaper than nine.
+PARTS: Final = _placed(_joined)
+
+PRELUDE: Final = _placed("""
 (()=>{'use strict';
-const G=globalThis,{parse,stringify}=JSON,R=Reflect,def=R.defineProperty,run=eval,P=InternalError.prototype;
-P.toString=Error.prototype.toString;P[Symbol.toPrimitive]=undefined;Object.freeze(P);
-const H={__proto__:null,parse,stringify,run,def,E:Error,T:TypeError,S:String,D:Date,apply:R.apply,construct:R.construct,
-slice:String.prototype.slice,own:Object.prototype.hasOwnProperty,used:0,marks:null,tail:null,logs:'',lost:0,done:''};
-const lazy=(name,part)=>{const put=value=>def(G,name,{__proto__:null,value,writable:true,configurable:true});
-def(G,name,{__proto__:null,configurable:true,set:put,get(){const v=run(part)(H);put(v);return v}})};
-const tail=()=>(H.tail===null?'':H.tail())+',"lost":'+H.lost+',"logs":['+H.logs+']}';
-const flat=s=>H.apply(H.slice,s,[0]);
-const finish=v=>{let s=stringify(v);if(s===undefined)s='null';
-return flat((s.length>H.max?'{"size":'+s.length:'{"output":'+s)+tail())};
-const failure=e=>flat(run(H.FAILURE)(H)(e)+tail());
-return function $host(op,source,input,config,meta,now,max,lines,room,clock,seeded,
-console,log,date,seed,fail,settle,husk,context,asks){
-if(op)return op<2?H.done:flat('{"output":null'+tail());
-H.meta=meta;H.now=+now;H.max=max;H.lines=lines;H.room=room;H.FAILURE=fail;H.CONTEXT=context;H.ASKS=asks;
-H.log=(a,b,c)=>{H.log=run(log)(H);H.log(a,b,c)};
+const G=globalThis,{parse,stringify}=JSON,{apply,construct,defineProperty:def}=Reflect,run=eval;
+const P=InternalError.prototype;P.toString=Error.prototype.toString;P[Symbol.toPrimitive]=undefined;Object.freeze(P);
+const H={__proto__:null,parse,stringify,apply,construct,def,E:Error,T:TypeError,S:String,D:Date,O:Object,slice:''.slice,
+own:Object.prototype.hasOwnProperty,used:0,marks:null,tail:null,log:null,logs:'',lost:0,done:'',
+part:(a,b)=>run(apply(H.slice,H.parts,[a,b]))(H)};
+const lazy=(name,a,b)=>{const set=value=>def(G,name,{__proto__:null,value,writable:true,configurable:true});
+def(G,name,{__proto__:null,configurable:true,set,get(){const v=H.part(a,b);set(v);return v}})};
+const flat=s=>apply(H.slice,s+(H.tail===null?'':H.tail())+',"lost":'+H.lost+',"logs":['+H.logs+']}',[0]);
+const finish=v=>{const s=stringify(v)??'null';return flat(s.length>H.max?'{"size":'+s.length:'{"output":'+s)};
+const failure=e=>flat(H.part(@FAILURE)(e));
+return function $host(op,source,input,config,meta,now,max,lines,room,clock,seeded,parts){
+if(op)return op<2?H.done:flat('{"output":null');
+H.meta=meta;H.now=+now;H.max=max;H.lines=lines;H.room=room;H.parts=parts;
 delete G.performance;delete G.Atomics;delete G.SharedArrayBuffer;delete G.__date_clock;
-lazy('console',console);lazy('ctx',husk);if(!clock)lazy('Date',date);if(seeded)run(seed)(H);
+lazy('console',@CONSOLE);lazy('ctx',@HUSK);if(!clock)lazy('Date',@DATE);if(seeded)H.part(@SEEDED);
 G.$default=undefined;
 try{const given=G.input=parse(input);G.config=parse(config);
 let value=run(source);const made=G.$default,main=made===undefined?G.run:made;
 if(typeof main==='function')value=main(given,G.ctx);
-else if(made!==undefined)value=made;
-else if(main!==undefined)return flat('{"notrun":"'+typeof main+'"'+tail());
-if(value!==null&&(typeof value==='object'||typeof value==='function')&&typeof value.then==='function'){
-run(settle)(H)(value,finish,failure);return H.done}
+else if(main!==undefined){if(made===undefined)return flat('{"notrun":"'+typeof main+'"');value=made}
+if(H.O(value)===value&&typeof value.then==='function'){H.part(@SETTLE)(value,finish,failure);return H.done}
 return finish(value)}catch(e){return failure(e)}}})()
-""".strip()
+""").strip()
