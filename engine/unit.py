@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 from windlass.engine import keys, postponed
 from windlass.engine.core.branches import has_items
 from windlass.engine.core.commands import Command, TaskLeased
-from windlass.engine.core.decide import Decision, NeedItems, NeedSignals, decide
+from windlass.engine.core.decide import Decision, NeedItems, NeedSignals, Rejection, decide
 from windlass.engine.core.definition import Definition
+from windlass.engine.core.effects import Effect, ScheduleTask, StartChild, WithdrawTask
 from windlass.engine.core.events import AnyEvent, encode_events
 from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.core.tree import owner_of
@@ -30,7 +31,6 @@ from windlass.engine.records import clear_large, get_large, pack, set_large, unp
 from windlass.storage.port import Transaction
 
 if TYPE_CHECKING:
-    from windlass.engine.core.effects import ScheduleTask, StartChild
     from windlass.engine.dispatch import Assignment
     from windlass.engine.transition import Transition
 
@@ -136,9 +136,26 @@ class Unit:
                     "RUN_NOT_FOUND", f"there is no run {run_id!r} in namespace {ns!r}", run_id=run_id, namespace=ns
                 )
             state = unpack(RunState, value)
-            definition = await self.transition.definitions.compiled(self.tr, ns, state.workflow, state.revision)
+            definition = await self._definition(ns, state)
             work = self._works[ns, run_id] = Work(ns, run_id, definition, state, len(value))
         return work
+
+    async def _definition(self, ns: str, state: RunState) -> Definition:
+        try:
+            return await self.transition.definitions.compiled(self.tr, ns, state.workflow, state.revision)
+        except EngineError:
+            if state.status not in CLOSED:
+                raise
+            why = f"the run is {state.status}, and its definition is deleted"
+            raise Rejection("RUN_CLOSED", why, run_id=state.run_id, state=state.status) from None
+
+    async def peek(self, ns: str, run_id: str) -> RunState | None:
+        """The run's state as staged or stored, without its definition, which may be gone; None if there is no run."""
+        work = self._works.get((ns, run_id))
+        if work is not None:
+            return work.state
+        value = await get_large(self.tr, keys.run(ns, run_id))
+        return None if value is None else unpack(RunState, value)
 
     def create(self, ns: str, run_id: str, definition: Definition) -> Work:
         """A run that does not exist yet; its first command must be Start."""
@@ -163,9 +180,27 @@ class Unit:
             except NeedSignals as need:
                 await self._load_signals(work, need.names)
         self._stage(work, decision)
-        for effect in decision.effects:
-            await self.transition.carrying[type(effect)](self, work, effect)
+        await self._carry_out(work, decision.effects)
         return decision
+
+    async def _carry_out(self, work: Work, effects: Sequence[Effect]) -> None:
+        """Tasks come last, and those that the same decision withdrew not at all: a lease is a decision of its own, which
+        finds the run as this one has left it.
+        """
+        tasks: dict[tuple[int, str], ScheduleTask] = {}
+        try:
+            for effect in effects:
+                if isinstance(effect, ScheduleTask):
+                    tasks[effect.visit, effect.path] = effect
+                elif isinstance(effect, WithdrawTask) and (effect.visit, effect.path) in tasks:
+                    del tasks[effect.visit, effect.path]
+                else:
+                    await self.transition.carrying[type(effect)](self, work, effect)
+            for task in tasks.values():
+                await self.lease(work, task)
+        except Rejection as refused:
+            # Callers take a Rejection for "nothing changed", and here something has been staged.
+            raise RuntimeError(f"run {work.run_id}: an effect was refused: {refused}") from refused
 
     async def _virtual_now(self, work: Work) -> int:
         record = await self.transition.definitions.namespace(self.tr, work.ns)
