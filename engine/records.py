@@ -145,6 +145,7 @@ class RequestRecord(Stored, frozen=True):
     digest: bytes  #: hash of the arguments
     reply: bytes
     expires_us: int
+    run_id: str = ""  #: not forgotten while this run is open
 
 
 class MessageRecord(Stored, frozen=True):

@@ -10,6 +10,7 @@ import hashlib
 from typing import Final
 
 from windlass.engine import keys
+from windlass.engine.core.state import CLOSED
 from windlass.engine.errors import EngineError
 from windlass.engine.records import RequestRecord, pack, unpack
 from windlass.engine.unit import Unit
@@ -29,7 +30,7 @@ async def recall(unit: Unit, ns: str, request_id: str, method: str, digest: byte
     if value is None:
         return None
     record = unpack(RequestRecord, value)
-    if record.expires_us <= unit.now_us:
+    if record.expires_us <= unit.now_us and not await still_open(unit, ns, record):
         return None
     if record.method != method or record.digest != digest:
         raise EngineError(
@@ -40,8 +41,24 @@ async def recall(unit: Unit, ns: str, request_id: str, method: str, digest: byte
     return record.reply
 
 
-def remember(unit: Unit, ns: str, request_id: str, method: str, digest: bytes, reply: bytes, ttl_us: int = 0) -> None:
-    """Keep the answer, and note when to sweep it."""
-    expires = unit.now_us + (ttl_us or TTL_US)
-    unit.tr.set(keys.request(ns, request_id), pack(RequestRecord(method, digest, reply, expires)))
+async def still_open(unit: Unit, ns: str, record: RequestRecord) -> bool:
+    """True if the answer must outlive its time, because the run that it is about is open."""
+    state = await unit.peek(ns, record.run_id) if record.run_id else None
+    return state is not None and state.status not in CLOSED
+
+
+def remember(
+    unit: Unit,
+    ns: str,
+    request_id: str,
+    method: str,
+    digest: bytes,
+    reply: bytes,
+    *,
+    ttl_us: int = TTL_US,
+    run_id: str = "",
+) -> None:
+    """Keep the answer for `ttl_us`, and as long as the run `run_id` is open; note when to sweep it."""
+    expires = unit.now_us + ttl_us
+    unit.tr.set(keys.request(ns, request_id), pack(RequestRecord(method, digest, reply, expires, run_id)))
     unit.tr.set(keys.expiry(expires, "request", ns, request_id), b"")

@@ -16,7 +16,7 @@ from windlass.engine.core.definition import Definition
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.errors import EngineError
 from windlass.engine.records import get_large, pack, unpack
-from windlass.engine.requests import recall, remember
+from windlass.engine.requests import TTL_US, recall, remember
 from windlass.engine.unit import Unit
 
 #: Longest workflow id, request id, namespace, queue or signal name, in bytes of UTF-8: several fit into one key.
@@ -40,7 +40,11 @@ class ClosedPolicy(enum.Enum):
 
 
 class StartPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a start needs; ids and times are made before the transaction, because it may run more than once."""
+    """Everything a start needs; ids and times are made before the transaction, because it may run more than once.
+
+    `asked` is the whole request, with which a repeated request id must agree; a business key (`idempotency_key`) stands
+    for what is started, and so only that is compared.
+    """
 
     namespace: str
     workflow: str
@@ -56,6 +60,7 @@ class StartPlan(msgspec.Struct, frozen=True, kw_only=True):
     queue: str = ""
     priority: int | None = None
     start_us: int = 0
+    delay_us: int = 0  #: instead of `start_us`: from now, by the namespace's clock
     timeout_us: int | None = None
     timeout_from: str = "start"
     metadata: dict[str, str] = {}
@@ -65,9 +70,12 @@ class StartPlan(msgspec.Struct, frozen=True, kw_only=True):
     state: str = ""
     context: dict[str, bytes] | None = None
     forked_from: str = ""
+    asked: bytes = b""
 
-    def digest(self) -> bytes:
-        """Hash of what was asked, to tell a repeated request from a reused id."""
+    def digest(self, key: str) -> bytes:
+        """Hash of what was asked under this key, to tell a repeated request from a reused id."""
+        if key == self.request_id and self.asked:
+            return hashlib.sha256(self.asked).digest()
         asked = (self.workflow, self.revision, self.workflow_id, self.input, self.config, self.queue, self.state)
         return hashlib.sha256(msgspec.msgpack.encode(asked)).digest()
 
@@ -96,6 +104,13 @@ def check_name(value: str, field: str, *, required: bool = True) -> str:
     return value
 
 
+def check_priority(priority: int) -> int:
+    """Raises EngineError INVALID_FIELD unless it is from 0 to 9."""
+    if not 0 <= priority <= 9:
+        raise EngineError("INVALID_FIELD", "priority must be from 0 to 9", field="priority")
+    return priority
+
+
 async def start(unit: Unit, plan: StartPlan) -> Started:
     """Start a run in this unit, or find the one that an earlier, equal request started.
 
@@ -116,10 +131,11 @@ async def start(unit: Unit, plan: StartPlan) -> Started:
         existing = await _conflict(unit, plan)
         if existing is not None:
             return existing
+    if plan.validate_only:
+        return Started("", plan.workflow_id, definition.name, definition.revision, False)
     started = Started(plan.run_id, plan.workflow_id or plan.run_id, definition.name, definition.revision, True)
-    if not plan.validate_only:
-        await _create(unit, plan, definition)
-        _remember(unit, plan, started)
+    await _create(unit, plan, definition)
+    _remember(unit, plan, started)
     return started
 
 
@@ -128,7 +144,7 @@ async def _earlier(unit: Unit, plan: StartPlan) -> Started | None:
     landed.
     """
     for key in _request_keys(plan):
-        found = await recall(unit, plan.namespace, key, "StartRun", plan.digest())
+        found = await recall(unit, plan.namespace, key, "StartRun", plan.digest(key))
         if found is not None:
             return msgspec.structs.replace(unpack(Started, found), created=False)
     if unit.tr.maybe_committed:
@@ -148,8 +164,9 @@ def _request_keys(plan: StartPlan) -> list[str]:
 
 def _remember(unit: Unit, plan: StartPlan, started: Started) -> None:
     for key in _request_keys(plan):
-        ttl = plan.idempotency_ttl_us if key != plan.request_id else 0
-        remember(unit, plan.namespace, key, "StartRun", plan.digest(), pack(started), ttl)
+        ttl = plan.idempotency_ttl_us if key != plan.request_id else TTL_US
+        answer = pack(started)
+        remember(unit, plan.namespace, key, "StartRun", plan.digest(key), answer, ttl_us=ttl, run_id=started.run_id)
 
 
 async def _conflict(unit: Unit, plan: StartPlan) -> Started | None:
@@ -157,12 +174,9 @@ async def _conflict(unit: Unit, plan: StartPlan) -> Started | None:
     value = await unit.tr.get(keys.workflow_id(plan.namespace, plan.workflow_id))
     if value is None:
         return None
-    run_id = value.decode()
-    try:
-        state = (await unit.load(plan.namespace, run_id)).state
-    except EngineError:
+    state = await unit.peek(plan.namespace, value.decode())
+    if state is None:
         return None  # deleted
-    assert state is not None
     if state.status not in CLOSED:
         return await _open_conflict(unit, plan, state)
     reusable = plan.closed_policy is ClosedPolicy.ALLOW or (
@@ -196,9 +210,10 @@ def _already(plan: StartPlan, state: RunState) -> EngineError:
 
 async def _create(unit: Unit, plan: StartPlan, definition: Definition) -> None:
     ns = plan.namespace
-    virtual = False
+    virtual, now_us = False, unit.now_us
     if ns != "default":
-        virtual = (await unit.transition.definitions.namespace(unit.tr, ns)).virtual_time
+        record = await unit.transition.definitions.namespace(unit.tr, ns)
+        virtual, now_us = record.virtual_time, record.virtual_now_us if record.virtual_time else now_us
     command = cmd.Start(
         run_id=plan.run_id,
         namespace=ns,
@@ -208,7 +223,7 @@ async def _create(unit: Unit, plan: StartPlan, definition: Definition) -> None:
         priority=plan.priority,
         config=plan.config,
         metadata=plan.metadata,
-        start_us=plan.start_us,
+        start_us=now_us + plan.delay_us if plan.delay_us else plan.start_us,
         timeout_us=plan.timeout_us,
         timeout_from=plan.timeout_from,
         state=plan.state,

@@ -15,6 +15,7 @@ from windlass.engine.clock import Clock
 from windlass.engine.loops import Loop
 from windlass.engine.reading import workflows
 from windlass.engine.records import MessageRecord, NamespaceRecord, RequestRecord, unpack
+from windlass.engine.requests import TTL_US, still_open
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit, clear_run
 from windlass.storage.port import Row, Transaction
@@ -60,9 +61,13 @@ class Sweeper(Loop):
             _, _, kind, *parts = keys.unpack(key)
             target = keys.request(*map(str, parts)) if kind == "request" else keys.messages(*map(str, parts))
             value = await unit.tr.get(target)
-            if value is not None and _expires_us(str(kind), value) <= unit.now_us:
-                unit.tr.clear(target)
             unit.tr.clear(key)
+            if value is None or _expires_us(str(kind), value) > unit.now_us:
+                continue
+            if kind == "request" and await still_open(unit, str(parts[0]), unpack(RequestRecord, value)):
+                unit.tr.set(keys.expiry(unit.now_us + TTL_US, "request", *map(str, parts)), b"")  # look again then
+            else:
+                unit.tr.clear(target)
 
     async def _namespaces(self) -> list[NamespaceRecord]:
         begin = keys.namespace()
@@ -87,7 +92,7 @@ class Sweeper(Loop):
         removed = 0
         for key, _ in rows:
             _, ns, _, _, run_id = keys.unpack(key)
-            state = (await unit.load(str(ns), str(run_id))).state
+            state = await unit.peek(str(ns), str(run_id))
             if state is not None and 0 < state.closed_us <= limit_us:
                 clear_run(unit, state)
                 removed += 1

@@ -1,9 +1,11 @@
-"""One command to one run, asked over the wire: find the run, deduplicate by request id, give the command, answer."""
+"""Mutating calls: deduplicated by request id, in the transaction that does the work. `ask` is the usual one: one command
+to one run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -19,14 +21,48 @@ from windlass.engine.unit import Unit
 Reply = TypeVar("Reply", bound=Message)
 
 
+class Asked(NamedTuple):
+    """A call as far as its repetition goes: whose it is, its id ("" = not repeatable), and all that was asked."""
+
+    namespace: str
+    request_id: str
+    request: Message
+    run_id: str = ""  #: the answer is kept while this run is open
+
+
+async def once(
+    engine: Engine, asked: Asked, reply_type: type[Reply], work: Callable[[Unit], Awaitable[Reply]]
+) -> Reply:
+    """Do `work` in a transaction, or give the answer that the same request id got before.
+
+    Raises what `work` raises (then nothing changed), EngineError REQUEST_ID_REUSED, INVALID_FIELD.
+    """
+    request_id = check_name(asked.request_id, "request_id", required=False)
+    if not request_id:
+        return await engine.transition.run(work)
+    method = type(asked.request).__name__.removesuffix("Request")
+    hashed = digest(asked.request.SerializeToString(deterministic=True))
+
+    async def body(unit: Unit) -> Reply:
+        known = await recall(unit, asked.namespace, request_id, method, hashed)
+        if known is not None:
+            again = reply_type()
+            again.ParseFromString(known)
+            return again
+        reply = await work(unit)
+        answer = reply.SerializeToString()
+        remember(unit, asked.namespace, request_id, method, hashed, answer, run_id=asked.run_id)
+        return reply
+
+    return await engine.transition.run(body)
+
+
 class RunRequest(Protocol):
     """The fields that all requests about one run have."""
 
     namespace: str
     run_id: str
     request_id: str
-
-    def SerializeToString(self, *, deterministic: bool = ...) -> bytes: ...
 
 
 async def ask(
@@ -35,32 +71,27 @@ async def ask(
     command: Command,
     reply_type: type[Reply],
     answer: Callable[[RunState, RunState, Decision], Reply],
+    *,
+    while_open: bool = False,
 ) -> Reply:
     """Give `command` to the run the request names; `answer` makes the reply of the run before and after.
 
-    The same request id gives the same reply again. Raises Rejection, EngineError RUN_NOT_FOUND, REQUEST_ID_REUSED.
+    The same request id gives the same reply again, with `while_open` at least as long as the run is open. Raises
+    Rejection, EngineError RUN_NOT_FOUND, REQUEST_ID_REUSED.
     """
     ns = check_name(request.namespace or "default", "namespace")
-    request_id = check_name(request.request_id, "request_id", required=False)
-    method = type(request).__name__
-    hashed = digest(request.SerializeToString(deterministic=True)) if request_id else b""
+    workflow_id = getattr(request, "workflow_id", "")
+    asked = Asked(ns, request.request_id, request)  # type: ignore[arg-type]  # every request is a message
+    if while_open and request.request_id:
+        run_id = await engine.storage.read(lambda tr: find_run_id(tr, ns, request.run_id, workflow_id))
+        asked = asked._replace(run_id=run_id)
 
     async def work(unit: Unit) -> Reply:
-        if request_id:
-            known = await recall(unit, ns, request_id, method, hashed)
-            if known is not None:
-                again = reply_type()
-                again.ParseFromString(known)
-                return again
-        run_id = await find_run_id(unit.tr, ns, request.run_id, getattr(request, "workflow_id", ""))
-        found = await unit.load(ns, run_id)
+        found = await unit.load(ns, await find_run_id(unit.tr, ns, request.run_id, workflow_id))
         before = found.state
         decision = await unit.apply(found, command)
         assert before is not None
         assert found.state is not None
-        reply = answer(before, found.state, decision)
-        if request_id:
-            remember(unit, ns, request_id, method, hashed, reply.SerializeToString())
-        return reply
+        return answer(before, found.state, decision)
 
-    return await engine.transition.run(work)
+    return await once(engine, asked, reply_type, work)

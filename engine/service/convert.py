@@ -8,7 +8,9 @@ from typing import Final
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from windlass.engine.core.commands import Asks, Failure, Spawn
+from windlass.engine.core.limits import FOREVER_US
 from windlass.engine.core.state import CLOSED, RunState
+from windlass.engine.definitions import parse_json
 from windlass.engine.errors import EngineError
 from windlass.v1 import common_pb2, worker_service_pb2
 
@@ -28,6 +30,7 @@ STATES: Final[dict[str, common_pb2.RunState.ValueType]] = {
     )
 }
 STATE_NAMES: Final = {value: name for name, value in STATES.items()}
+SPAN_MAX_US: Final = 100 * 366 * 86_400_000_000
 _CLOSE_POLICIES: Final = {0: "terminate", 1: "terminate", 2: "abandon", 3: "cancel"}
 
 
@@ -44,20 +47,41 @@ def duration(span_us: int) -> duration_pb2.Duration:
     return duration_pb2.Duration(seconds=seconds, nanos=rest * 1000)
 
 
-def time_us(value: timestamp_pb2.Timestamp) -> int:
-    return value.seconds * 1_000_000 + value.nanos // 1000
+def time_us(value: timestamp_pb2.Timestamp, field: str = "time") -> int:
+    """Raises EngineError INVALID_FIELD for an instant before 1970 or after 2100."""
+    time = value.seconds * 1_000_000 + value.nanos // 1000
+    if not 0 <= time <= FOREVER_US:
+        raise EngineError("INVALID_FIELD", f"{field} must be between 1970 and 2100", field=field)
+    return time
 
 
 def span_us(value: duration_pb2.Duration, field: str = "duration") -> int:
-    """Raises EngineError INVALID_FIELD for a negative span."""
+    """Raises EngineError INVALID_FIELD for a negative span, or one over a hundred years."""
     span = value.seconds * 1_000_000 + value.nanos // 1000
     if span < 0:
         raise EngineError("INVALID_FIELD", f"{field} must not be negative", field=field)
+    if span > SPAN_MAX_US:
+        raise EngineError("INVALID_FIELD", f"{field} must not be longer than a hundred years", field=field)
     return span
 
 
 def payload(data: bytes) -> common_pb2.Payload:
     return common_pb2.Payload(data=data)
+
+
+def json_in(given: common_pb2.Payload, field: str) -> bytes:
+    """The JSON text of a payload; empty is null. Raises EngineError INVALID_JSON."""
+    if given.data:
+        parse_json(given.data, field)
+    return given.data or b"null"
+
+
+def failure_of(state: RunState) -> common_pb2.Failure | None:
+    """The run's last error. A cancelled run that has none says who cancelled it."""
+    if state.failure is None and state.status == "cancelled" and state.cancel is not None:
+        why = f": {state.cancel.reason}" if state.cancel.reason else ""
+        return common_pb2.Failure(code="CANCELLED", message=f"cancelled by {state.cancel.source}{why}", retryable=False)
+    return failure_out(state.failure)
 
 
 def failure_out(failure: Failure | None) -> common_pb2.Failure | None:
@@ -103,7 +127,7 @@ def run_result(state: RunState) -> common_pb2.RunResult | None:
     return common_pb2.RunResult(
         state=STATES[state.status],
         output=payload(state.output) if state.status == "completed" else None,
-        failure=failure_out(state.failure) if state.status != "completed" else None,
+        failure=failure_of(state) if state.status != "completed" else None,
         close_time=timestamp(state.closed_us),
     )
 

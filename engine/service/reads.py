@@ -27,6 +27,7 @@ from windlass.engine.reading import (
 )
 from windlass.engine.records import IncidentRecord, unpack
 from windlass.engine.service import convert, show, starts
+from windlass.engine.service.asking import Asked, once
 from windlass.engine.unit import Unit, clear_run
 from windlass.storage.port import Row, Transaction
 from windlass.v1 import workflow_service_pb2 as pb
@@ -201,16 +202,19 @@ async def incidents(engine: Engine, request: pb.ListIncidentsRequest) -> pb.List
     return response
 
 
-async def delete(engine: Engine, ns: str, run_id: str) -> None:
+async def delete(engine: Engine, request: pb.DeleteRunRequest) -> pb.DeleteRunResponse:
     """DeleteRun: a closed run with its history. Raises EngineError RUN_NOT_FOUND, RUN_OPEN."""
+    ns, run_id = request.namespace or "default", request.run_id
 
-    async def work(unit: Unit) -> None:
-        state = (await unit.load(ns, run_id)).state
-        assert state is not None
+    async def work(unit: Unit) -> pb.DeleteRunResponse:
+        state = await unit.peek(ns, run_id)  # not `load`: the definition may be gone
+        if state is None:
+            raise EngineError("RUN_NOT_FOUND", f"there is no run {run_id!r} in namespace {ns!r}", run_id=run_id)
         if state.status not in CLOSED:
             raise EngineError(
                 "RUN_OPEN", f"run {run_id} is {state.status}; cancel or terminate it first", run_id=run_id
             )
         clear_run(unit, state)
+        return pb.DeleteRunResponse()
 
-    await engine.transition.run(work)
+    return await once(engine, Asked(ns, request.request_id, request), pb.DeleteRunResponse, work)

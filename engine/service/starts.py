@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from typing import Final
 
 import grpc
+import msgspec
 
 from windlass.engine.core.commands import Signal
 from windlass.engine.core.decide import Rejection
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
+from windlass.engine.pacing import Pace
 from windlass.engine.reading import get_run
 from windlass.engine.service import convert
+from windlass.engine.service.asking import Asked, once
 from windlass.engine.service.status import Context, to_engine_error, to_status
-from windlass.engine.starting import ClosedPolicy, OpenPolicy, Started, StartPlan, check_name, start
+from windlass.engine.starting import ClosedPolicy, OpenPolicy, Started, StartPlan, check_name, check_priority, start
 from windlass.engine.unit import Unit
 from windlass.storage.port import StorageError
 from windlass.v1 import common_pb2
@@ -35,10 +38,8 @@ WAIT_DEFAULT_US: Final = 20_000_000
 
 def plan_of(engine: Engine, request: pb.StartRunRequest) -> StartPlan:
     """A StartRunRequest, checked. Raises EngineError INVALID_FIELD."""
-    delay = convert.span_us(request.start_delay, "start_delay") if request.HasField("start_delay") else 0
-    start_us = convert.time_us(request.start_time) if request.HasField("start_time") else 0
-    if delay:
-        start_us = engine.clock.now_us() + delay
+    if request.HasField("start_delay") and request.HasField("start_time"):
+        raise EngineError("INVALID_FIELD", "give start_delay or start_time, not both", field="start_delay")
     ttl = (
         convert.span_us(request.idempotency_ttl, "idempotency_ttl")
         if request.HasField("idempotency_ttl")
@@ -57,20 +58,16 @@ def plan_of(engine: Engine, request: pb.StartRunRequest) -> StartPlan:
         open_policy=_OPEN.get(request.open_run_policy, OpenPolicy.FAIL),
         closed_policy=_CLOSED.get(request.closed_run_policy, ClosedPolicy.ALLOW),
         queue=check_name(request.queue, "queue", required=False),
-        priority=_priority(request) if request.HasField("priority") else None,
-        start_us=start_us,
+        priority=check_priority(request.priority) if request.HasField("priority") else None,
+        start_us=convert.time_us(request.start_time, "start_time") if request.HasField("start_time") else 0,
+        delay_us=convert.span_us(request.start_delay, "start_delay") if request.HasField("start_delay") else 0,
         timeout_us=convert.span_us(request.run_timeout, "run_timeout") if request.HasField("run_timeout") else None,
         timeout_from="first_task" if request.timeout_start == pb.TIMEOUT_START_FIRST_TASK else "start",
         metadata=dict(request.metadata),
         config=request.config.data or b"{}",
         validate_only=request.validate_only,
+        asked=request.SerializeToString(deterministic=True) if request.request_id else b"",
     )
-
-
-def _priority(request: pb.StartRunRequest) -> int:
-    if not 0 <= request.priority <= 255:
-        raise EngineError("INVALID_FIELD", "priority must be from 0 to 255", field="priority")
-    return request.priority
 
 
 def started_out(ns: str, started: Started) -> pb.StartRunResponse:
@@ -102,7 +99,7 @@ async def start_many(engine: Engine, plans: Sequence[StartPlan]) -> list[Outcome
 
     try:
         return await engine.transition.run(work)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - one bad start must not take the batch down
         if len(plans) == 1 or isinstance(error, StorageError):
             return [to_engine_error(error)] * len(plans)
         return [outcome for plan in plans for outcome in await start_many(engine, [plan])]
@@ -188,29 +185,26 @@ async def signal_with_start(engine: Engine, request: pb.SignalWithStartRunReques
     """SignalWithStartRun: one transaction, so no run without its signal and no signal lost."""
     engine.check_accepting()
     plan = plan_of(engine, request.start)
-    name = check_name(request.signal_name, "signal_name")
-    payload = request.payload.data or b"null"
+    check_name(plan.workflow_id, "start.workflow_id")
+    policy = OpenPolicy.USE_EXISTING if plan.open_policy is OpenPolicy.FAIL else plan.open_policy
+    plan = msgspec.structs.replace(plan, open_policy=policy, request_id="")  # the id covers the call as a whole
+    command = Signal(
+        name=check_name(request.signal_name, "signal_name"), payload=convert.json_in(request.payload, "payload")
+    )
+    fresh: list[bool] = []
 
-    async def work(unit: Unit) -> Started:
-        chosen = plan
-        if plan.open_policy is OpenPolicy.FAIL:
-            import msgspec
+    async def work(unit: Unit) -> pb.SignalWithStartRunResponse:
+        started = await start(unit, plan)
+        if not plan.validate_only:
+            await unit.give(plan.namespace, started.run_id, command)
+        fresh.append(True)
+        answer = started_out(plan.namespace, started)
+        return pb.SignalWithStartRunResponse(run=answer.run, created=answer.created)
 
-            chosen = msgspec.structs.replace(plan, open_policy=OpenPolicy.USE_EXISTING)
-        started = await start(unit, chosen)
-        if started.created or not plan.request_id or not await _repeated(unit, plan):
-            await unit.give(plan.namespace, started.run_id, Signal(name=name, payload=payload))
-        return started
-
-    answer = started_out(plan.namespace, await engine.transition.run(work))
-    return pb.SignalWithStartRunResponse(run=answer.run, created=answer.created)
-
-
-async def _repeated(unit: Unit, plan: StartPlan) -> bool:
-    """Was this very request answered before? Then its signal was given too."""
-    from windlass.engine.requests import recall
-
-    return await recall(unit, plan.namespace, plan.request_id, "StartRun", plan.digest()) is not None
+    asked = Asked(plan.namespace, request.start.request_id, request)
+    reply = await once(engine, asked, pb.SignalWithStartRunResponse, work)
+    reply.created = reply.created and bool(fresh)
+    return reply
 
 
 class Stream:
@@ -220,6 +214,7 @@ class Stream:
         self._engine, self._context = engine, context
         self._out: list[pb.StreamedOutcome] = []
         self._wake = asyncio.Event()
+        self._pace = Pace()
         self._open = 0
         self._reading = True
         self._jobs: set[asyncio.Task[None]] = set()
@@ -231,7 +226,9 @@ class Stream:
         try:
             while self._reading or self._jobs or self._open or self._out:
                 await self._wake.wait()
+                await self._pace.turn()
                 self._wake.clear()
+                self._pace.carried(len(self._out))
                 while self._out:
                     batch, self._out = self._out[:500], self._out[500:]
                     await self._context.write(pb.StreamRunsResponse(outcomes=batch))

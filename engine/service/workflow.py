@@ -46,7 +46,7 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
             await starts.Stream(self._engine, context).run()
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes a status
             await refuse(context, error)
 
     @rpc
@@ -113,20 +113,20 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
     @rpc
     async def SignalRun(self, request: pb.SignalRunRequest) -> pb.SignalRunResponse:
         name = check_name(request.name, "name")
-        command = cmd.Signal(name=name, payload=request.payload.data or b"null")
+        command = cmd.Signal(name=name, payload=convert.json_in(request.payload, "payload"))
         fresh: list[bool] = []
 
         def answer(before: RunState, after: RunState, decision: Decision) -> pb.SignalRunResponse:
             fresh.append(True)
             return pb.SignalRunResponse(run=convert.run_ref(after))
 
-        reply = await ask(self._engine, request, command, pb.SignalRunResponse, answer)
+        reply = await ask(self._engine, request, command, pb.SignalRunResponse, answer, while_open=True)
         reply.duplicate = not fresh
         return reply
 
     @rpc
     async def UpdateRun(self, request: pb.UpdateRunRequest) -> pb.UpdateRunResponse:
-        command = cmd.ApplyUpdate(name=check_name(request.name, "name"), input=request.input.data or b"null")
+        command = cmd.ApplyUpdate(name=check_name(request.name, "name"), input=convert.json_in(request.input, "input"))
         return await ask(
             self._engine,
             request,
@@ -137,41 +137,32 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
 
     @rpc
     async def ResolveWait(self, request: pb.ResolveWaitRequest) -> pb.ResolveWaitResponse:
-        command = cmd.ResolveWait(wait_id=request.wait_id, payload=request.payload.data or b"null")
+        command = cmd.ResolveWait(wait_id=request.wait_id, payload=convert.json_in(request.payload, "payload"))
         return await ask(self._engine, request, command, pb.ResolveWaitResponse, lambda *_: pb.ResolveWaitResponse())
 
     @rpc
     async def CancelRun(self, request: pb.CancelRunRequest) -> pb.CancelRunResponse:
+        """A cancel that takes no effect says why as data and not as an error."""
         command = cmd.Cancel(source=_SOURCES.get(request.source, "user"), reason=request.reason)
-        try:
-            return await ask(
-                self._engine,
-                request,
-                command,
-                pb.CancelRunResponse,
-                lambda before, after, _: pb.CancelRunResponse(
-                    effect=pb.CancelRunResponse.EFFECT_REQUESTED, state=convert.STATES[after.status]
-                ),
-            )
-        except Rejection as refused:
-            return await self._not_cancelled(request, refused)
 
-    async def _not_cancelled(self, request: pb.CancelRunRequest, refused: Rejection) -> pb.CancelRunResponse:
-        """Why a cancel took no effect, said as data and not as an error."""
-        effects = {
-            "RUN_CLOSED": pb.CancelRunResponse.EFFECT_ALREADY_CLOSED,
-            "RUN_CANCELLING": pb.CancelRunResponse.EFFECT_ALREADY_REQUESTED,
-        }
-        if refused.reason not in effects:
-            raise refused
+        def answer(before: RunState, after: RunState, decision: Decision) -> pb.CancelRunResponse:
+            kind = pb.CancelRunResponse
+            effect = kind.EFFECT_REQUESTED if before.cancel is None else kind.EFFECT_ALREADY_REQUESTED
+            return kind(effect=effect, state=convert.STATES[after.status])
+
+        try:
+            return await ask(self._engine, request, command, pb.CancelRunResponse, answer)
+        except Rejection as refused:
+            if refused.reason != "RUN_CLOSED":
+                raise
         get = pb.GetRunRequest(namespace=request.namespace, run_id=request.run_id, workflow_id=request.workflow_id)
         state = (await reads.get(self._engine, get)).run.state
-        return pb.CancelRunResponse(effect=effects[refused.reason], state=state)
+        return pb.CancelRunResponse(effect=pb.CancelRunResponse.EFFECT_ALREADY_CLOSED, state=state)
 
     @rpc
     async def FailRun(self, request: pb.FailRunRequest) -> pb.FailRunResponse:
         command = cmd.Fail(
-            code=check_name(request.code, "code", required=False) or "FAILED_BY_OPERATOR", reason=request.reason
+            code=check_name(request.code, "code", required=False) or "FAILED_BY_REQUEST", reason=request.reason
         )
         return await ask(self._engine, request, command, pb.FailRunResponse, lambda *_: pb.FailRunResponse())
 
@@ -212,7 +203,7 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
             incident_id=request.incident_id,
             action=_ACTIONS.get(request.action, "retry"),
             set=reads.json_values(request.set),
-            output=request.output.data or b"null",
+            output=convert.json_in(request.output, "output"),
             by=request.by,
         )
         return await ask(
@@ -227,5 +218,4 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
     async def DeleteRun(self, request: pb.DeleteRunRequest) -> pb.DeleteRunResponse:
         if not request.run_id:
             raise EngineError("INVALID_FIELD", "run_id is missing", field="run_id")
-        await reads.delete(self._engine, request.namespace or "default", request.run_id)
-        return pb.DeleteRunResponse()
+        return await reads.delete(self._engine, request)

@@ -1,6 +1,7 @@
 """Engines and workers in one process, on one in-memory store, without sockets: what most engine tests run on.
 
-The worker speaks the real protocol to the engine's `Link`; only the wire is missing. Its handlers are plain functions of the task.
+The worker speaks the real protocol to the engine's `Link`; only the wire is missing. Its handlers are plain functions
+of the task.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class TestWorker:
         self.seen.append(task)
         try:
             value = self.handler(task)
-        except Exception as failing:
+        except Exception as failing:  # noqa: BLE001 - whatever a handler raises is the task's failure
             result = answer.results.add(task_token=task.task_token)
             result.failure.code = str(failing) if isinstance(failing, Failing) else "HANDLER_OF_THE_TEST_FAILED"
             result.failure.message = repr(failing)
