@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from windlass.engine.core import clock, escalations, spawns, waits
+from windlass.engine.core import clock, escalations, jsontext, spawns, waits
 from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Asks, Failure
 from windlass.engine.core.definition import Branch, FormField, PollBody
 from windlass.engine.core.effects import AppendOutbox
 from windlass.engine.core.events import Emitted, TaskAsked
-from windlass.engine.core.limits import SPAWN_MAX, SUSPEND_US
+from windlass.engine.core.jsontext import BAD_JSON
+from windlass.engine.core.limits import EMIT_BYTES_MAX, EMITS_MAX, RESUME_BYTES_MAX, SPAWN_MAX, SUSPEND_US
 from windlass.engine.core.state import Node
 from windlass.engine.core.turn import Turn
 
@@ -38,6 +39,8 @@ class EscalationAsk(msgspec.Struct, frozen=True):
 
 def problem(turn: Turn, path: str, asks: Asks) -> Failure | None:
     """Why these asks cannot be carried out; None if they can."""
+    if (bad := _malformed(asks)) is not None:
+        return bad
     attached = any(not spawn.detach for spawn in asks.spawn)
     holding = [bool(asks.route), bool(asks.wait_for), bool(asks.escalate), bool(asks.suspend), attached]
     if sum(holding) > 1:
@@ -51,6 +54,20 @@ def problem(turn: Turn, path: str, asks: Asks) -> Failure | None:
         return _unknown_route(turn, path, asks.route)
     if asks.escalate:
         return _bad_escalation(turn, asks.escalate)
+    return None
+
+
+def _malformed(asks: Asks) -> Failure | None:
+    """Too large, too many, or not JSON."""
+    for name, text in (("resume state", asks.suspend), ("escalation", asks.escalate)):
+        if len(text) > RESUME_BYTES_MAX:
+            return _invalid(f"the {name} has {len(text)} bytes, {RESUME_BYTES_MAX} are allowed")
+    if len(asks.emit) > EMITS_MAX or sum(len(payload) for _, payload in asks.emit) > EMIT_BYTES_MAX:
+        return _invalid(f"at most {EMITS_MAX} events with {EMIT_BYTES_MAX} bytes together may be emitted")
+    texts = [*asks.set.values(), *(payload for _, payload in asks.emit), *(spawn.input for spawn in asks.spawn)]
+    for text in (*texts, *filter(None, (asks.suspend, asks.escalate))):
+        if found := jsontext.flaw(text):
+            return _invalid(f"a value given with the result is {found}")
     return None
 
 
@@ -72,7 +89,7 @@ def _bad_escalation(turn: Turn, text: bytes) -> Failure | None:
     try:
         ask = msgspec.json.decode(text, type=EscalationAsk)
         _fields(ask)
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+    except (*BAD_JSON, KeyError, TypeError) as error:
         return _invalid(f"the escalation cannot be read: {error!r}")
     if ask.timeout is not None and clock.time_us(ask.timeout, turn.now_us) is None:
         return _invalid(f"the escalation's timeout {ask.timeout!r} is neither a duration nor a time")

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
 from msgspec.structs import replace
 
-from windlass.engine.core import asking, incidents, tree
+from windlass.engine.core import asking, incidents, jsontext, tree
 from windlass.engine.core.branches import branch_at, task_of
 from windlass.engine.core.closing import NO_PATCH, close
 from windlass.engine.core.commands import (
@@ -30,7 +29,7 @@ from windlass.engine.core.definition import Branch
 from windlass.engine.core.effects import ArmTimer
 from windlass.engine.core.events import AttemptEnded, AttemptStarted, TaskCompleted
 from windlass.engine.core.joining import winding_down
-from windlass.engine.core.limits import CONTEXT_BYTES_MAX, CRASHES_MAX, OUTPUT_BYTES_MAX
+from windlass.engine.core.limits import CONTEXT_BYTES_MAX, CRASHES_MAX, OUTPUT_BYTES_MAX, RESUME_BYTES_MAX
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.retry import delay_us, retryable
 from windlass.engine.core.scheduling import schedule
@@ -80,6 +79,11 @@ def _fenced(turn: Turn, command: Report) -> Node:
 def heartbeat(turn: Turn, command: TaskHeartbeat) -> None:
     """Keeps the checkpoint on the node. No event: the event that ends the attempt carries it."""
     node = _fenced(turn, command)
+    if len(command.checkpoint) > RESUME_BYTES_MAX:
+        message = f"the checkpoint has {len(command.checkpoint)} bytes, {RESUME_BYTES_MAX} are allowed"
+        raise Rejection("PAYLOAD_TOO_LARGE", message, limit=str(RESUME_BYTES_MAX))
+    if command.checkpoint and (flaw := jsontext.flaw(command.checkpoint)):
+        raise Rejection("INVALID_JSON", f"the checkpoint is {flaw}")
     turn.state = tree.put(turn.state, turn.items, command.path, replace(node, checkpoint=command.checkpoint))
 
 
@@ -121,24 +125,13 @@ def _unfit(turn: Turn, path: str, node: Node, branch: Branch, output: bytes, ask
         limit = min(limit, task_limit)
     if len(output) > limit:
         return Failure("OUTPUT_TOO_LARGE", f"the output has {len(output)} bytes, {limit} are allowed", retryable=False)
-    try:
-        if branch.output_schema is not None:
-            problems = branch.output_schema.check(msgspec.json.decode(output))
-            if problems:
-                return Failure("SCHEMA_MISMATCH", "the output does not fit: " + "; ".join(problems), retryable=False)
-        else:
-            _syntax.decode(output)
-        for value in asks.set.values() if asks is not None else ():
-            _syntax.decode(value)
-    except msgspec.MsgspecError as error:
-        return Failure("BAD_OUTPUT", f"the output is not JSON: {error}", retryable=False)
+    if flaw := jsontext.misfit(branch.output_schema, output):
+        code = "BAD_OUTPUT" if flaw.startswith("not JSON") else "SCHEMA_MISMATCH"
+        return Failure(code, f"the output does not fit: {flaw}", retryable=False)
     if asks is not None and (bad := asking.problem(turn, path, asks)) is not None:
         return bad
     added = len(output) * bool(branch.output) + sum(map(len, asks.set.values()) if asks is not None else ())
     return too_large(turn, node, added) if added else None
-
-
-_syntax = msgspec.json.Decoder(msgspec.Raw)
 
 
 def too_large(turn: Turn, node: Node, added: int) -> Failure | None:
@@ -155,10 +148,21 @@ def failed(turn: Turn, command: TaskFailed) -> None:
     branch = branch_at(turn.definition, turn.state, command.path)
     patch = NO_PATCH
     if command.asks is not None:
-        asking.emit_all(turn, command.asks)
-        if too_large(turn, node, sum(map(len, command.asks.set.values()))) is None:
-            patch = command.asks.set
-    _attempt_failed(turn, command.path, node, branch, command.failure, "failed", command.jitter, patch)
+        patch = _kept_of_failure(turn, command.path, node, command.asks)
+    failure = command.failure
+    if failure.details and jsontext.flaw(failure.details):
+        failure = replace(failure, details=b"")
+    _attempt_failed(turn, command.path, node, branch, failure, "failed", command.jitter, patch)
+
+
+def _kept_of_failure(turn: Turn, path: str, node: Node, asks: Asks) -> Mapping[str, bytes]:
+    """A failed attempt may still set and emit; what cannot be recorded is dropped, as the attempt has failed anyway."""
+    asks = Asks(set=asks.set, emit=asks.emit)
+    if asking.problem(turn, path, asks) is not None:
+        return NO_PATCH
+    asking.emit_all(turn, asks)
+    fits = too_large(turn, node, sum(map(len, asks.set.values()))) is None
+    return asks.set if fits else NO_PATCH
 
 
 def timed_out(turn: Turn, command: TaskTimedOut) -> None:

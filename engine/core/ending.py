@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from windlass.engine.core import compensation, pausing, stopping, tree
+from windlass.engine.core import compensation, jsontext, pausing, stopping, tree
 from windlass.engine.core.commands import Cancel, Fail, Failure, Terminate
 from windlass.engine.core.effects import ArmTimer, DisarmTimer, TellParent
 from windlass.engine.core.events import (
@@ -37,9 +37,9 @@ def complete(turn: Turn) -> None:
         selector, extra = definition.output, {"result": state.result, "run": run_facts(definition, state)}
         output = evaluating(lambda: select(selector, state.context, extra))
     if definition.output_schema is not None:
-        problems = definition.output_schema.check(msgspec.json.decode(output))
+        problems = jsontext.misfit(definition.output_schema, output)
         if problems:
-            raise Problem("OUTPUT_SCHEMA_MISMATCH", "the run's output does not fit: " + "; ".join(problems))
+            raise Problem("OUTPUT_SCHEMA_MISMATCH", f"the run's output does not fit: {problems}")
     close_run(turn, "completed", output)
 
 

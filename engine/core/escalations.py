@@ -12,10 +12,11 @@ from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Failure, ReplyEscalation
 from windlass.engine.core.definition import Branch, EscalateBody, FormField
 from windlass.engine.core.effects import AppendOutbox, CloseEscalation, OpenEscalation
+from windlass.engine.core.jsontext import BAD_JSON
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.selectors import render
 from windlass.engine.core.state import Node
-from windlass.engine.core.turn import Turn, evaluating
+from windlass.engine.core.turn import Turn, evaluating, visit_of
 
 
 class Form(msgspec.Struct, frozen=True, array_like=True):
@@ -70,7 +71,7 @@ def reply(turn: Turn, command: ReplyEscalation) -> None:
     """Raises Rejection ESCALATION_CLOSED, or REPLY_INVALID with every problem of the values."""
     run_id, _, rest = command.escalation_id.partition(":")
     visit, _, path = rest.partition(":")
-    node = turn.live(int(visit), path) if visit.isdecimal() and run_id == turn.state.run_id else None
+    node = turn.live(visit_of(visit), path) if run_id == turn.state.run_id else None
     if node is None or node.phase != "waiting" or not node.kind.endswith("escalate"):
         raise Rejection(
             "ESCALATION_CLOSED", "the escalation is not open: it was answered, timed out, or its state was left",
@@ -92,7 +93,7 @@ def reply(turn: Turn, command: ReplyEscalation) -> None:
 def _problems(fields: Sequence[FormField], text: bytes, approved: bool) -> list[str]:
     try:
         values = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except BAD_JSON as error:
         return [f"values must be a JSON object ({error})"]
     found = []
     for field in fields:

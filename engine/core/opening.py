@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from windlass.engine.core import escalations, incidents, spawns, waits
+from windlass.engine.core import escalations, incidents, jsontext, spawns, waits
 from windlass.engine.core.branches import Extra, input_of, item_extra, task_of
 from windlass.engine.core.clock import due_of
 from windlass.engine.core.definition import (
@@ -24,6 +24,7 @@ from windlass.engine.core.definition import (
 )
 from windlass.engine.core.effects import Defer
 from windlass.engine.core.events import Deferred, ItemsOpened
+from windlass.engine.core.jsontext import BAD_JSON
 from windlass.engine.core.limits import MAP_CHUNK, MAP_OPEN_MAX
 from windlass.engine.core.scheduling import schedule
 from windlass.engine.core.selectors import NoInput, select
@@ -103,9 +104,9 @@ def check_input(turn: Turn, branch: Branch, extra: Extra) -> None:
         return
     value = evaluating(lambda: input_of(branch, turn.state.context, extra))
     if branch.input_schema is not None:
-        problems = branch.input_schema.check(msgspec.json.decode(value))
+        problems = jsontext.misfit(branch.input_schema, value)
         if problems:
-            raise Problem("INPUT_SCHEMA_MISMATCH", "the step's input does not fit: " + "; ".join(problems))
+            raise Problem("INPUT_SCHEMA_MISMATCH", f"the step's input does not fit: {problems}")
 
 
 def _open_poll(turn: Turn, path: str, branch: Branch, body: PollBody, extra: Extra) -> Node:
@@ -142,7 +143,7 @@ def _items(turn: Turn, body: MapBody, extra: Extra) -> list[msgspec.Raw]:
     text = evaluating(lambda: select(body.items, turn.state.context, extra))
     try:
         return msgspec.json.decode(text, type=list[msgspec.Raw])
-    except msgspec.MsgspecError:
+    except BAD_JSON:
         raise Problem(
             "MAP_ITEMS_NOT_A_LIST", f"map needs a list of items, not {text[:40].decode(errors='replace')}"
         ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from windlass.engine.core import attempts, ending, incidents, joining, opening, tree, updates
+from windlass.engine.core import attempts, ending, incidents, joining, jsontext, opening, tree, updates
 from windlass.engine.core.branches import branch_at, extra_at, map_paths
 from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Failure, RaiseIncident, ResolveIncident
@@ -31,6 +31,8 @@ def resolve(turn: Turn, command: ResolveIncident) -> None:
         )
     if command.action not in ("retry", "skip", "fail"):
         raise Rejection("INVALID_FIELD", f"action must be retry, skip or fail, not {command.action!r}")
+    if command.action == "skip" and (flaw := jsontext.flaw(command.output or b"null")):
+        raise Rejection("INVALID_JSON", f"the output is {flaw}")
     incident = found[0]
     if command.set:
         updates.edit_context(turn, dict(command.set), "incident", command.by)
@@ -40,7 +42,7 @@ def resolve(turn: Turn, command: ResolveIncident) -> None:
         case "retry":
             _retry(turn, incident)
         case "skip":
-            _skip(turn, incident, command.output)
+            _skip(turn, incident, command.output or b"null")
         case _:
             _give_up(turn, incident)
 

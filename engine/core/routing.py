@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
-from windlass.engine.core import compensation
+from windlass.engine.core import compensation, jsontext
 from windlass.engine.core.branches import NOTHING
 from windlass.engine.core.commands import Failure
 from windlass.engine.core.definition import State, TaskBody, Transition
@@ -56,7 +54,7 @@ def error_facts(failure: Failure) -> dict[str, Any]:
     return {
         "code": failure.code,
         "message": failure.message,
-        "details": msgspec.json.decode(failure.details) if failure.details else None,
+        "details": jsontext.parse(failure.details) if failure.details else None,
     }
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
-from windlass.engine.core import flow, incidents, joining, tree, waits
+from windlass.engine.core import flow, incidents, joining, jsontext, tree, waits
 from windlass.engine.core.commands import ResolveWait, Signal
 from windlass.engine.core.definition import Transition
 from windlass.engine.core.effects import BufferSignal, ConsumeSignal
 from windlass.engine.core.events import SignalBuffered, SignalTaken
+from windlass.engine.core.jsontext import BAD_JSON
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.routing import event_names, moment, passes, take
 from windlass.engine.core.state import Node
-from windlass.engine.core.turn import Extra, Problem, Turn
+from windlass.engine.core.turn import Extra, Problem, Turn, evaluating, visit_of
 
 
 def signal(turn: Turn, command: Signal) -> None:
     """Raises Rejection SIGNAL_SCHEMA_MISMATCH if the wait that wants it does not accept the payload."""
     name, payload = command.name, command.payload or b"null"
+    if flaw := jsontext.flaw(payload):
+        raise Rejection("INVALID_JSON", f"the payload of signal {name!r} is {flaw}")
     if command.wait_id:
         path: str | None = _directed(turn, command.wait_id, name)
     else:
@@ -48,7 +52,7 @@ def _directed(turn: Turn, wait_id: str, name: str) -> str:
     run.
     """
     visit, _, path = wait_id.partition(":")
-    node = turn.live(int(visit), path) if visit.isdecimal() and not joining.winding_down(turn.state) else None
+    node = turn.live(visit_of(visit), path) if not joining.winding_down(turn.state) else None
     if node is not None and node.phase == "waiting" and node.kind in ("wait", "ask:wait"):
         has = waits.received(node)
         if name in has.names and name not in has.got:
@@ -95,7 +99,10 @@ def _event_transition(turn: Turn, name: str, payload: bytes) -> Transition | Non
 
 
 def _event(turn: Turn, name: str, payload: bytes) -> Extra:
-    return {**moment(turn.state, None), "event": {"name": name, "payload": msgspec.json.decode(payload)}}
+    return {
+        **moment(turn.state, None),
+        "event": {"name": name, "payload": evaluating(partial(jsontext.parse, payload))},
+    }
 
 
 def _go(turn: Turn, transition: Transition, name: str, payload: bytes) -> None:
@@ -138,7 +145,7 @@ def resolve_wait(turn: Turn, command: ResolveWait) -> None:
 
     If it lacks several, the payload is an object with their names."""
     visit, _, path = command.wait_id.partition(":")
-    node = turn.live(int(visit), path) if visit.isdecimal() else None
+    node = turn.live(visit_of(visit), path)
     if (
         node is None
         or node.phase != "waiting"
@@ -162,7 +169,7 @@ def resolve_wait(turn: Turn, command: ResolveWait) -> None:
 def _by_name(missing: list[str], payload: bytes) -> dict[str, bytes]:
     try:
         found = msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
-    except msgspec.MsgspecError:
+    except BAD_JSON:
         found = {}
     if set(found) != set(missing):
         raise Rejection(

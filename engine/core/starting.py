@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 import msgspec
 
+from windlass.engine.core import jsontext
 from windlass.engine.core.branches import merged_config
 from windlass.engine.core.commands import Start
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.effects import ArmTimer, Effect
 from windlass.engine.core.events import RunStarted
+from windlass.engine.core.jsontext import BAD_JSON
 from windlass.engine.core.limits import CONTEXT_BYTES_MAX
 from windlass.engine.core.refusal import Rejection
 
@@ -66,7 +68,6 @@ def _timers(command: Start, timeout_us: int | None, pending: bool, now_us: int) 
 
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_any = msgspec.json.Decoder()
 
 
 def _context_of(definition: Definition, text: bytes) -> Mapping[str, bytes]:
@@ -74,13 +75,14 @@ def _context_of(definition: Definition, text: bytes) -> Mapping[str, bytes]:
     text = text.strip() or b"{}"
     try:
         if definition.input_schema is not None:
-            problems = definition.input_schema.check(_any.decode(text))
+            problems = definition.input_schema.check(jsontext.parse(text))
             if problems:
                 raise Rejection("INPUT_SCHEMA_MISMATCH", "the input does not fit: " + "; ".join(problems))
+        elif flaw := jsontext.flaw(text):
+            raise Rejection("INVALID_JSON", f"the input is {flaw}")
         if text[:1] == b"{":
             return {name: bytes(value) for name, value in _object.decode(text).items()}
-        _any.decode(text)
-    except msgspec.MsgspecError as error:
+    except BAD_JSON as error:
         raise Rejection("INVALID_JSON", f"the input is not JSON: {error}") from None
     return {"input": text}
 
@@ -88,12 +90,12 @@ def _context_of(definition: Definition, text: bytes) -> Mapping[str, bytes]:
 def _check_config(definition: Definition, override: bytes) -> None:
     try:
         _object.decode(override)
-    except msgspec.MsgspecError as error:
+    except BAD_JSON as error:
         raise Rejection("INVALID_JSON", f"the config must be a JSON object: {error}") from None
     problems: list[str] = []
     for name, state in definition.states.items():
         if state.step is not None and state.step.config_schema is not None:
-            merged = msgspec.json.decode(merged_config(definition, state.step, override))
+            merged = jsontext.parse(merged_config(definition, state.step, override))
             problems += [f"config of state {name}: {problem}" for problem in state.step.config_schema.check(merged)]
     if problems:
         raise Rejection("CONFIG_SCHEMA_MISMATCH", "; ".join(problems))

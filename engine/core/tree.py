@@ -12,6 +12,7 @@ item changes, which costs the same however many items there are.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -65,6 +66,7 @@ def parent_path(path: str) -> str:
     return head
 
 
+@lru_cache(maxsize=8192)
 def owner_of(path: str) -> str:
     """The record that holds the node: an item's path, or "" for the run's record."""
     if "#" not in path:
@@ -75,7 +77,11 @@ def owner_of(path: str) -> str:
 
 def find(state: RunState, items: Found, path: str) -> Node | None:
     """The node at this path, or None."""
+    if path == state.node_path:
+        return state.node
     owner = owner_of(path)
+    if owner == path:
+        return items.get(path)
     if owner:
         record = items.get(owner)
         inner: str | None = path[len(owner) + 1 :]
@@ -99,8 +105,9 @@ def put(state: RunState, items: Items, path: str, node: Node) -> RunState:
             return replace(state, node=node)
         return replace(state, node=_grafted(state.node, inner.split("/"), node))
     old = items.get(owner)
-    inner = path[len(owner) + 1 :]
-    new = _grafted(old, inner.split("/"), node) if inner and old is not None else node
+    new = node
+    if owner != path and old is not None:
+        new = _grafted(old, path[len(owner) + 1 :].split("/"), node)
     items[owner] = new
     above = parent_path(owner)
     counted = find(state, items, above)

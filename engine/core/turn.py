@@ -6,6 +6,7 @@ raised, so they may be raised at any point.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -14,9 +15,13 @@ from windlass.engine.core import evolve, tree
 from windlass.engine.core.definition import Definition, ExpressionError
 from windlass.engine.core.effects import ArmTimer, CloseIncident, DisarmTimer, Effect
 from windlass.engine.core.events import AnyEvent
+from windlass.engine.core.jsontext import BAD_JSON
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.selectors import Scope, SelectorError, Template, render_to_json
 from windlass.engine.core.state import Node, RunState
+
+#: Paths come back from outside (task tokens, wait ids): anything else would be taken for a prefix.
+_ITEM_PATH = re.compile(r"(?:[^#/]+|#\d{1,9})(?:/(?:[^#/]+|#\d{1,9}))*")
 
 Extra = Mapping[str, Any]
 Value = TypeVar("Value")
@@ -81,6 +86,11 @@ class Overlay:
                 yield name, node
 
 
+def visit_of(text: str) -> int:
+    """A visit number inside an id from outside; -1 if it is none."""
+    return int(text) if text.isdecimal() and len(text) < 19 else -1
+
+
 class Turn:
     """Holds the parts; see the module."""
 
@@ -125,7 +135,7 @@ class Turn:
 
     def live(self, visit: int, path: str) -> Node | None:
         """The node, if it belongs to this visit and nothing above it has already decided."""
-        if visit != self.state.visit:
+        if visit != self.state.visit or ("#" in path and not _ITEM_PATH.fullmatch(path)):
             return None
         node = self.node(path)
         while node is not None and path != self.state.node_path:
@@ -192,3 +202,5 @@ def evaluating(compute: Callable[[], Value]) -> Value:
         raise Problem("MISSING_KEY", str(error)) from None
     except ExpressionError as error:
         raise Problem("EXPRESSION_ERROR", str(error)) from None
+    except BAD_JSON as error:
+        raise Problem("EXPRESSION_ERROR", f"a value of the context cannot be read as JSON: {error}") from None

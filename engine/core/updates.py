@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
-
+from windlass.engine.core import jsontext
 from windlass.engine.core.actions import fit_context
 from windlass.engine.core.commands import ApplyUpdate, SetVariables
 from windlass.engine.core.events import ContextSet, UpdateApplied
+from windlass.engine.core.jsontext import BAD_JSON
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.selectors import Scope, render_to_json
 from windlass.engine.core.turn import Problem, Turn, evaluating, rendered, run_facts
@@ -61,6 +61,6 @@ def edit_context(turn: Turn, values: dict[str, bytes], cause: str, by: str) -> N
 
 def _parsed(text: bytes) -> object:
     try:
-        return msgspec.json.decode(text)
-    except msgspec.MsgspecError as error:
+        return jsontext.parse(text)
+    except BAD_JSON as error:
         raise Rejection("INVALID_JSON", f"not JSON: {error}") from None

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from windlass.engine.core import jsontext
 from windlass.engine.core.branches import Extra, branch_at
 from windlass.engine.core.clock import due_of
 from windlass.engine.core.closing import close
@@ -113,7 +114,7 @@ def misfit(turn: Turn, path: str, name: str, payload: bytes) -> str:
     body = branch_at(turn.definition, turn.state, path).body
     schemas = dict(body.schemas) if isinstance(body, WaitBody) else {}
     schema = schemas.get(name)
-    return "; ".join(schema.check(msgspec.json.decode(payload))) if schema is not None else ""
+    return jsontext.misfit(schema, payload) if schema is not None else ""
 
 
 def receive(turn: Turn, path: str, name: str, payload: bytes, buffered: bool = False) -> None:
