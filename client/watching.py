@@ -26,7 +26,7 @@ class Watching(RunCalls):
         """Yields what happens to a run until it closes; the last message has `result`.
 
         `resume_token`: from an earlier message, to go on behind it. `idle`: give the engine's signs of life too,
-        which have no events. Raises WindlassError (RUN_NOT_FOUND, WATCH_COMPACTED), or UNAVAILABLE once retries have
+        which have no events. Raises WindlassError (RUN_NOT_FOUND, HISTORY_COMPACTED), or UNAVAILABLE once retries have
         used up their time.
         """
         run_id, workflow_id = ids(run)

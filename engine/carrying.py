@@ -10,7 +10,17 @@ import msgspec
 from windlass.engine import keys
 from windlass.engine.core import effects as fx
 from windlass.engine.core.commands import ChildClosed, Continue, Signal
-from windlass.engine.records import EscalationRecord, IncidentRecord, MessageRecord, OutboxRecord, pack, unpack
+from windlass.engine.records import (
+    EscalationRecord,
+    IncidentRecord,
+    MessageRecord,
+    OutboxRecord,
+    chunks_of,
+    clear_large,
+    pack,
+    set_large,
+    unpack,
+)
 from windlass.engine.unit import Unit, Work
 
 Carry = Callable[[Unit, Work, Any], Awaitable[None]]
@@ -80,19 +90,20 @@ async def append_outbox(unit: Unit, work: Work, effect: fx.AppendOutbox) -> None
     assert work.state is not None
     unit.outbox_rows += 1
     record = OutboxRecord(work.run_id, work.state.seq, effect.name, effect.payload, unit.now_us)
-    suffix = unit.outbox_rows.to_bytes(2, "big")
-    unit.tr.set_versionstamped_key(keys.outbox(work.ns) + b"\x33", suffix, pack(record))
+    place = unit.outbox_rows.to_bytes(2, "big")
+    for suffix, value in chunks_of(pack(record)):
+        unit.tr.set_versionstamped_key(keys.outbox(work.ns) + b"\x33", place + suffix, value)
 
 
 async def buffer_signal(unit: Unit, work: Work, effect: fx.BufferSignal) -> None:
     assert work.state is not None
     key = keys.inbox(work.ns, work.run_id, effect.name) + keys.integer(work.state.seq)
-    unit.tr.set(key, effect.payload)
+    set_large(unit.tr, key, effect.payload)
     work.signals_seen.pop(effect.name, None)
 
 
 async def consume_signal(unit: Unit, work: Work, effect: fx.ConsumeSignal) -> None:
-    unit.tr.clear(effect.key)
+    clear_large(unit.tr, effect.key)
     work.signals_seen.clear()
 
 

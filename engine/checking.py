@@ -3,8 +3,8 @@
 Theory of operation. This program knows the key layout and the core's `fold`, and nothing of how the engine works: it
 reads the rows of one snapshot and works everything out again. For each run it replays the history from its first event,
 compares the result with the stored record, and compares what the record says is open (tasks queued and leased, timers,
-buffered signals, people asked, incidents) with the index rows that lie there. Rows that belong to nothing are told too. It is
-what `windlass storage check --deep` runs, and what the simulation runs after every storm.
+buffered signals, people asked, incidents) with the index rows that lie there. Rows that belong to nothing are told too.
+It is what `windlass storage check --deep` runs, and what the simulation runs after every storm.
 
 `settled` asks for more: what is in order only once no engine is in the middle of something, such as leases whose
 worker's session is gone and timers long overdue.
@@ -125,7 +125,7 @@ class Tables:
             if last is not None:
                 yield last
             last = Entry(elements, value)
-            if table in ("RUN", "EVENTS"):
+            if table in ("RUN", "EVENTS", "ITEM", "INBOX", "OUTBOX"):
                 last = Entry(elements, value[1:] if value[:1] == b"\0" else b"")
         if last is not None:
             yield last

@@ -1,8 +1,8 @@
 """Task code as the engine judges it when it is stored: read, never run and never given to a script engine.
 
-A WebAssembly module is parsed far enough to know its interface, a script is read for what no worker would take. Syntax errors in
-scripts are found by `windlass validate` where a worker is installed, and by the worker: the engine does not parse hostile scripts.
-Only the composition root may use this file, because it names runtimes.
+A WebAssembly module is parsed far enough to know its interface, a script is read for what no worker would take. Syntax
+errors in scripts are found by `windlass validate` where a worker is installed, and by the worker: the engine does not
+parse hostile scripts. Only the composition root may use this file, because it names runtimes.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ class Dispatch:
         self.grant(session_id, 1)
 
     def claimable(self) -> list[tuple[QueueKey, int]]:
-        """Queues with a backlog that connected workers have credit for, and how much; who waited longest comes first."""
+        """Queues with a backlog that connected workers have credit for, and how much; the longest wait first."""
         found = []
         for ring in sorted(self.backlog, key=lambda ring: (self._turns.get(ring, 0), ring)):
             credits = sum(s.credits for s in self._rings.get(ring, ()) if not s.record.draining)

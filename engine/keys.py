@@ -84,7 +84,7 @@ def integer(number: int) -> bytes:
 
 @lru_cache(maxsize=8192)
 def text(value: str) -> bytes:
-    """A tuple element: a string. Cached, because the same few names and the runs under way are packed again and again."""
+    """A tuple element: a string. Cached, because the same few names and runs are packed again and again."""
     return b"\x02" + value.encode().replace(b"\x00", b"\x00\xff") + b"\x00"
 
 

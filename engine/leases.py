@@ -77,7 +77,7 @@ class Leases:
             if not isinstance(error, TransactionTooLarge):
                 raise
             return await self._apart(reports, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the neighbours in the batch must not suffer
             return await self._apart(reports, error)
 
     async def _apart(self, reports: Sequence[tuple[TaskKey, Report]], error: Exception) -> list[Told]:

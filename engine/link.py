@@ -88,6 +88,8 @@ class Link:
     def receive(self, message: pb.StreamTasksRequest) -> None:
         """Any later message."""
         assert self.session is not None
+        if message.task_heartbeats:  # before the results: a failed attempt's last checkpoint is the next one's first
+            self._beat(message.task_heartbeats)
         if message.results or message.releases:
             clock = self._workers.clock
             self._spawn(self._record(results_in(message.results, clock) + releases_in(message.releases, clock)))
@@ -95,8 +97,6 @@ class Link:
             self._workers.dispatch.grant(self.session.record.session, message.credits)
         if message.HasField("heartbeat"):
             self._spawn(self._renew(message.heartbeat))
-        if message.task_heartbeats:
-            self._beat(message.task_heartbeats)
         if message.drain:
             self.session.drain()
 

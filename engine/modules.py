@@ -31,9 +31,7 @@ def bare(digest: str) -> str:
 class Modules:
     """Stores and reads modules. The record is written after all chunks, so a module that is found is whole."""
 
-    def __init__(
-        self, storage: Storage, clock: Clock, check: Callable[[str, bytes], list[str]] | None = None
-    ) -> None:
+    def __init__(self, storage: Storage, clock: Clock, check: Callable[[str, bytes], list[str]] | None = None) -> None:
         self._storage, self._clock, self.check = storage, clock, check
 
     async def put(self, ns: str, runtime: str, data: bytes, expected: str = "") -> tuple[ModuleRecord, bool]:

@@ -15,7 +15,7 @@ from windlass.engine import keys
 from windlass.engine.core.events import AnyEvent, Compacted, StateEntered, decode_events
 from windlass.engine.core.state import Node, RunState
 from windlass.engine.errors import EngineError
-from windlass.engine.records import get_large, unpack
+from windlass.engine.records import get_large, joined, unpack
 from windlass.storage.port import Storage, Transaction
 
 PAGE_DEFAULT: Final = 50
@@ -77,7 +77,7 @@ async def get_items(tr: Transaction, state: RunState) -> dict[str, Node]:
     """The map items of a run's current visit."""
     begin = keys.items(state.namespace, state.run_id)
     rows = await tr.get_range(begin, keys.end(begin), snapshot=True)
-    return {str(keys.unpack(key)[3]): unpack(Node, value) for key, value in rows}
+    return {str(keys.unpack(key)[3]): unpack(Node, value) for key, value in joined(rows)}
 
 
 async def workflows(tr: Transaction, ns: str) -> list[str]:

@@ -6,13 +6,14 @@ the chunks under the key followed by their number. Callers see one value; the ab
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Final, TypeVar
 
 import msgspec
 
 from windlass.engine import keys
 from windlass.engine.errors import EngineError
-from windlass.storage.port import Transaction
+from windlass.storage.port import Row, Transaction
 
 T = TypeVar("T")
 
@@ -191,19 +192,47 @@ def set_large(tr: Transaction, key: bytes, value: bytes, before: int = 0) -> Non
     if len(value) <= CHUNK_BYTES:
         tr.set(key, b"\0" + value)
         return
+    for suffix, chunk in chunks_of(value):
+        tr.set(key + suffix, chunk)
+
+
+def chunks_of(value: bytes) -> Iterator[Row]:
+    """What a value is kept as: a suffix of its key and the bytes to be stored there, the head first.
+
+    Raises EngineError PAYLOAD_TOO_LARGE above VALUE_MAX.
+    """
+    if len(value) <= CHUNK_BYTES:
+        yield b"", b"\0" + value
+        return
     if len(value) > VALUE_MAX:
         raise EngineError(
             "PAYLOAD_TOO_LARGE",
             f"a record of {len(value):,} bytes is over the limit of {VALUE_MAX:,}",
             limit=str(VALUE_MAX),
+            size=str(len(value)),
         )
-    chunks = [value[at : at + CHUNK_BYTES] for at in range(0, len(value), CHUNK_BYTES)]
-    tr.set(key, b"\1" + len(chunks).to_bytes(2, "big"))
-    for number, chunk in enumerate(chunks):
-        tr.set(key + keys.integer(number), chunk)
+    starts = range(0, len(value), CHUNK_BYTES)
+    yield b"", b"\1" + len(starts).to_bytes(2, "big")
+    for number, at in enumerate(starts):
+        yield keys.integer(number), value[at : at + CHUNK_BYTES]
 
 
-def clear_large(tr: Transaction, key: bytes) -> None:
-    """Remove a value kept by `set_large`, with its chunks."""
+def clear_large(tr: Transaction, key: bytes, before: int = CHUNK_BYTES + 1) -> None:
+    """Remove a value kept by `set_large`, with its chunks. `before` is its length, if that is known."""
     tr.clear(key)
-    tr.clear_range(key + b"\x14", key + b"\x1d")
+    if before > CHUNK_BYTES:
+        tr.clear_range(key + b"\x14", key + b"\x1d")
+
+
+def joined(rows: Iterable[Row]) -> Iterator[Row]:
+    """Rows of a range that holds values kept by `set_large`: each key once, with its whole value."""
+    key, parts = b"", [b""]
+    for each, value in rows:
+        if key and each.startswith(key):
+            parts.append(value)
+            continue
+        if key:
+            yield key, b"".join(parts)
+        key, parts = each, [value[1:] if value[:1] == b"\0" else b""]
+    if key:
+        yield key, b"".join(parts)

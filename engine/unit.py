@@ -27,7 +27,7 @@ from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.core.tree import owner_of
 from windlass.engine.errors import EngineError
 from windlass.engine.postponed import Postponed
-from windlass.engine.records import clear_large, get_large, pack, set_large, unpack
+from windlass.engine.records import clear_large, get_large, joined, pack, set_large, unpack
 from windlass.storage.port import Transaction
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Work:
         "cleared",
         "definition",
         "events",
+        "item_bytes",
         "loaded",
         "ns",
         "packed",
@@ -71,6 +72,7 @@ class Work:
         self.before_bytes = before_bytes
         self.events: list[AnyEvent] = []
         self.loaded: dict[str, Node | None] = {}
+        self.item_bytes: dict[str, int] = {}  #: sizes of the item records as read
         self.changed: set[str] = set()
         self.signals_seen: dict[str, tuple[bytes, bytes]] = {}
         self.cleared = False  #: all stored item records are to be removed: what is not in `loaded` does not exist
@@ -220,25 +222,29 @@ class Unit:
 
     async def _load_item(self, work: Work, path: str) -> None:
         if path not in work.loaded and not work.cleared:
-            value = await self.tr.get(keys.item_of(work.packed, path))
+            value = await get_large(self.tr, keys.item_of(work.packed, path))
             work.loaded[path] = None if value is None else unpack(Node, value)
+            work.item_bytes[path] = len(value or b"")
 
     async def _load_items(self, work: Work, path: str) -> None:
         if not path.endswith("#"):
             await self._load_item(work, path)
             return
         begin = keys.items_under(work.ns, work.run_id, path)
-        for key, value in await self.tr.get_range(begin, begin + b"\xff"):
+        for key, value in joined(await self.tr.get_range(begin, begin + b"\xff")):
             found = str(keys.unpack(key)[3])
             if found not in work.changed:
                 work.loaded[found] = unpack(Node, value)
+                work.item_bytes[found] = len(value)
         work.loaded[path + "*"] = None
 
     async def _load_signals(self, work: Work, names: Sequence[str]) -> None:
         for name in names:
             begin = keys.inbox(work.ns, work.run_id, name)
             rows = await self.tr.get_range(begin, keys.end(begin), limit=1)
-            work.signals_seen[name] = rows[0] if rows else (b"", b"")
+            work.signals_seen[name] = (b"", b"")
+            if rows:
+                work.signals_seen[name] = rows[0][0], await get_large(self.tr, rows[0][0]) or b""
 
     # Tasks
 
@@ -325,9 +331,9 @@ class Unit:
         for path in work.changed:
             node = work.loaded[path]
             if node is None:
-                tr.clear(keys.item_of(work.packed, path))
+                clear_large(tr, keys.item_of(work.packed, path), work.item_bytes.get(path, 0))
             else:
-                tr.set(keys.item_of(work.packed, path), pack(node))
+                set_large(tr, keys.item_of(work.packed, path), pack(node), work.item_bytes.get(path, 0))
         if work.events:
             first = state.seq - len(work.events) + 1
             set_large(tr, keys.event_of(work.packed, first), encode_events(work.events))

@@ -45,7 +45,9 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
             files[module.path] = module.data if module.WhichOneof("content") == "data" else module.digest
         try:
             authored = _authored(request, files)
-            compiled = await asyncio.to_thread(compile_document, authored, check_code=self._engine.modules.check)  # a large one takes seconds
+            compiled = await asyncio.to_thread(
+                compile_document, authored, check_code=self._engine.modules.check
+            )  # a large one takes seconds
         except DefinitionError as error:
             if request.validate_only:
                 return pb.RegisterDefinitionResponse(problems=[problem_out(each) for each in error.problems])

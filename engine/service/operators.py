@@ -12,7 +12,7 @@ from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.queues import depths
 from windlass.engine.reading import page_position, page_size, page_token
-from windlass.engine.records import MessageRecord, OutboxRecord, SessionRecord, pack, unpack
+from windlass.engine.records import MessageRecord, OutboxRecord, SessionRecord, get_large, pack, unpack
 from windlass.engine.service import convert
 from windlass.engine.service.status import rpc
 from windlass.engine.starting import check_name
@@ -122,18 +122,29 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         head = keys.outbox(ns)
         begin = bytes.fromhex(page_position(request.page_token)) + b"\x00" if request.page_token else head
 
-        async def body(tr: Transaction) -> list[Row]:
-            return await tr.get_range(begin, keys.end(head), limit=size + 1)
-
-        rows = await self._engine.storage.read(body)
+        rows = await self._engine.storage.read(lambda tr: _outbox_page(tr, begin, keys.end(head), size + 1))
         response = event_service_pb2.ListOutboxResponse()
         for _, value in rows[:size]:
             record = unpack(OutboxRecord, value)
             if request.run_id in ("", record.run_id):
                 response.events.append(_event(ns, record))
         if len(rows) > size:
-            response.next_page_token = page_token(rows[size - 1][0].hex())
+            response.next_page_token = page_token((rows[size - 1][0] + b"\xff").hex())
         return response
+
+
+async def _outbox_page(tr: Transaction, begin: bytes, end: bytes, size: int) -> list[Row]:
+    """The next `size` outbox rows, whole: rows of the range that are chunks of a large one do not count."""
+    found: list[Row] = []
+    while len(found) < size:
+        rows = await tr.get_range(begin, end, limit=size)
+        if not rows:
+            break
+        for key, _ in rows:
+            if len(keys.unpack(key)) == 3:
+                found.append((key, await get_large(tr, key) or b""))
+        begin = rows[-1][0] + b"\x00"
+    return found[:size]
 
 
 def _event(ns: str, record: OutboxRecord) -> event_service_pb2.OutboxEvent:

@@ -123,7 +123,7 @@ def rpc_stream(
                 yield response
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes a status
             await refuse(context, error)
 
     return call

@@ -14,6 +14,7 @@ from windlass.engine.errors import EngineError
 from windlass.engine.leases import Report, parse_token, token_of
 from windlass.engine.link import Link, Workers, registered, releases_in, results_in, session_record
 from windlass.engine.modules import Modules
+from windlass.engine.pacing import Pace
 from windlass.engine.polling import Mailbox
 from windlass.engine.service import convert
 from windlass.engine.service.status import Context, refuse, rpc, rpc_stream, to_status
@@ -47,7 +48,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             await self._pump(link, context)
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes a status
             await refuse(context, error)
         finally:
             await link.close()
@@ -75,8 +76,11 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             link.receive(message)
 
     async def _write(self, link: Link, context: Context) -> None:
+        pace = Pace()
         while (message := await link.next()) is not None:
             await context.write(message)
+            pace.carried(len(message.tasks) + len(message.accepted_task_tokens))
+            await pace.turn()
 
     @rpc
     async def RegisterWorker(self, request: pb.RegisterWorkerRequest) -> pb.RegisterWorkerResponse:

@@ -385,7 +385,7 @@ class WorkflowServiceServicer:
 
     def WatchRun(self, request, context):
         """Follows a run's history from any point until it closes. Idle marks come at least every 15 s.
-        Errors: RUN_NOT_FOUND, BAD_RESUME_TOKEN, WATCH_COMPACTED (metadata oldest).
+        Errors: RUN_NOT_FOUND, BAD_RESUME_TOKEN, HISTORY_COMPACTED (metadata oldest).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -139,7 +139,7 @@ class WorkflowServiceStub:
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_workflow_service_pb2.WatchRunRequest, _workflow_service_pb2.WatchRunResponse]
     """Follows a run's history from any point until it closes. Idle marks come at least every 15 s.
-    Errors: RUN_NOT_FOUND, BAD_RESUME_TOKEN, WATCH_COMPACTED (metadata oldest).
+    Errors: RUN_NOT_FOUND, BAD_RESUME_TOKEN, HISTORY_COMPACTED (metadata oldest).
     """
     ListIncidents: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.ListIncidentsRequest, _workflow_service_pb2.ListIncidentsResponse]
     """Lists incidents, oldest first.
@@ -266,7 +266,7 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_workflow_service_pb2.WatchRunRequest, _workflow_service_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Follows a run's history from any point until it closes. Idle marks come at least every 15 s.
-    Errors: RUN_NOT_FOUND, BAD_RESUME_TOKEN, WATCH_COMPACTED (metadata oldest).
+    Errors: RUN_NOT_FOUND, BAD_RESUME_TOKEN, HISTORY_COMPACTED (metadata oldest).
     """
     ListIncidents: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ListIncidentsRequest, _workflow_service_pb2.ListIncidentsResponse]  # type: ignore[assignment]
     """Lists incidents, oldest first.
@@ -540,7 +540,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_workflow_service_pb2.WatchRunResponse], _abc.AsyncIterator[_workflow_service_pb2.WatchRunResponse]]:
         """Follows a run's history from any point until it closes. Idle marks come at least every 15 s.
-        Errors: RUN_NOT_FOUND, BAD_RESUME_TOKEN, WATCH_COMPACTED (metadata oldest).
+        Errors: RUN_NOT_FOUND, BAD_RESUME_TOKEN, HISTORY_COMPACTED (metadata oldest).
         """
 
     @_abc_1.abstractmethod
