@@ -55,7 +55,11 @@ async def get(engine: Engine, request: pb.GetRunRequest) -> pb.GetRunResponse:
     """GetRun."""
     full = request.view != pb.VIEW_BASIC
     state, items = await _load(engine, request, items=full)
-    return pb.GetRunResponse(run=show.run_out(state, items, full=full))
+    ref = (state.namespace, state.workflow, state.revision)
+    definition = None
+    if full and state.status not in CLOSED:
+        definition = await engine.storage.read(lambda tr: engine.definitions.compiled(tr, *ref))
+    return pb.GetRunResponse(run=show.run_out(state, items, definition, full=full))
 
 
 async def wait(engine: Engine, request: pb.WaitRunRequest) -> pb.WaitRunResponse:
@@ -150,6 +154,8 @@ async def explain(engine: Engine, request: pb.ExplainRunRequest) -> pb.ExplainRu
     state, items = await _load(engine, request, items=True)
     response = pb.ExplainRunResponse(run=show.run_out(state, items))
     ref = (state.namespace, state.workflow, state.revision)
+    if state.status in CLOSED:
+        return response  # and its definition may be gone
     definition = await engine.storage.read(lambda tr: engine.definitions.compiled(tr, *ref))
     for reason in explain_run(state, items, engine.clock.now_us(), definition):
         summary, advice = reason.what, ""

@@ -6,16 +6,25 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from windlass.engine.core.branches import branch_at, task_of
+from windlass.engine.core.definition import Definition
 from windlass.engine.core.events import Event
-from windlass.engine.core.state import Node, RunState
+from windlass.engine.core.state import CLOSED, Node, RunState
+from windlass.engine.core.waits import received
 from windlass.engine.reading import Numbered
 from windlass.engine.service import convert
 from windlass.v1 import common_pb2
 from windlass.v1 import workflow_service_pb2 as pb
 
 
-def run_out(state: RunState, items: Mapping[str, Node] | None = None, *, full: bool = True) -> pb.Run:
-    """A run; without context, config and open work unless `full`."""
+def run_out(
+    state: RunState,
+    items: Mapping[str, Node] | None = None,
+    definition: Definition | None = None,
+    *,
+    full: bool = True,
+) -> pb.Run:
+    """A run; without context, config, output and open work unless `full`. The definition tells queues and runtimes."""
     message = pb.Run(
         ref=convert.run_ref(state),
         state=convert.STATES[state.status],
@@ -36,32 +45,40 @@ def run_out(state: RunState, items: Mapping[str, Node] | None = None, *, full: b
         unread_signals=state.inbox,
         virtual_time=state.virtual_time,
     )
-    if state.status == "completed":
-        message.output.data = state.output
     if full:
+        if state.status == "completed":
+            message.output.data = state.output
         message.config = state.config
         for key, value in state.context.items():
             message.context[key] = value
-        message.open_work.extend(open_work(state, items or {}))
+        message.open_work.extend(open_work(state, items or {}, definition))
     return message
 
 
-def open_work(state: RunState, items: Mapping[str, Node]) -> Iterator[pb.OpenWork]:
+def open_work(
+    state: RunState, items: Mapping[str, Node], definition: Definition | None = None
+) -> Iterator[pb.OpenWork]:
     """The open nodes of a run, its map items included."""
-    if state.node is not None and not convert.run_result(state):
-        yield from _nodes(state, state.node_path, state.node)
-        for path, node in items.items():
-            yield from _nodes(state, path, node)
+    if state.node is None or state.status in CLOSED:
+        return
+    for top, root in ((state.node_path, state.node), *items.items()):
+        for path, node in _open(top, root):
+            message = _work(state, path, node)
+            if definition is not None and node.kind in ("task", "poll"):
+                task = task_of(branch_at(definition, state, path))
+                message.queue, message.runtime = task.queue or state.queue, task.runtime
+            yield message
 
 
-def _nodes(state: RunState, path: str, node: Node) -> Iterator[pb.OpenWork]:
+def _open(path: str, node: Node) -> Iterator[tuple[str, Node]]:
     if node.phase != "done":
-        yield _work(state, path, node)
+        yield path, node
     for name, child in node.children.items():
-        yield from _nodes(state, f"{path}/{name}" if path else name, child)
+        yield from _open(f"{path}/{name}" if path else name, child)
 
 
 def _work(state: RunState, path: str, node: Node) -> pb.OpenWork:
+    waits = node.kind in ("wait", "ask:wait") and node.phase == "waiting"
     is_map = node.kind == "map" and len(node.counts) >= 5
     return pb.OpenWork(
         path=path,
@@ -72,7 +89,8 @@ def _work(state: RunState, path: str, node: Node) -> pb.OpenWork:
         worker_id=node.worker,
         open_time=convert.timestamp(node.opened_us),
         due_time=convert.timestamp(min((due for _, due in node.timers), default=node.lease_us)),
-        wait_id=f"{state.visit}:{path}" if node.kind in ("wait", "ask:wait") else "",
+        wait_id=f"{state.visit}:{path}" if waits else "",
+        signal_names=received(node).names if waits else (),
         child_run_id=node.child,
         escalation_id=f"{state.run_id}:{state.visit}:{path}" if node.kind in ("escalate", "ask:escalate") else "",
         failure=convert.failure_out(node.failure),

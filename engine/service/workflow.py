@@ -183,13 +183,12 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
 
     @rpc
     async def UnpauseRun(self, request: pb.UnpauseRunRequest) -> pb.UnpauseRunResponse:
-        return await ask(
-            self._engine,
-            request,
-            cmd.Unpause(),
-            pb.UnpauseRunResponse,
-            lambda before, after, _: pb.UnpauseRunResponse(state=convert.STATES[after.status]),
-        )
+        def answer(before: RunState, after: RunState, decision: Decision) -> pb.UnpauseRunResponse:
+            if not before.paused_us:
+                raise EngineError("RUN_NOT_PAUSED", f"the run is {before.status}", run_id=before.run_id)
+            return pb.UnpauseRunResponse(state=convert.STATES[after.status])
+
+        return await ask(self._engine, request, cmd.Unpause(), pb.UnpauseRunResponse, answer)
 
     @rpc
     async def SetVariables(self, request: pb.SetVariablesRequest) -> pb.SetVariablesResponse:

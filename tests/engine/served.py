@@ -137,6 +137,7 @@ class Served:
 @contextlib.asynccontextmanager
 async def serving(storage: Storage | None = None, **options: Any) -> AsyncIterator[Served]:
     """An engine on a store (its own, in memory, if none is given), served on a free port."""
+    options.setdefault("lease_us", 1000 * DAY)  # workers of tests send no heartbeats
     clock = FakeClock()
     store = storage or MemoryWorld().open(shared=False)
     engine = Engine(store, compile_canonical, clock=clock, options=Options(**options))
