@@ -15,6 +15,7 @@ A command is judged first and recorded by events; then the run goes on as far as
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from windlass.engine.core import (
     escalations,
     evolve,
     flow,
+    incidents,
     joining,
     pausing,
     repair,
@@ -41,7 +43,7 @@ from windlass.engine.core.effects import Effect
 from windlass.engine.core.events import AnyEvent
 from windlass.engine.core.refusal import NeedItems, NeedSignals, Rejection
 from windlass.engine.core.state import CLOSED, Node, RunState
-from windlass.engine.core.turn import Turn, View
+from windlass.engine.core.turn import Problem, Turn, View
 
 __all__ = ["Decision", "NeedItems", "NeedSignals", "Rejection", "View", "decide"]
 
@@ -69,8 +71,9 @@ def decide(definition: Definition, state: RunState | None, view: View, command: 
         return _on_closed(state, command)
     else:
         turn = Turn(definition, state, view, max(now_us, state.updated_us))
-        _JUDGES[type(command)](turn, command)
-    _go_on(turn)
+        _guarded(turn, partial(_JUDGES[type(command)], turn, command))
+    while not _guarded(turn, partial(_go_on, turn)):
+        pass
     return Decision(
         state=turn.state,
         items=turn.items.changed,
@@ -90,6 +93,16 @@ def _start(definition: Definition, state: RunState | None, view: View, command: 
     turn.apply(event)
     turn.effects += effects
     return turn
+
+
+def _guarded(turn: Turn, act: Callable[[], None]) -> bool:
+    """A definition that cannot be evaluated on this run's data parks the run; it never stops the engine."""
+    try:
+        act()
+    except Problem as problem:
+        incidents.from_problem(turn, "", "flow", problem)
+        return False
+    return True
 
 
 def _go_on(turn: Turn) -> None:

@@ -116,7 +116,7 @@ def _incidents_outside(state: RunState, path: str) -> tuple[Incident, ...]:
     if not state.incidents:
         return ()
     below = path + "/" if path else ""
-    mine = ("open", "lease", "unhandled", "undo")
+    mine = ("open", "lease", "items", "unhandled", "undo")
     return tuple(i for i in state.incidents if i.kind not in mine or not (i.path == path or i.path.startswith(below)))
 
 

@@ -33,4 +33,4 @@ def later(turn: Turn, path: str, kind: str, problem: Problem) -> Callable[[], No
 
 def blocking(turn: Turn) -> bool:
     """True if the run as a whole may not go on: an incident that belongs to no open leaf."""
-    return any(incident.kind not in ("open", "lease") for incident in turn.state.incidents)
+    return any(incident.kind not in ("open", "lease", "items") for incident in turn.state.incidents)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 MAP_OPEN_MAX = 1000  #: items of one map open at once
-MAP_CHUNK = 1000  #: item records created by one decision
+MAP_CHUNK = 250  #: item records created by one decision, so that its transaction stays small
+MAP_CHUNK_BYTES = 400_000  #: and their values together (but one item is always created)
 ENTRIES_MAX = 1000  #: states entered by one decision; then it yields
 SPIN_MAX = 100_000  #: states entered without ever waiting; then it is an endless loop
 CONTEXT_BYTES_MAX = 1_000_000  #: values of the context together

@@ -25,7 +25,7 @@ from windlass.engine.core.definition import (
 from windlass.engine.core.effects import Defer
 from windlass.engine.core.events import Deferred, ItemsOpened
 from windlass.engine.core.jsontext import BAD_JSON
-from windlass.engine.core.limits import MAP_CHUNK, MAP_OPEN_MAX
+from windlass.engine.core.limits import MAP_CHUNK, MAP_CHUNK_BYTES, MAP_OPEN_MAX
 from windlass.engine.core.scheduling import schedule
 from windlass.engine.core.selectors import NoInput, select
 from windlass.engine.core.state import Node
@@ -155,23 +155,42 @@ def window(body: MapBody) -> int:
 
 
 def create_items(turn: Turn, path: str, body: MapBody, extra: Extra) -> None:
-    """Make the records of the next items, and open as many as the window allows."""
+    """Make the records of the next items, and open as many as the window allows.
+
+    What is too much at once is deferred. A list that is none any more (the context was edited) is an incident.
+    """
     node = turn.must(path)
-    first = node.counts[CREATED]
-    room = MAP_CHUNK - turn.items_created
-    wanted = min(node.counts[TOTAL] - first, MAP_CHUNK)
-    if wanted > room:
-        defer(turn, f"map:{turn.state.visit}:{path}")
+    first, token = node.counts[CREATED], f"map:{turn.state.visit}:{path}"
+    if any(incident.kind == "items" and incident.path == path for incident in turn.state.incidents):
         return
-    found = _items(turn, body, extra)[first : first + wanted]
-    values = [bytes(value) for value in found] + [b"null"] * (wanted - len(found))
+    try:
+        found = _items(turn, body, extra)
+    except Problem as problem:
+        incidents.from_problem(turn, path, "items", problem)
+        return
+    values = _chunk(turn, found[first:], node.counts[TOTAL] - first)
+    if not values:
+        defer(turn, token)
+        return
     free = window(body) - (node.counts[OPENED] - node.counts[SUCCEEDED] - node.counts[FAILED])
     nodes = tuple(
         _new_item(turn, child_path(path, f"#{number}"), body.branch, number, value, number - first < free)
         for number, value in enumerate(values, first)
     )
-    turn.items_created += wanted
+    turn.items_created += len(nodes)
     turn.apply(ItemsOpened(turn.now_us, path, first, nodes))
+    if len(nodes) < min(free, node.counts[TOTAL] - first):
+        defer(turn, token)
+
+
+def _chunk(turn: Turn, found: list[msgspec.Raw], wanted: int) -> list[bytes]:
+    """As many of the next items as one decision may create; null where an edited context now has fewer."""
+    values: list[bytes] = []
+    room, size = MAP_CHUNK - turn.items_created, 0
+    while len(values) < min(room, wanted) and size < MAP_CHUNK_BYTES:
+        values.append(bytes(found[len(values)]) if len(values) < len(found) else b"null")
+        size += len(values[-1])
+    return values
 
 
 def _new_item(turn: Turn, path: str, branch: Branch, number: int, value: bytes, start: bool) -> Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from windlass.engine.core import attempts, ending, incidents, joining, jsontext, opening, tree, updates
+from windlass.engine.core import attempts, ending, incidents, joining, jsontext, opening, stopping, tree, updates
 from windlass.engine.core.branches import branch_at, extra_at, map_paths
 from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Failure, RaiseIncident, ResolveIncident
@@ -50,10 +50,11 @@ def resolve(turn: Turn, command: ResolveIncident) -> None:
 def _retry(turn: Turn, incident: Incident) -> None:
     """Kinds flow, loop and shell need nothing: the run stands where it was and goes on from there."""
     turn.look_for_event = True
-    if incident.kind in ("open", "lease", "unhandled", "undo"):
-        node = turn.node(incident.path)
-        if node is not None:
-            revive(turn, incident.path, node)
+    node = turn.node(incident.path)
+    if incident.kind == "items" and node is not None:
+        joining.join(turn, incident.path, node)
+    elif incident.kind in ("open", "lease", "unhandled", "undo") and node is not None:
+        revive(turn, incident.path, node)
 
 
 def revive(turn: Turn, path: str, node: Node) -> None:
@@ -130,6 +131,9 @@ def _skip(turn: Turn, incident: Incident, output: bytes) -> None:
     state = turn.state
     if incident.kind in ("open", "lease", "unhandled", "undo"):
         close(turn, incident.path, "success", output)
+    elif incident.kind == "items":
+        stopping.drop(turn, incident.path, turn.must(incident.path), "skipped")
+        close(turn, incident.path, "success", output, dropped=True)
     elif incident.kind == "flow" and state.stage in ("enter", "exit"):
         turn.apply(ContextSet(turn.now_us, {}, "action"))
     elif incident.kind == "flow" and state.stage == "route":

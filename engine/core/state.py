@@ -77,9 +77,9 @@ class Undo(msgspec.Struct, frozen=True, array_like=True):
 class Incident(msgspec.Struct, frozen=True, array_like=True):
     """The run is parked here until someone repairs it.
 
-    kind: open (the step at `path` could not be opened), lease (crash cap, or an at-most-once lease was lost),
-    unhandled (the body failed and nothing takes the failure), flow (an action, guard or transition could not be
-    evaluated), loop, undo, shell.
+    kind: open (the step at `path` could not be opened), lease (crash cap, or an at-most-once lease was lost), items
+    (the next items of the map at `path` cannot be made), unhandled (the body failed and nothing takes the failure),
+    flow (an action, guard or transition could not be evaluated), loop, undo, shell.
     """
 
     incident_id: str

@@ -24,17 +24,22 @@ def drop(turn: Turn, path: str, node: Node, reason: str) -> None:
             stop_task(turn, path, node, reason)
             release(turn, path, node)
         case "incident":
-            for incident in turn.state.incidents:
-                if incident.path == path:
-                    turn.end_incident(incident.incident_id)
+            _end_incidents(turn, path)
         case "waiting":
             _drop_wait(turn, path, node, reason)
         case "joining":
+            _end_incidents(turn, path)
             for name, child in node.children.items():
                 drop(turn, child_path(path, name), child, reason)
             if has_open_items(node):
                 for item_path, item in turn.items.under(path):
                     drop(turn, item_path, item, reason)
+
+
+def _end_incidents(turn: Turn, path: str) -> None:
+    for incident in turn.state.incidents:
+        if incident.path == path and incident.kind in ("open", "lease", "items"):
+            turn.end_incident(incident.incident_id)
 
 
 def has_open_items(node: Node) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.build import branch, expression, on, state, task, workflow
+from tests.core.build import expression, on, state, task, workflow
 from tests.core.test_waits import wait
 from tests.core.world import World
 from windlass.engine.core import commands as c

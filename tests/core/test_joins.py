@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from tests.core.build import ONCE, branch, delay, on, state, task, template, workflow
 from tests.core.world import World
 from windlass.engine.core import commands as c
+from windlass.engine.core import opening
 from windlass.engine.core.definition import Join, MapBody, ParallelBody
 from windlass.engine.core.limits import MAP_OPEN_MAX
 from windlass.engine.core.selectors import Key, TemplateSelector
@@ -188,3 +190,19 @@ def test_ten_thousand_items_do_not_make_one_big_record() -> None:
         world.succeed(f"#{number}", result=number)
     record = msgspec.msgpack.encode(msgspec.structs.replace(world.state, context={}))
     assert len(record) < 1000
+
+
+def test_a_list_that_is_edited_away_while_the_map_is_open_is_an_incident() -> None:
+    body = MapBody(items=Key(key="list"), branch=branch(task(), "item"), concurrency=2)
+    with patch.object(opening, "MAP_CHUNK", 2):
+        world = World(workflow(state("m", body))).start({"list": [0, 1, 2, 3]})
+        world.do(c.SetVariables(values={"list": b"7"}))
+        world.succeed("#0", 0)
+        world.succeed("#1", 1)
+        (incident,) = world.state.incidents
+        assert (incident.kind, incident.code) == ("items", "MAP_ITEMS_NOT_A_LIST")
+        world.do(c.ResolveIncident(incident_id=incident.incident_id, set={"list": b"[9,9,2]"}))
+        world.succeed("#2", 2)
+        assert world.lease("#3").input == b"null", "an edited list that is too short gives null"
+        world.report("#3", 3)
+    assert world.output() == [0, 1, 2, 3]

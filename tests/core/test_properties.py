@@ -234,14 +234,20 @@ class Driver:
     def resolve(self) -> None:
         key = self.chance.choice(sorted(self.world.incidents))
         action = self.chance.choice(["retry", "retry", "skip", "fail"])
-        edit = {"missing": b"1", "n": b"2", "list": b"[1,2]"} if self.chance.random() < 0.7 else {}
+        edit = {"missing": b"1", "n": b"2", "list": self.chance.choice([b"[1,2]", b"[]", b"7"])}
+        edit = edit if self.chance.random() < 0.7 else {}
         self.try_to(c.ResolveIncident(incident_id=key, action=action, set=edit, output=b"4"))
 
     def go_on(self) -> None:
         self.world.do(c.Continue(token=self.world.deferred.pop(0)))
 
     def control(self) -> None:
-        commands = [c.Pause(), c.Unpause(), c.Unpause(), c.SetVariables(values={"v": b"1"})]
+        commands = [
+            c.Pause(),
+            c.Unpause(),
+            c.Unpause(),
+            c.SetVariables(values={"v": b"1", "list": self.chance.choice([b"[1,2,3]", b"7"])}),
+        ]
         if self.chance.random() < 0.15:
             commands = [
                 c.Cancel(source="user"),

@@ -16,6 +16,7 @@ from windlass.engine.core import commands as c
 from windlass.engine.core import effects as f
 from windlass.engine.core import events as e
 from windlass.engine.core.activation import TaskActivation, activation_of
+from windlass.engine.core.compaction import compacted
 from windlass.engine.core.decide import Decision, NeedItems, NeedSignals, Rejection, decide
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.evolve import fold
@@ -68,6 +69,9 @@ class World:
         for _ in range(50):
             try:
                 decision = decide(self.definition, self.state, view, command, self.now)
+                if self.checked:
+                    again = decide(self.definition, self.state, view, command, self.now)
+                    assert again == decision, "the same question has two answers"
                 break
             except NeedItems as need:
                 self._load(view, need.path)
@@ -168,6 +172,8 @@ class World:
         assert _bare(state) == _bare(self.state), "replay differs from live"
         assert {k: _bare_node(v) for k, v in items.items()} == {k: _bare_node(v) for k, v in self.items.items()}
         assert state.seq == len(stored)
+        fresh, fresh_event = compacted(self.state, self.items, self.now)
+        assert fold([fresh_event]) == (fresh, self.items), "a fresh log is not the whole state"
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(self.state), type=RunState) == self.state
         outside = Outside(
             queued=set(self.queue), leased=set(self.leases.items()), timers=self.timers, inbox=len(self.inbox),
