@@ -89,7 +89,10 @@ def _resource(error: EngineError) -> error_details_pb2.ResourceInfo:
 
 
 async def refuse(context: Context, error: Exception) -> None:
-    """End the call with the error's status. Always raises."""
+    """End the call with the error's status. Raises, unless the wire broke or the server stopped: nobody is there then."""
+    if isinstance(error, grpc.aio.BaseError):
+        log.debug("a call broke off: %s", error)
+        return
     await context.abort_with_status(rpc_status.to_status(to_status(to_engine_error(error))))
 
 

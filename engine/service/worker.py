@@ -68,7 +68,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         finally:
             for task in (reading, writing):
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, EngineError):
+                with contextlib.suppress(asyncio.CancelledError, grpc.aio.BaseError, EngineError):
                     await task
 
     async def _read(self, link: Link, context: Context) -> None:
