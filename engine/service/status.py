@@ -89,7 +89,7 @@ def _resource(error: EngineError) -> error_details_pb2.ResourceInfo:
 
 
 async def refuse(context: Context, error: Exception) -> None:
-    """End the call with the error's status. Raises, unless the wire broke or the server stopped: nobody is there then."""
+    """End the call with the error's status. Raises, unless the wire broke or the server stopped: nobody is there."""
     if isinstance(error, grpc.aio.BaseError):
         log.debug("a call broke off: %s", error)
         return
