@@ -47,7 +47,15 @@ def leased(turn: Turn, command: TaskLeased) -> None:
     timers = turn.disarm(node.timers, keep=("s2c", "body", "pollmax"))
     turn.apply(
         AttemptStarted(
-            turn.now_us, command.path, command.session, command.worker, command.lease_us, timers, _run_timers(turn)
+            turn.now_us,
+            command.path,
+            command.session,
+            command.worker,
+            command.lease_us,
+            timers,
+            _run_timers(turn),
+            node.attempt,
+            node.epoch + 1,
         )
     )
 

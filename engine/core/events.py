@@ -105,6 +105,8 @@ class AttemptStarted(Event, frozen=True, tag=9):
     lease_us: int
     timers: tuple[tuple[str, int], ...] = ()  #: the node's timers from now on
     run_timers: tuple[tuple[str, int], ...] | None = None  #: set when this attempt starts the run's timeout
+    attempt: int = 0  #: for readers of the history, as is the epoch
+    epoch: int = 0
 
 
 class TaskCompleted(Event, frozen=True, tag=10):

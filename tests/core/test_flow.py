@@ -19,7 +19,7 @@ from tests.core.build import (
 )
 from tests.core.world import NOW, World
 from windlass.engine.core import commands as c
-from windlass.engine.core.definition import EmitAction, LogAction, SetAction, TaskAction
+from windlass.engine.core.definition import EmitAction, EscalateBody, LogAction, ParallelBody, SetAction, TaskAction
 from windlass.engine.core.selectors import Path, TemplateSelector, parse_path
 
 
@@ -260,3 +260,48 @@ def test_run_timeout_from_the_first_task() -> None:
     assert not world.timers
     world.lease()
     assert world.timers == {("run:timeout", world.now + 10 * SECOND)}
+
+
+def test_approved_counts_as_success_and_rejected_as_failure_where_nothing_takes_them_by_name() -> None:
+    body = EscalateBody(to=template("a"), message=template("m"))
+    definition = workflow(
+        state("e", body, on("success", "yes"), on("failure", "no", codes=("REJECTED",))), state("yes"), state("no")
+    )
+    for approved, reached in ((True, "yes"), (False, "no")):
+        world = World(definition).start()
+        world.do(c.ReplyEscalation(escalation_id="r1:1:", approved=approved, values=b"{}"))
+        assert world.state.state == reached
+
+
+def test_any_outcome() -> None:
+    for outcome in ("good", "bad"):
+        world = World(workflow(state("s", task(), on("", "t")), state("t"), retry=ONCE)).start()
+        if outcome == "good":
+            world.succeed()
+        else:
+            world.fail()
+        assert world.state.state == "t"
+
+
+def test_an_exit_task_that_fails_does_not_hold_the_run() -> None:
+    exits = (TaskAction(branch=branch(task())), EmitAction(name="left"))
+    world = World(workflow(state("s", task(), on("success", "t"), exit=exits), state("t"), retry=ONCE)).start()
+    world.succeed()
+    world.fail("exit!0", code="CLEANUP")
+    assert world.state.status == "completed"
+    assert world.outbox == [("left", b"null")]
+    assert world.state.failure is not None
+    assert world.state.failure.code == "CLEANUP"
+
+
+def test_a_context_that_only_the_join_makes_too_large_fails_the_body() -> None:
+    large = b'"' + b"x" * 600_000 + b'"'
+    branches = tuple((name, branch(task(), output=name)) for name in "ab")
+    world = World(workflow(state("p", ParallelBody(branches=branches), on("failure", "t")), state("t"))).start()
+    for name in "ab":
+        world.lease(name)
+        world.report(name, output=large)
+    assert world.state.state == "t"
+    assert world.state.failure is not None
+    assert world.state.failure.code == "CONTEXT_TOO_LARGE"
+    assert world.context() == {}

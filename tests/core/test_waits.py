@@ -7,7 +7,8 @@ from typing import Any
 from tests.core.build import SECOND, branch, expression, number_schema, on, state, task, template, workflow
 from tests.core.world import World
 from windlass.engine.core import commands as c
-from windlass.engine.core.definition import Branch, ParallelBody, WaitBody
+from windlass.engine.core.definition import Branch, MapBody, ParallelBody, TaskAction, WaitBody
+from windlass.engine.core.selectors import Key
 
 
 def wait(*names: str, **given: Any) -> Branch:
@@ -162,3 +163,31 @@ def test_a_closed_run_takes_no_signal() -> None:
     world = World(workflow(state("s", branch(task())))).start()
     world.succeed()
     assert world.refused(c.Signal(name="x", payload=b"1")) == "RUN_CLOSED"
+
+
+def test_waits_inside_a_map_take_signals_in_item_order() -> None:
+    each = MapBody(items=Key(key="list"), branch=wait("a"))
+    world = World(workflow(state("m", each))).start({"list": [1, 2, 3]})
+    world.signal("a", "first")
+    world.do(c.ResolveWait(wait_id="1:#2", payload=b'"third"'))
+    world.do(c.Signal(name="a", payload=b'"second"', wait_id="1:#1"))
+    assert world.output() == [{"a": "first"}, {"a": "second"}, {"a": "third"}]
+
+
+def test_an_event_guard_that_cannot_be_evaluated_keeps_the_signal() -> None:
+    definition = workflow(state("s", task(), on("event:go", "t", when=expression("missing"))), state("t"))
+    world = World(definition).start()
+    world.signal("go")
+    assert (world.state.status, world.state.inbox) == ("incident", 1)
+    (incident,) = world.state.incidents
+    world.do(c.ResolveIncident(incident_id=incident.incident_id, set={"missing": b"true"}))
+    assert (world.state.state, world.state.inbox) == ("t", 0)
+
+
+def test_signals_that_come_while_actions_run_wait_for_the_body() -> None:
+    enter = (TaskAction(branch=branch(task())),)
+    world = World(workflow(state("s", wait("a"), enter=enter))).start()
+    world.signal("a", 1)
+    assert world.state.inbox == 1
+    world.succeed("enter!0")
+    assert world.output() == {"a": 1}
