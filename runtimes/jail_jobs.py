@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -16,6 +16,7 @@ from windlass.runtimes.json_text import not_json
 from windlass.runtimes.port import Activation, Completion, Note, TaskKey, failed
 
 Answer: TypeAlias = FromChild
+_SMALL_BYTES: Final = 256 << 10
 State: TypeAlias = Literal["queued", "assigned", "settled"]
 
 
@@ -56,6 +57,12 @@ class PoolJob:
     def digest(self) -> str:
         """What its running time is remembered under."""
         return self.request.digest if isinstance(self.request, Activation) else ""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it may wait in a child's pipe behind others: what lies there costs memory."""
+        request = self.request
+        return isinstance(request, Activation) and len(request.input) + len(request.context) < _SMALL_BYTES
 
     def settle(self, answer: Answer | Completion) -> None:
         """Give the answer, once."""

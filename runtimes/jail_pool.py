@@ -48,8 +48,8 @@ from windlass.runtimes.prepared_cache import PreparedCache
 _TICK_SECONDS: Final = 0.01
 _SPARE_DELAY_SECONDS: Final = 0.02
 _CRASHES_MAX: Final = 2
-#: Notes beyond so many of one task are dropped: somebody is flooding.
-_NOTES_MAX: Final = 1_000
+#: Runtimes report at most ten times a second; a child that says more of one task has been taken over.
+_NOTES_MAX: Final = 100_000
 #: After these the child is in doubt: an engine's limit was hit in the middle of whatever it was doing.
 _TIRING: Final = frozenset(
     {failures.TIMEOUT, failures.OUT_OF_MEMORY, failures.STACK_OVERFLOW, failures.SANDBOX_CRASHED}
@@ -218,7 +218,7 @@ class SlotPool:
 
     def _enqueue(self, job: PoolJob) -> None:
         if job.state == "queued":
-            job.expected_us = self._durations.expected_us(job.digest)
+            job.expected_us = self._durations.expected_us(job.digest) if job.is_small else float("inf")
             self._queue.append(job)
             if not self._full:
                 self._pump()
@@ -298,7 +298,7 @@ class SlotPool:
 
     def _recall(self, seat: Seat, jobs: list[PoolJob]) -> None:
         numbers = tuple(job.number for job in jobs)
-        seat.ghosts.update(numbers)
+        seat.recalls.append(set(numbers))
         seat.child.send(Recall(numbers))
 
     def _requeue(self, jobs: Sequence[PoolJob]) -> None:
@@ -339,26 +339,32 @@ class SlotPool:
             if seat is None:
                 break  # given up because of the message before this one
             match message:
-                case Ready():
+                case Ready() if not seat.ready:
                     seat.ready = True
                 case Noted(number, note):
                     self._noted(seat, number, note)
-                case Recalled(numbers):
-                    seat.ghosts.difference_update(numbers)
+                case Recalled(numbers) if seat.recalls and seat.recalls[0].issuperset(numbers):
+                    seat.recalls.popleft()  # those that are not in `numbers` were answered before
                 case Done() | Checked() | Prepared():
                     self._done(seat, message)
+                case _:
+                    seat.child.kill("it said something that nobody asked for")
         self._pump()
 
     def _noted(self, seat: Seat, number: int, note: Note) -> None:
+        if seat.is_ghost(number):
+            return
         job = seat.jobs[0] if seat.jobs else None
-        if job is not None and job.number == number and job.on_note is not None and job.notes < _NOTES_MAX:
-            job.notes += 1
+        if job is None or job.number != number or job.notes >= _NOTES_MAX:
+            seat.child.kill("it reported on nothing that runs, or without end")
+            return
+        job.notes += 1
+        if job.on_note is not None:
             job.on_note(note)
 
     def _done(self, seat: Seat, message: Done | Checked | Prepared) -> None:
         seat.began = seat.last_used = asyncio.get_running_loop().time()
-        if message.number in seat.ghosts:
-            seat.ghosts.discard(message.number)
+        if seat.is_ghost(message.number):
             return
         if not seat.jobs or seat.jobs[0].number != message.number:
             seat.child.kill("it answered a question that nobody asked")  # and counts as crashed, see `_child_ended`

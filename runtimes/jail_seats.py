@@ -25,7 +25,8 @@ class Seat:
         self.lane: str | None = None
         self.ready = False
         self.jobs: deque[PoolJob] = deque()
-        self.ghosts: set[int] = set()
+        #: Numbers of what was taken back, one set for each Recall that the child has not answered yet.
+        self.recalls: deque[set[int]] = deque()
         self.done = 0
         #: How long `jobs` will take, as far as is known; infinity when one of them was never seen.
         self.expected_us = 0.0
@@ -36,7 +37,11 @@ class Seat:
     @property
     def busy(self) -> bool:
         """Whether the child has anything to do."""
-        return bool(self.jobs or self.ghosts)
+        return bool(self.jobs or self.recalls)
+
+    def is_ghost(self, number: int) -> bool:
+        """Tell whether `number` was taken back: then what the child says of it does not count."""
+        return any(number in recall for recall in self.recalls)
 
     def give(self, jobs: list[PoolJob]) -> None:
         """Add jobs behind those it has."""
@@ -123,7 +128,7 @@ class Seats:
 
     def _may_join(self, seat: Seat, job: PoolJob) -> bool:
         """Whether the job may wait inside of a busy child, so that the child need not wait for us in between."""
-        if seat.ghosts or len(seat.jobs) >= self._settings.batch_max:
+        if seat.recalls or len(seat.jobs) >= self._settings.batch_max:
             return False
         if seat.done + len(seat.jobs) >= self._settings.recycle_after:
             return False

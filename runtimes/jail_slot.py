@@ -34,6 +34,8 @@ from windlass.runtimes.jail_frames import (
 CHILD_COMMAND: Final = (sys.executable, "-I", "-m", "windlass.runtimes.child")
 _PIPE_BYTES: Final = 1 << 20
 _LAST_WORDS_BYTES: Final = 4096
+#: Engines say nothing there in a healthy life.
+_WORDS_BYTES_MAX: Final = 1 << 20
 
 
 class ChildEnds(asyncio.Protocol):
@@ -65,6 +67,7 @@ class Child:
         self._kept: OrderedDict[str, int] = OrderedDict()
         self._frames = FrameBuffer()
         self._last_words = b""
+        self._words_left = _WORDS_BYTES_MAX
         self._process: subprocess.Popen[bytes] | None = None
         self._transports: list[asyncio.BaseTransport] = []
         self._writer: asyncio.WriteTransport | None = None
@@ -138,6 +141,9 @@ class Child:
 
     def _words(self, data: bytes) -> None:
         self._last_words = (self._last_words + data)[-_LAST_WORDS_BYTES:]
+        self._words_left -= len(data)
+        if self._words_left < 0:
+            self.kill("it wrote to its standard error without end")
 
     def _ended(self) -> None:
         if self._process is not None:

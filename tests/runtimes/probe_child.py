@@ -20,7 +20,7 @@ from collections.abc import Callable
 import msgspec
 
 from windlass.runtimes import child, jail_isolation
-from windlass.runtimes.jail_frames import Done, encode_frame
+from windlass.runtimes.jail_frames import Done, Noted, Ready, Recalled, encode_frame
 from windlass.runtimes.port import Activation, Completion, Problem, Progress, Report
 
 _PIPE_OUT = 4
@@ -67,6 +67,11 @@ def _spin(seconds: str) -> str:
     return "spun"
 
 
+def _endless_words(argument: str) -> str:
+    while True:
+        os.write(2, b"x" * 65536)
+
+
 def _raw(data: bytes) -> str:
     os.write(_PIPE_OUT, data)
     time.sleep(60)
@@ -106,6 +111,10 @@ ATTEMPTS: dict[str, Callable[[str], str]] = {
     "garbage": lambda _: _raw(b"\x05\0\0\0hello"),
     "huge_frame": lambda _: _raw(struct.pack("<I", 1 << 31) + b"x" * 1000),
     "forged_answer": lambda _: _raw(encode_frame(Done(999_999_999, Completion(output=b'"forged"')))),
+    "ready_again": lambda _: _raw(encode_frame(Ready((), ()))),
+    "recalled_nothing": lambda _: _raw(encode_frame(Recalled((7,)))),
+    "note_on_another": lambda _: _raw(encode_frame(Noted(999_999_999, Progress(0.5)))),
+    "endless_words": _endless_words,
     "not_json": lambda _: "",
 }
 

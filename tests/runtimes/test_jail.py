@@ -127,6 +127,10 @@ async def test_task_that_waits_is_cancelled_before_it_runs() -> None:
         ("garbage", "garbage"),
         ("huge_frame", "garbage"),
         ("forged_answer", "nobody asked"),
+        ("ready_again", "nobody asked"),
+        ("recalled_nothing", "nobody asked"),
+        ("note_on_another", "nothing that runs"),
+        ("endless_words", "without end"),
     ],
 )
 async def test_crash_is_tried_once_more_and_then_named(attempt: str, story: str) -> None:
@@ -307,3 +311,17 @@ def test_frames_are_capped_and_typed() -> None:
     for body in (b"", b"\xc1", b"\x93\x01", b"\x80", b"\x92\x63\x01", b"\x93\x01\xa1x\xc0", b"\x91" * 10_000):
         with pytest.raises(BadFrame):
             decode_from_child(body)
+
+
+async def test_waiting_tasks_are_cancelled_one_by_one_behind_a_running_one() -> None:
+    """Each cancel of a task that waits in the child is a Recall of its own; the child answers them all at once."""
+    async with slots(batch_us=10_000_000) as pool:
+        pool._durations.learn(digest_of(b"spin 0.01"), 10)
+        activations = [probe("spin 0.01") for _ in range(12)]
+        answers = [pool.submit(activation) for activation in activations]
+        for activation in activations[2::2]:
+            assert pool.cancel(activation.task.key)
+        codes = [code_of(await answer) for answer in answers]
+        assert codes == ["OK", "OK", *[failures.CANCELLED, "OK"] * 5]
+        assert pool.report().children_crashed == 0
+        assert (await pool.run(script("1", limits=PATIENT))).output == b"1"

@@ -35,7 +35,7 @@ async def test_module_of_a_toolchain_runs(pool: SlotPool, name: str, given: byte
 
 
 async def test_command_that_ends_badly_says_why(pool: SlotPool) -> None:
-    completion = await pool.run(module((MODULES / "total.wasm").read_bytes(), input=b"[1,x]", limits=PATIENT))
+    completion = await pool.run(module((MODULES / "total.wasm").read_bytes(), input=b'[1,"x"]', limits=PATIENT))
     assert completion.failure is not None
     assert completion.failure.code == failures.USER_ERROR
     assert completion.failure.message == "not a number at 3"
