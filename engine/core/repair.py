@@ -34,6 +34,8 @@ def resolve(turn: Turn, command: ResolveIncident) -> None:
     if command.action == "skip" and (flaw := jsontext.flaw(command.output or b"null")):
         raise Rejection("INVALID_JSON", f"the output is {flaw}")
     incident = found[0]
+    if command.action == "skip" and incident.kind == "flow" and turn.state.stage == "route":
+        raise Rejection("INVALID_FIELD", "a transition cannot be skipped: edit the context and retry, or fail the run")
     if command.set:
         updates.edit_context(turn, dict(command.set), "incident", command.by)
     turn.apply(IncidentResolved(turn.now_us, incident.incident_id, command.action, command.by))
@@ -136,9 +138,6 @@ def _skip(turn: Turn, incident: Incident, output: bytes) -> None:
         close(turn, incident.path, "success", output, dropped=True)
     elif incident.kind == "flow" and state.stage in ("enter", "exit"):
         turn.apply(ContextSet(turn.now_us, {}, "action"))
-    elif incident.kind == "flow" and state.stage == "route":
-        ending.drop_open(turn, "skipped")
-        ending.complete(turn)
 
 
 def _give_up(turn: Turn, incident: Incident) -> None:

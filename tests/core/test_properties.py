@@ -45,7 +45,7 @@ NAMES = ("a", "b")
 INPUTS: list[Selector] = [NO_INPUT, NO_INPUT, Full(), Key(key="n"), Key(key="missing")]
 ACCEPTED = {
     "LEASE_LOST", "ALREADY_RECORDED", "RUN_CLOSED", "RUN_CANCELLING", "WAIT_NOT_OPEN", "ESCALATION_CLOSED",
-    "INCIDENT_RESOLVED", "TASK_NOT_QUEUED",
+    "INCIDENT_RESOLVED", "INVALID_FIELD", "TASK_NOT_QUEUED",
 }  # fmt: skip
 
 
