@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 
 class SettingsError(Exception):
@@ -30,6 +30,14 @@ class Settings(BaseModel):
     lease_seconds: float = Field(5.0, ge=0.5, le=3600, description="silence after which a worker's tasks go to others")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     log_json: bool = Field(False, description="log lines as JSON")
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        _, colon, port = value.rpartition(":")
+        if not colon or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"must be HOST:PORT, such as 127.0.0.1:7711, not {value!r}")
+        return value
 
 
 def load(flags: dict[str, Any], config_file: str | None = None) -> Settings:

@@ -19,10 +19,12 @@ from windlass.engine.errors import EngineError
 from windlass.engine.modules import MODULE_BYTES_MAX, bare, digest_of
 from windlass.engine.reading import open_runs, page_position, page_size, page_token
 from windlass.engine.records import DefinitionRecord, ModuleRecord, RevisionRecord, get_large, unpack
-from windlass.engine.registering import delete, set_default, store_revision, with_files
+from windlass.engine.registering import delete, set_default, store_modules, with_files, write_revision
 from windlass.engine.service import convert
+from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.status import Context, refuse, rpc, rpc_stream
 from windlass.engine.starting import check_name
+from windlass.engine.unit import Unit
 from windlass.storage.port import Transaction
 from windlass.v1 import common_pb2, definition_service_pb2_grpc
 from windlass.v1 import definition_service_pb2 as pb
@@ -39,7 +41,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
 
     @rpc
     async def RegisterDefinition(self, request: pb.RegisterDefinitionRequest) -> pb.RegisterDefinitionResponse:
-        ns = check_name(request.namespace or "default", "namespace")
+        ns = await namespace_of(self._engine, request)
         files: dict[str, bytes | str] = {}
         for module in request.modules:
             files[module.path] = module.data if module.WhichOneof("content") == "data" else module.digest
@@ -61,12 +63,18 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
             return response
         await self._store_files(ns, files, compiled)
         make_default = request.set_default if request.HasField("set_default") else None
-        done = await store_revision(
-            self._engine, ns, compiled, make_default=make_default, etag=request.etag, source=request.document
-        )
-        response.created, response.etag = done.created, done.record.etag
-        response.is_default = done.record.default_revision == compiled.revision
-        return response
+        await store_modules(self._engine, ns, compiled)
+
+        async def work(unit: Unit) -> pb.RegisterDefinitionResponse:
+            done = await write_revision(
+                self._engine, unit.tr, ns, compiled, make_default, request.etag, request.document
+            )
+            response.created, response.etag = done.created, done.record.etag
+            response.is_default = done.record.default_revision == compiled.revision
+            return response
+
+        asked = Asked(ns, request.request_id, request)
+        return await once(self._engine, asked, pb.RegisterDefinitionResponse, work)
 
     async def _store_files(self, ns: str, files: dict[str, bytes | str], compiled: Compiled) -> None:
         runtimes = {bare(digest): runtime for digest, runtime in compiled.digests}
@@ -137,17 +145,30 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
     @rpc
     async def SetDefaultRevision(self, request: pb.SetDefaultRevisionRequest) -> pb.SetDefaultRevisionResponse:
         ns = request.namespace or "default"
-        record = await set_default(self._engine, ns, request.workflow, request.revision, request.etag)
-        key = keys.revision(ns, request.workflow, record.default_revision)
-        value = await self._engine.storage.read(lambda tr: get_large(tr, key))
-        assert value is not None
-        return pb.SetDefaultRevisionResponse(definition=_definition(ns, record, unpack(RevisionRecord, value), 0))
+        engine, name = self._engine, request.workflow
+
+        async def work(unit: Unit) -> pb.SetDefaultRevisionResponse:
+            record = await set_default(engine, unit.tr, ns, name, request.revision, request.etag)
+            value = await get_large(unit.tr, keys.revision(ns, name, record.default_revision))
+            assert value is not None
+            count = (await open_runs(unit.tr, ns, name)).get(record.default_revision, 0)
+            definition = _definition(ns, record, unpack(RevisionRecord, value), count)
+            return pb.SetDefaultRevisionResponse(definition=definition)
+
+        return await once(engine, Asked(ns, request.request_id, request), pb.SetDefaultRevisionResponse, work)
 
     @rpc
     async def DeleteDefinition(self, request: pb.DeleteDefinitionRequest) -> pb.DeleteDefinitionResponse:
         ns = request.namespace or "default"
-        deleted = await delete(self._engine, ns, request.workflow, request.revision, request.etag)
-        return pb.DeleteDefinitionResponse(deleted=deleted)
+        engine = self._engine
+
+        async def work(unit: Unit) -> pb.DeleteDefinitionResponse:
+            deleted = await delete(engine, unit.tr, ns, request.workflow, request.revision, request.etag)
+            return pb.DeleteDefinitionResponse(deleted=deleted)
+
+        response = await once(engine, Asked(ns, request.request_id, request), pb.DeleteDefinitionResponse, work)
+        engine.definitions.forget(ns, request.workflow)
+        return response
 
     async def UploadModule(self, request_iterator: object, context: Context) -> pb.UploadModuleResponse:
         """A header, then chunks."""
@@ -162,7 +183,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
         if first is grpc.aio.EOF or first.WhichOneof("part") != "header":
             raise EngineError("INVALID_FIELD", "the first message must carry `header`", field="header")
         header = first.header
-        ns = check_name(header.namespace or "default", "namespace")
+        ns = await namespace_of(self._engine, header)
         if header.runtime not in RUNTIMES:
             raise EngineError(
                 "RUNTIME_UNSUPPORTED",
@@ -236,7 +257,7 @@ def _authored(request: pb.RegisterDefinitionRequest, files: dict[str, bytes | st
 def _bad(error: DefinitionError) -> EngineError:
     problems = [each for each in error.problems if not each.warning]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    places = [(each.path, str(each)) for each in problems]
+    places = [(each.path, str(replace(each, path=""))) for each in problems]
     return EngineError("BAD_DEFINITION", f"{problems[0]}{more}", violations=places)
 
 

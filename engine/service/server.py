@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import Final
 
 import grpc
@@ -56,6 +57,17 @@ class PortInUse(Exception):
     """The address cannot be listened on."""
 
 
+def _try_address(address: str) -> None:
+    """Raises OSError if HOST:PORT cannot be listened on now."""
+    host, _, port = address.rpartition(":")
+    for family, kind, protocol, _, where in socket.getaddrinfo(
+        host.strip("[]") or None, int(port), type=socket.SOCK_STREAM
+    ):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+
+
 class Server:
     """An engine's gRPC server on one address."""
 
@@ -89,13 +101,14 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         try:
+            _try_address(self.address)  # gRPC would say it too, but on stderr, in words for its own authors
             self.port = server.add_insecure_port(self.address)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is refused"
             raise PortInUse(
-                f"cannot listen on {self.address}: is another engine running there? (--listen HOST:PORT)"
+                f"cannot listen on {self.address} ({reason.lower()}): is another engine running there? "
+                "Choose another address with --listen HOST:PORT"
             ) from error
-        if not self.port:
-            raise PortInUse(f"cannot listen on {self.address}: is another engine running there? (--listen HOST:PORT)")
         await server.start()
         await self._say(health_pb2.HealthCheckResponse.SERVING)
 
