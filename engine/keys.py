@@ -218,6 +218,10 @@ def queues(ns: str) -> bytes:
     return _QUEUE + text(ns)
 
 
+def all_leases() -> bytes:
+    return _LEASE
+
+
 def leases(session: str) -> bytes:
     return _LEASE + text(session)
 

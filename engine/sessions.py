@@ -25,6 +25,7 @@ from windlass.engine.errors import EngineError
 from windlass.engine.leases import Leases
 from windlass.engine.loops import Loop
 from windlass.engine.records import LeaseRecord, SessionRecord, pack, unpack
+from windlass.engine.strays import Strays, leases_of, moved
 from windlass.engine.unit import TaskKey
 from windlass.storage.port import Row, Storage, Transaction
 
@@ -44,7 +45,7 @@ class Sessions(Loop):
         self._storage, self._clock, self._dispatch, self._leases = storage, clock, dispatch, leases
         self.lease_us = lease_us
         self._expires: dict[str, int] = {}  #: every session known, and when it lapses unless renewed
-        self._suspect: set[str] = set()  #: sessions that may hold leases nobody delivered
+        self._strays = Strays(storage, clock, dispatch)
 
     # What workers ask
 
@@ -123,15 +124,17 @@ class Sessions(Loop):
     async def turn(self) -> float | None:
         """Close lapsed sessions; sleep until the next may lapse."""
         now = self._clock.now_us()
-        if self._storage.shared or not self._expires:
-            for record in await self.all():
-                self._expires[record.session] = record.expires_us
+        records = await self.all()
+        for record in records:
+            self._expires[record.session] = record.expires_us
+            if moved(self._dispatch, record):
+                self._hang_up(record.session)
         for session_id in [s for s, expires in self._expires.items() if expires <= now]:
             await self._lapse(session_id, now)
-        for session_id in list(self._suspect):
-            self._suspect.discard(session_id)
-            await self._reconcile(session_id)
+        await self._return(await self._strays.find({record.session for record in records}), False, "not delivered")
         due = [expires - now for expires in self._expires.values()]
+        if look_us := self._strays.due_us():
+            due.append(max(0, look_us - now))
         seconds = min(due) / 1e6 + 0.001 if due else None
         return min(seconds or LOOK_SECONDS, LOOK_SECONDS) if self._storage.shared else seconds
 
@@ -157,25 +160,22 @@ class Sessions(Loop):
 
         if not await self._storage.transact(body):
             return
-        session = self._dispatch.connected.get(session_id)
-        if session is not None:
-            self._dispatch.disconnect(session_id, session.outlet)
-            session.outlet.lapsed()
+        self._hang_up(session_id)
         tasks = [task for task, _ in await self.leases_of(session_id)]
         await self._return(tasks, crashed, reason)
         self._expires.pop(session_id, None)
 
     def suspect(self, session_ids: Iterable[str]) -> None:
         """A commit is unknown that may have leased tasks to these sessions: look for leases nobody delivered."""
-        self._suspect.update(session_ids)
+        for session_id in session_ids:
+            self._strays.suspect(session_id)
         self.wake()
 
-    async def _reconcile(self, session_id: str) -> None:
+    def _hang_up(self, session_id: str) -> None:
         session = self._dispatch.connected.get(session_id)
-        if session is None:
-            return
-        stray = [task for task, _ in await self.leases_of(session_id) if task not in session.held]
-        await self._return(stray, False, "not delivered")
+        if session is not None:
+            self._dispatch.disconnect(session_id, session.outlet)
+            session.outlet.lapsed()
 
     async def _return(self, tasks: list[TaskKey], crashed: bool, reason: str) -> None:
         for at in range(0, len(tasks), RETURN_BATCH):
@@ -195,19 +195,11 @@ class Sessions(Loop):
 
     async def leases_of(self, session_id: str) -> list[tuple[TaskKey, LeaseRecord]]:
         """The leases of a session, from the store."""
-        begin = keys.leases(session_id)
-        rows = await self._storage.read(lambda tr: tr.get_range(begin, keys.end(begin)))
-        return [_lease(row) for row in rows]
+        return await leases_of(self._storage, session_id)
 
     async def _rows(self) -> list[Row]:
         begin = keys.sessions()
         return await self._storage.read(lambda tr: tr.get_range(begin, keys.end(begin)))
-
-
-def _lease(row: Row) -> tuple[TaskKey, LeaseRecord]:
-    _, _, ns, run_id, visit, path = keys.unpack(row[0])
-    record = unpack(LeaseRecord, row[1])
-    return (str(ns), str(run_id), int(str(visit)), str(path), record.epoch), record
 
 
 class Deadlines(Loop):

@@ -7,6 +7,7 @@ happen here too.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -54,10 +55,13 @@ class Transition:
         raises (then nothing changed), and the storage's errors.
         """
         unit: Unit | None = None
+        doubtful: set[str] = set()  #: sessions that an attempt leased to which may have been committed
 
         async def body(tr: Transaction) -> T:
             nonlocal unit
             if unit is not None:
+                if tr.maybe_committed:
+                    doubtful.update(unit.leased_to())
                 unit.abandon()
             unit = Unit(self, tr)
             result = await work(unit)
@@ -68,11 +72,13 @@ class Transition:
             result = await self.storage.transact(body)
         except BaseException as error:
             if unit is not None:
-                sessions = {assignment.session for assignment in unit.after.assigned}
+                if isinstance(error, (CommitUnknown, asyncio.CancelledError)):
+                    doubtful.update(unit.leased_to())
                 unit.abandon()
-                if sessions and isinstance(error, CommitUnknown):
-                    self.on_unknown(sessions)
             raise
+        finally:
+            if doubtful:
+                self.on_unknown(doubtful)
         assert unit is not None
         self.notices.publish(unit.after)
         self.dispatch.deliver(unit.after)

@@ -186,8 +186,9 @@ class Unit:
         return decision
 
     async def _carry_out(self, work: Work, effects: Sequence[Effect]) -> None:
-        """Tasks come last, and those that the same decision withdrew not at all: a lease is a decision of its own, which
-        finds the run as this one has left it.
+        """Tasks come last, and those that the same decision withdrew not at all.
+
+        A lease is a decision of its own, which finds the run as this one has left it.
         """
         tasks: dict[tuple[int, str], ScheduleTask] = {}
         try:
@@ -364,6 +365,10 @@ class Unit:
         if self.after.touched:
             for bucket in {zlib.crc32(run_id.encode()) % 16 for _, run_id, _ in self.after.touched}:
                 self.tr.add(keys.bump("runs", str(bucket)), 1)
+
+    def leased_to(self) -> set[str]:
+        """The sessions that this unit leases tasks to."""
+        return {assignment.session for assignment in self.after.assigned}
 
     def abandon(self) -> None:
         """Give back the slots reserved by an attempt that did not commit."""

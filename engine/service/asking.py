@@ -1,11 +1,11 @@
-"""Mutating calls: deduplicated by request id, in the transaction that does the work. `ask` is the usual one: one command
-to one run.
+"""Mutating calls: deduplicated by request id, in the transaction that does the work. `ask` is the usual one: a
+command to one run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -14,11 +14,14 @@ from windlass.engine.core.decide import Decision
 from windlass.engine.core.state import RunState
 from windlass.engine.engine import Engine
 from windlass.engine.reading import find_run_id
-from windlass.engine.requests import digest, recall, remember
+from windlass.engine.requests import TTL_US, digest, recall, remember
 from windlass.engine.starting import check_name
 from windlass.engine.unit import Unit
 
 Reply = TypeVar("Reply", bound=Message)
+
+#: How long a command without a request id is remembered, in µs: longer than any transaction is tried.
+_AGAIN_US: Final = 60_000_000
 
 
 class Asked(NamedTuple):
@@ -30,6 +33,14 @@ class Asked(NamedTuple):
     run_id: str = ""  #: the answer is kept while this run is open
 
 
+async def namespace_of(engine: Engine, request: Message) -> str:
+    """The request's namespace. Raises EngineError INVALID_FIELD, NAMESPACE_NOT_FOUND."""
+    ns = check_name(getattr(request, "namespace", "") or "default", "namespace")
+    if ns != "default":
+        await engine.storage.read(lambda tr: engine.definitions.namespace(tr, ns))
+    return ns
+
+
 async def once(
     engine: Engine, asked: Asked, reply_type: type[Reply], work: Callable[[Unit], Awaitable[Reply]]
 ) -> Reply:
@@ -38,8 +49,12 @@ async def once(
     Raises what `work` raises (then nothing changed), EngineError REQUEST_ID_REUSED, INVALID_FIELD.
     """
     request_id = check_name(asked.request_id, "request_id", required=False)
+    ttl_us, run_id = TTL_US, asked.run_id
     if not request_id:
-        return await engine.transition.run(work)
+        if not engine.storage.shared:
+            return await engine.transition.run(work)
+        # The store may run the body again after a commit whose answer was lost: it must find what it did.
+        request_id, ttl_us, run_id = f"~{engine.clock.new_id()}", _AGAIN_US, ""
     method = type(asked.request).__name__.removesuffix("Request")
     hashed = digest(asked.request.SerializeToString(deterministic=True))
 
@@ -51,7 +66,7 @@ async def once(
             return again
         reply = await work(unit)
         answer = reply.SerializeToString()
-        remember(unit, asked.namespace, request_id, method, hashed, answer, run_id=asked.run_id)
+        remember(unit, asked.namespace, request_id, method, hashed, answer, ttl_us=ttl_us, run_id=run_id)
         return reply
 
     return await engine.transition.run(body)

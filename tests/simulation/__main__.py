@@ -1,8 +1,8 @@
 """`python -m tests.simulation`: run simulations by seed. See --help, and docs/proof.md.
 
-    --seed N            one storm, with its trace if it fails (--long: one long stretch)
-    --storms N          storms with seeds from --first
-    --hours H           long stretches until H simulated hours are done, with seeds from --first
+--seed N            one storm, with its trace if it fails (--long: one long stretch)
+--storms N          storms with seeds from --first
+--hours H           long stretches until H simulated hours are done, with seeds from --first
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ class Clients:
             try:
                 if not engine.up or handler is None:
                     raise CallFailed("UNREACHABLE", "connection refused")
-                return await self.network.call(self.host, engine.host, lambda r, h=handler: h(r, CallContext()), request)
+                return await self.network.call(
+                    self.host, engine.host, lambda r, h=handler: h(r, CallContext()), request
+                )
             except CallFailed as failed:
                 if failed.reason not in _RETRIED or attempt + 1 == tries or not self._repeatable(request):
                     raise
@@ -62,10 +64,8 @@ class Clients:
             reply = await self.call("workflows", method, request)
             operation.outcome = "ok"
         except CallFailed as failed:
-            unknown = failed.reason in _RETRIED and failed.reason != "UNREACHABLE" or not failed.known
-            operation.outcome = "unknown" if unknown else failed.reason
-            if failed.reason == "INTERNAL":
-                operation.outcome = "INTERNAL"
+            # Also after UNREACHABLE: an earlier try may have been carried out.
+            operation.outcome = "unknown" if failed.reason in _RETRIED else failed.reason
         if operation.outcome != "unknown":
             operation.answered_s = loop.time()
         return reply

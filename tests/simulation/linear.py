@@ -92,7 +92,9 @@ def check(operations: Sequence[Operation], state: RunState | None) -> Iterator[s
         return
     if state.status in CLOSED and state.status != "terminated":
         calls.append(Operation("close", state.workflow_id, outcome="ok"))
-    elif state.status == "terminated" and not any(c.kind == "terminate" and c.outcome in ("ok", "unknown") for c in calls):
+    elif state.status == "terminated" and not any(
+        c.kind == "terminate" and c.outcome in ("ok", "unknown") for c in calls
+    ):
         yield "it was terminated, and nobody asked for it"
     if not _ordered(calls, state.status):
         told = "; ".join(f"[{c.called_s:.3f}, {c.answered_s:.3f}] {c}" for c in sorted(calls, key=lambda c: c.called_s))

@@ -38,7 +38,7 @@ class Nemesis:
     async def rage(self) -> None:
         """Forever: wait a little, break something, mend it after a while."""
         while self.plan.faults:
-            await asyncio.sleep(self.random.expovariate(1 / (4.0 * self.plan.pace)))
+            await asyncio.sleep(self.random.expovariate(1 / (self.plan.every_s * self.plan.pace)))
             fault = self.random.choice(self.plan.faults)
             self.injected[fault] = self.injected.get(fault, 0) + 1
             mending = asyncio.create_task(self._one(fault))

@@ -149,7 +149,9 @@ class Network:
             raise CallFailed("NO_ANSWER", "deadline exceeded", known=False) from None
         if isinstance(outcome, status_pb2.Status):
             refusal = refusal_of(outcome)
-            raise CallFailed(refusal.reason, refusal.message, known=refusal.reason not in ("COMMIT_UNKNOWN", "INTERNAL"))
+            raise CallFailed(
+                refusal.reason, refusal.message, known=refusal.reason not in ("COMMIT_UNKNOWN", "INTERNAL")
+            )
         return outcome
 
     def _carry_out(

@@ -27,11 +27,18 @@ from windlass.engine.registering import store_revision
 from windlass.storage.memory import Faults, MemoryWorld
 
 #: After the storm, time for everything to become quiet with faults gone and tasks quick, before it is looked at.
-CALM_S: Final = 300.0
+CALM_S: Final = 150.0
+#: A run with more visits than this goes in circles.
+ENDLESS: Final = 30
 #: How often the invariants are checked while it storms.
-LOOKS: Final = 6
+LOOKS: Final = 3
 
-_POLLS = {(feed, "LOOK_SECONDS"): 1.0, (timers, "LOOK_SECONDS"): 1.0, (sessions, "LOOK_SECONDS"): 2.0, (sweeping, "SWEEP_SECONDS"): 30.0}
+_POLLS = {
+    (feed, "LOOK_SECONDS"): 1.0,
+    (timers, "LOOK_SECONDS"): 1.0,
+    (sessions, "LOOK_SECONDS"): 2.0,
+    (sweeping, "SWEEP_SECONDS"): 30.0,
+}
 
 
 @dataclass
@@ -85,11 +92,10 @@ class Simulation:
         for machine in [*self.engines, *self.workers]:
             await machine.start()
         await self._register()
-        await self._storm()
-        await self.nemesis.mend()
-        self.work.calm = True
-        self.trace("the storm is over")
-        await self._calm()
+        for _ in range(self.plan.rounds):
+            await self._storm()
+            await self._calm()
+        await self._end_all()
         self._finish()
 
     async def _register(self) -> None:
@@ -129,17 +135,24 @@ class Simulation:
             await self.clients.tend(patience=0.5)
 
     async def _calm(self) -> None:
-        """Everything is looked after; then whatever stands still must have a reason that people can see and end."""
+        """Everything is mended and looked after; then what can move has moved."""
+        await self.nemesis.mend()
+        self.work.calm = True
+        self.trace("the storm is over")
         for _ in range(3):
+            await self._end_endless()
             await asyncio.sleep(CALM_S * self.plan.pace / 3)
             await self.clients.tend()
-        await asyncio.sleep(30 * self.plan.pace)
         self._look()
         for stuck in verdict.stuck(self):
             self.problem(stuck)
-        await self._end_all()
-        for left in verdict.open_runs(self):
-            self.problem(f"still open an hour after its cancel: {left}")
+        self.work.calm = False
+
+    async def _end_endless(self) -> None:
+        """Runs that go round and round would keep all workers busy for ever."""
+        for state in verdict.open_runs(self):
+            if state.visit > ENDLESS:
+                await self.clients.end(state.run_id)
 
     async def _end_all(self) -> None:
         """Cancel what is left; children and grandchildren go with it or are found in the next round."""
@@ -147,10 +160,13 @@ class Simulation:
             left = verdict.open_runs(self)
             if not left:
                 return
+            self.work.calm = True
             for state in left:
                 await self.clients.end(state.run_id)
             await asyncio.sleep(900)
             await self.clients.tend()
+        for state in verdict.open_runs(self):
+            self.problem(f"still open an hour after its cancel: {state}")
 
     def _look(self) -> None:
         for problem in verdict.look(self):
@@ -198,7 +214,9 @@ async def _simulate(plan: Plan) -> Verdict:
     logger, complaints = logging.getLogger("windlass"), _Complaints(simulation)
     logger.addHandler(complaints)
     logger.propagate = False
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: simulation.problem(f"nobody caught: {context}"))
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: simulation.problem(f"nobody caught: {context}")
+    )
     try:
         await simulation.run()
     except NothingWillHappen as silence:
@@ -215,5 +233,3 @@ async def _simulate(plan: Plan) -> Verdict:
         await bury(simulation.graves())
         logging.disable(logging.NOTSET)
     return simulation.verdict
-
-

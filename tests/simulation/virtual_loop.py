@@ -66,8 +66,7 @@ class Host:
         loop = asyncio.get_running_loop()
         frozen, self.frozen = self.frozen, []
         for entry, context in frozen:
-            if not entry.handle.cancelled():
-                entry.handle = loop.call_soon(entry.callback, *entry.args, context=context)
+            loop.call_soon(_belated, entry, context=context)
 
     def kill(self) -> None:
         """As SIGKILL does."""
@@ -83,6 +82,11 @@ class _Entry:
 
     def __init__(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.callback, self.args = callback, args
+
+
+def _belated(entry: _Entry) -> None:
+    if not entry.handle.cancelled():
+        entry.callback(*entry.args)
 
 
 def _enter(host: Host, entry: _Entry) -> None:

@@ -23,11 +23,13 @@ class Work:
 
     def chance(self, activation: port.Activation) -> Random:
         task = activation.task
-        return Random(f"{self.seed}/{task.definition}/{task.idempotency_key}/{task.attempt}/{self.executed[task.idempotency_key]}")
+        return Random(
+            f"{self.seed}/{task.definition}/{task.idempotency_key}/{task.attempt}/{self.executed[task.idempotency_key]}"
+        )
 
     def duration_s(self, chance: Random) -> float:
         if self.calm:
-            return 0.01
+            return 0.2
         return chance.choices([0.0, 0.02, 0.5, 2.0, self.slow_s], [15, 40, 25, 17, 3])[0] * chance.uniform(0.5, 1.5)
 
     def outcome(self, activation: port.Activation, chance: Random) -> port.Completion:

@@ -149,7 +149,10 @@ class SimulatedWire:
         request = pb.DrainWorkerRequest(session_id=session_id, close=True)
         try:
             await self._network.call(
-                self._stream.near, self._engine.host, lambda r: self._engine.workers.DrainWorker(r, CallContext()), request
+                self._stream.near,
+                self._engine.host,
+                lambda r: self._engine.workers.DrainWorker(r, CallContext()),
+                request,
             )
         except CallFailed as failed:
             raise WireError(Refusal(failed.reason, str(failed), passing=True), "UNAVAILABLE") from None
