@@ -51,6 +51,31 @@ def page_position(token: str) -> str:
         raise EngineError("BAD_PAGE_TOKEN", "the page token was not made by this engine", field="page_token") from error
 
 
+def page_number(token: str) -> int:
+    """A position that is a number; 0 for an empty token. Raises EngineError BAD_PAGE_TOKEN."""
+    position = page_position(token) or "0"
+    if not position.isdecimal() or len(position) > 18:
+        raise EngineError("BAD_PAGE_TOKEN", "the page token was not made for this list", field="page_token")
+    return int(position)
+
+
+def page_key(token: str, head: bytes) -> bytes:
+    """The key just after the last one of the page before; `head` itself for an empty token.
+
+    Raises EngineError BAD_PAGE_TOKEN, also for a key outside the rows of `head`: a token must not read other tables.
+    """
+    if not token:
+        return head
+    position = page_position(token)
+    try:
+        key = bytes.fromhex(position)
+    except ValueError:
+        key = b""
+    if not key.startswith(head):
+        raise EngineError("BAD_PAGE_TOKEN", "the page token was not made for this list", field="page_token")
+    return key + b"\x00"
+
+
 async def find_run_id(tr: Transaction, ns: str, run_id: str, workflow_id: str) -> str:
     """The run meant: exactly `run_id`, or the newest with `workflow_id`. Raises EngineError RUN_NOT_FOUND,
     INVALID_FIELD.

@@ -21,6 +21,7 @@ from windlass.engine.reading import (
     get_items,
     get_run,
     list_runs,
+    page_key,
     page_position,
     page_size,
     page_token,
@@ -178,7 +179,7 @@ async def incidents(engine: Engine, request: pb.ListIncidentsRequest) -> pb.List
     """ListIncidents."""
     ns, size = request.namespace or "default", page_size(request.page_size)
     head = keys.incidents(ns, request.run_id or None)
-    begin = bytes.fromhex(page_position(request.page_token)) + b"\x00" if request.page_token else head
+    begin = page_key(request.page_token, head)
 
     async def body(tr: Transaction) -> list[Row]:
         return await tr.get_range(begin, keys.end(head), limit=size + 1)

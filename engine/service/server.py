@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,6 +16,7 @@ from windlass.engine.service.admin import AdminServicer
 from windlass.engine.service.definitions import DefinitionServicer
 from windlass.engine.service.operators import EventServicer, QueueServicer
 from windlass.engine.service.people import HumanTaskServicer
+from windlass.engine.service.reception import Reception
 from windlass.engine.service.worker import WorkerServicer
 from windlass.engine.service.workflow import WorkflowServicer
 from windlass.v1 import (
@@ -88,7 +89,8 @@ class Server:
 
     async def start(self) -> None:
         """Listen and serve. Raises PortInUse."""
-        server, engine = self._server, self.engine
+        engine = self.engine
+        server: Any = Reception(self._server)  # the generated code wants a server, and only adds to it
         workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server(WorkflowServicer(engine), server)
         definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(DefinitionServicer(engine), server)
         worker_service_pb2_grpc.add_WorkerServiceServicer_to_server(
@@ -98,18 +100,19 @@ class Server:
         queue_service_pb2_grpc.add_QueueServiceServicer_to_server(QueueServicer(engine), server)
         event_service_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(engine), server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(engine), server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
         try:
             _try_address(self.address)  # gRPC would say it too, but on stderr, in words for its own authors
-            self.port = server.add_insecure_port(self.address)
+            self.port = self._server.add_insecure_port(self.address)
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is refused"
             raise PortInUse(
                 f"cannot listen on {self.address} ({reason.lower()}): is another engine running there? "
                 "Choose another address with --listen HOST:PORT"
             ) from error
-        await server.start()
+        await self._server.start()
         await self._say(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:

@@ -42,7 +42,7 @@ async def history_page(engine: Engine, request: pb.GetHistoryRequest) -> pb.GetH
 
 
 def _number(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal() or len(text) > 18:
         raise EngineError("BAD_PAGE_TOKEN", "the token was not made by this engine", field="page_token")
     return int(text)
 
