@@ -66,7 +66,7 @@ def _problem(error: Any, origin: dict[str, str]) -> str:
     if error["type"] == "extra_forbidden":
         known = ", ".join(Settings.model_fields)
         return f"there is no setting {name!r} (from {origin.get(name, '?')}); known: {known}"
-    return f"setting {name} (from {origin.get(name, '?')}): {error['msg']}"
+    return f"setting {name} (from {origin.get(name, '?')}): {error['msg'].removeprefix('Value error, ')}"
 
 
 def _file(path: str) -> dict[str, Any]:
