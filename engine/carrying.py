@@ -148,7 +148,9 @@ async def subscribe_message(unit: Unit, work: Work, effect: fx.SubscribeMessage)
         record = unpack(MessageRecord, value)
         if not record.delivered and record.expires_us > unit.now_us:
             unit.tr.set(message_key, pack(msgspec.structs.replace(record, delivered=True)))
-            unit.follow_ups.append((work.ns, work.run_id, Signal(name=effect.name, payload=record.payload)))
+            unit.follow_ups.append(
+                (work.ns, work.run_id, Signal(name=effect.name, payload=record.payload, wait_id=effect.wait_id))
+            )
             return
 
 

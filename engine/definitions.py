@@ -76,6 +76,8 @@ class Definitions:
             revision = record.default_at(at_us) if at_us and not revision else record.default_revision
         elif len(revision) < 64:
             revision = await self._expand(tr, ns, name, revision)
+        elif await tr.get(keys.revision(ns, name, revision)) is None:
+            self.forget(ns, name)  # another engine may have deleted it
         return await self.compiled(tr, ns, name, revision)
 
     async def _expand(self, tr: Transaction, ns: str, name: str, prefix: str) -> str:

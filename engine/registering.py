@@ -59,34 +59,39 @@ async def store_revision(
     Raises EngineError as `store_modules` does, ETAG_MISMATCH, NAMESPACE_NOT_FOUND.
     """
     await store_modules(engine, ns, compiled)
+    return await engine.storage.transact(
+        lambda tr: write_revision(engine, tr, ns, compiled, make_default, etag, source)
+    )
+
+
+async def write_revision(
+    engine: Engine, tr: Transaction, ns: str, compiled: Compiled, make_default: bool | None, etag: str, source: bytes
+) -> Registered:
+    """The second half of `store_revision`, in a transaction; the modules are there."""
     name, revision, now = compiled.definition.name, compiled.revision, engine.clock.now_us()
     digests = tuple(bare(digest) for digest, _ in compiled.digests)
-
-    async def body(tr: Transaction) -> Registered:
-        await engine.definitions.namespace(tr, ns)
-        value = await tr.get(keys.definition(ns, name))
-        known = unpack(DefinitionRecord, value) if value is not None else None
-        check_etag(known, name, etag)
-        created = await get_large(tr, keys.revision(ns, name, revision)) is None
-        number = (known.revisions if known else 0) + 1
-        if created:
-            record = RevisionRecord(name, revision, compiled.document, digests, now, number, source)
-            set_large(tr, keys.revision(ns, name, revision), pack(record))
-        fresh = known or DefinitionRecord(name, revision, "", now, now, ((0, revision),), 0)
-        if created:
-            fresh = msgspec.structs.replace(fresh, revisions=number, updated_us=now)
-        if make_default or (make_default is None and created):
-            fresh = with_default(fresh, revision, now)
-        fresh = msgspec.structs.replace(fresh, etag=digest_of(pack((fresh.default_revision, fresh.revisions)))[:16])
-        tr.set(keys.definition(ns, name), pack(fresh))
-        return Registered(fresh, revision, created)
-
-    return await engine.storage.transact(body)
+    await engine.definitions.namespace(tr, ns)
+    value = await tr.get(keys.definition(ns, name))
+    known = unpack(DefinitionRecord, value) if value is not None else None
+    check_etag(known, name, etag)
+    created = await get_large(tr, keys.revision(ns, name, revision)) is None
+    number = (known.revisions if known else 0) + 1
+    if created:
+        record = RevisionRecord(name, revision, compiled.document, digests, now, number, source)
+        set_large(tr, keys.revision(ns, name, revision), pack(record))
+    fresh = known or DefinitionRecord(name, revision, "", now, now, ((0, revision),), 0)
+    if created:
+        fresh = msgspec.structs.replace(fresh, revisions=number, updated_us=now)
+    if make_default or (make_default is None and created):
+        fresh = with_default(fresh, revision, now)
+    fresh = msgspec.structs.replace(fresh, etag=digest_of(pack((fresh.default_revision, fresh.revisions)))[:16])
+    tr.set(keys.definition(ns, name), pack(fresh))
+    return Registered(fresh, revision, created)
 
 
 def check_etag(known: DefinitionRecord | None, name: str, etag: str) -> None:
     """Raises EngineError ETAG_MISMATCH if the caller looked at another version."""
-    if etag and (known is None or known.etag != etag):
+    if etag and (known.etag if known else "0") != etag:
         raise EngineError("ETAG_MISMATCH", f"workflow {name!r} was changed meanwhile; read it again", workflow=name)
 
 
@@ -98,58 +103,56 @@ def with_default(record: DefinitionRecord, revision: str, now: int) -> Definitio
     return msgspec.structs.replace(record, default_revision=revision, defaults=defaults, updated_us=now)
 
 
-async def set_default(engine: Engine, ns: str, name: str, revision: str, etag: str) -> DefinitionRecord:
+async def set_default(
+    engine: Engine, tr: Transaction, ns: str, name: str, revision: str, etag: str
+) -> DefinitionRecord:
     """Point the default at a stored revision. Raises EngineError WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND,
     ETAG_MISMATCH.
     """
-    now = engine.clock.now_us()
-
-    async def body(tr: Transaction) -> DefinitionRecord:
-        record = await engine.definitions.record(tr, ns, name)
-        check_etag(record, name, etag)
-        full = (await engine.definitions.resolve(tr, ns, name, revision)).revision
-        record = with_default(record, full, now)
-        record = msgspec.structs.replace(record, etag=digest_of(pack((full, record.revisions, now)))[:16])
-        tr.set(keys.definition(ns, name), pack(record))
-        return record
-
-    return await engine.storage.transact(body)
+    record = await engine.definitions.record(tr, ns, name)
+    check_etag(record, name, etag)
+    full = (await engine.definitions.resolve(tr, ns, name, revision)).revision
+    record = touched(with_default(record, full, engine.clock.now_us()), engine.clock.now_us())
+    tr.set(keys.definition(ns, name), pack(record))
+    return record
 
 
-async def delete(engine: Engine, ns: str, name: str, revision: str, etag: str) -> int:
+def touched(record: DefinitionRecord, now: int) -> DefinitionRecord:
+    """The record with a new etag."""
+    etag = digest_of(pack((record.default_revision, record.revisions, now)))[:16]
+    return msgspec.structs.replace(record, etag=etag, updated_us=now)
+
+
+async def delete(engine: Engine, tr: Transaction, ns: str, name: str, revision: str, etag: str) -> int:
     """Delete one revision, or the whole workflow if `revision` is "". The number of revisions deleted.
 
-    Raises EngineError REVISION_IN_USE while runs are open, WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, ETAG_MISMATCH.
+    The record is written or removed too: a start under way has read it, and must look again. Raises EngineError
+    REVISION_IN_USE while runs are open, WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, ETAG_MISMATCH.
     """
-
-    async def body(tr: Transaction) -> int:
-        record = await engine.definitions.record(tr, ns, name)
-        check_etag(record, name, etag)
-        chosen = await _chosen(engine, tr, ns, name, revision)
-        busy = {r: n for r, n in (await open_runs(tr, ns, name)).items() if n and r in chosen}
-        if busy:
-            raise EngineError(
-                "REVISION_IN_USE",
-                f"{sum(busy.values())} open runs use workflow {name!r}: wait for them, cancel or migrate them first",
-                workflow=name,
-                open_runs=str(sum(busy.values())),
-            )
-        if revision and record.default_revision in chosen and record.revisions > 1:
-            raise EngineError("REVISION_IN_USE", "it is the default revision: set another default first", workflow=name)
-        for each in chosen:
-            clear_large(tr, keys.revision(ns, name, each))
-        if not revision or record.revisions <= 1:
-            tr.clear(keys.definition(ns, name))
-        return len(chosen)
-
-    deleted = await engine.storage.transact(body)
-    engine.definitions.forget(ns, name)
-    return deleted
+    record = await engine.definitions.record(tr, ns, name)
+    check_etag(record, name, etag)
+    stored = await _stored(tr, ns, name)
+    chosen = {(await engine.definitions.resolve(tr, ns, name, revision)).revision} if revision else stored
+    busy = {r: n for r, n in (await open_runs(tr, ns, name)).items() if n and r in chosen}
+    if busy:
+        raise EngineError(
+            "REVISION_IN_USE",
+            f"{sum(busy.values())} open runs use workflow {name!r}: wait for them, or cancel them first",
+            workflow=name,
+            open_runs=str(sum(busy.values())),
+        )
+    if revision and record.default_revision in chosen and stored - chosen:
+        raise EngineError("REVISION_IN_USE", "it is the default revision: set another default first", workflow=name)
+    for each in chosen:
+        clear_large(tr, keys.revision(ns, name, each))
+    if stored - chosen:
+        tr.set(keys.definition(ns, name), pack(touched(record, engine.clock.now_us())))
+    else:
+        tr.clear(keys.definition(ns, name))
+    return len(chosen)
 
 
-async def _chosen(engine: Engine, tr: Transaction, ns: str, name: str, revision: str) -> set[str]:
-    if revision:
-        return {(await engine.definitions.resolve(tr, ns, name, revision)).revision}
+async def _stored(tr: Transaction, ns: str, name: str) -> set[str]:
     head = keys.revision(ns, name)
     return {str(keys.unpack(key)[3]) for key, _ in await tr.get_range(head, keys.end(head))}
 

@@ -170,6 +170,7 @@ class ReplyEscalation(Command, frozen=True):
     approved: bool
     values: bytes
     by: str = ""
+    withdrawn: bool = False  #: nobody answered: the question was taken back
 
 
 class ChildClosed(Command, frozen=True):

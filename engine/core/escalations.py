@@ -82,9 +82,13 @@ def reply(turn: Turn, command: ReplyEscalation) -> None:
     if problems:
         raise Rejection("REPLY_INVALID", "the reply does not fit the form: " + "; ".join(problems))
     outcome = "approved" if command.approved else "rejected"
-    turn.owe(CloseEscalation(escalation_id=command.escalation_id, status=outcome, values=command.values, by=command.by))
+    status = "cancelled" if command.withdrawn else outcome
+    turn.owe(CloseEscalation(escalation_id=command.escalation_id, status=status, values=command.values, by=command.by))
     failure = None
-    if not command.approved:
+    if command.withdrawn:
+        why = f": {command.by}" if command.by else ""
+        failure = Failure("ESCALATION_CANCELLED", f"the escalation was withdrawn{why}", retryable=False)
+    elif not command.approved:
         by = f" by {command.by}" if command.by else ""
         failure = Failure("REJECTED", f"the escalation was rejected{by}", retryable=False, details=command.values)
     close(turn, path, outcome, command.values, failure, by=command.by)

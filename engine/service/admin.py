@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -15,9 +16,11 @@ from windlass.engine.modules import MODULE_BYTES_MAX
 from windlass.engine.reading import page_position, page_size, page_token
 from windlass.engine.records import NamespaceRecord, pack, unpack
 from windlass.engine.service import convert
+from windlass.engine.service.asking import Asked, once
 from windlass.engine.service.status import rpc
 from windlass.engine.starting import check_name
 from windlass.engine.timers import due_us
+from windlass.engine.unit import Unit
 from windlass.storage.port import Row, Transaction
 from windlass.v1 import admin_service_pb2 as pb
 from windlass.v1 import admin_service_pb2_grpc
@@ -34,6 +37,13 @@ def package_version() -> str:
         return version("windlass")
     except PackageNotFoundError:
         return "0"
+
+
+def check_namespace_name(name: str) -> str:
+    """Raises EngineError INVALID_FIELD."""
+    if not re.fullmatch(r"[a-z0-9-]{1,63}", name):
+        raise EngineError("INVALID_FIELD", "a namespace has 1 to 63 of a-z, 0-9 and -", field="namespace.name")
+    return name
 
 
 class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
@@ -64,7 +74,9 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     @rpc
     async def CreateNamespace(self, request: pb.CreateNamespaceRequest) -> pb.CreateNamespaceResponse:
         wanted = request.namespace
-        name = check_name(wanted.name, "namespace.name")
+        name = check_namespace_name(wanted.name)
+        if name == "default" and wanted.virtual_time:
+            raise EngineError("INVALID_FIELD", "the default namespace keeps real time", field="namespace.virtual_time")
         now = self._engine.clock.now_us()
         virtual_now = convert.time_us(wanted.current_time) if wanted.HasField("current_time") else now
         record = NamespaceRecord(
@@ -78,21 +90,15 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             updated_us=now,
         )
 
-        async def body(tr: Transaction) -> NamespaceRecord:
-            known = await tr.get(keys.namespace(name))
-            if known is not None:
-                found = unpack(NamespaceRecord, known)
-                if found.created_us == now and tr.maybe_committed:
-                    return found
-                raise EngineError("NAMESPACE_EXISTS", f"namespace {name!r} exists", namespace=name)
-            if name == "default" and wanted.virtual_time:
-                raise EngineError(
-                    "INVALID_FIELD", "the default namespace keeps real time", field="namespace.virtual_time"
-                )
-            tr.set(keys.namespace(name), pack(record))
-            return record
+        async def work(unit: Unit) -> pb.CreateNamespaceResponse:
+            known = await unit.tr.get(keys.namespace(name))
+            if known != pack(record):  # else this very transaction had been committed already
+                if known is not None:
+                    raise EngineError("NAMESPACE_EXISTS", f"namespace {name!r} exists", namespace=name)
+                unit.tr.set(keys.namespace(name), pack(record))
+            return pb.CreateNamespaceResponse(namespace=self._out(record))
 
-        return pb.CreateNamespaceResponse(namespace=self._out(await self._engine.storage.transact(body)))
+        return await once(self._engine, Asked(name, request.request_id, request), pb.CreateNamespaceResponse, work)
 
     @rpc
     async def GetNamespace(self, request: pb.GetNamespaceRequest) -> pb.GetNamespaceResponse:
@@ -120,7 +126,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         wanted = request.namespace
         name = check_name(wanted.name, "namespace.name")
         changes: dict[str, object] = {}
-        for path in request.update_mask.paths:
+        for path in request.update_mask.paths or ("display_name", "description", "retention"):
             if path == "retention":
                 changes["retention_us"] = convert.span_us(wanted.retention, "retention")
             elif path in ("description", "display_name"):
@@ -128,15 +134,15 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             else:
                 raise EngineError("INVALID_FIELD", f"{path!r} cannot be changed", field="update_mask")
 
-        async def body(tr: Transaction) -> NamespaceRecord:
-            record = await self._engine.definitions.namespace(tr, name)
+        async def work(unit: Unit) -> pb.UpdateNamespaceResponse:
+            record = await self._engine.definitions.namespace(unit.tr, name)
             if wanted.etag and wanted.etag != str(record.updated_us):
                 raise EngineError("ETAG_MISMATCH", f"namespace {name!r} was changed meanwhile", namespace=name)
             record = msgspec.structs.replace(record, updated_us=self._engine.clock.now_us(), **changes)
-            tr.set(keys.namespace(name), pack(record))
-            return record
+            unit.tr.set(keys.namespace(name), pack(record))
+            return pb.UpdateNamespaceResponse(namespace=self._out(record))
 
-        return pb.UpdateNamespaceResponse(namespace=self._out(await self._engine.storage.transact(body)))
+        return await once(self._engine, Asked(name, request.request_id, request), pb.UpdateNamespaceResponse, work)
 
     def _out(self, record: NamespaceRecord) -> pb.Namespace:
         now = record.virtual_now_us if record.virtual_time else self._engine.clock.now_us()
@@ -154,11 +160,22 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
 
     @rpc
     async def AdvanceTime(self, request: pb.AdvanceTimeRequest) -> pb.AdvanceTimeResponse:
-        """Moves a namespace's virtual time from timer to timer, so that each fires at its own instant."""
+        """Moves a namespace's virtual time from timer to timer, so that each fires at its own instant.
+
+        A repeated request has the target of the first one: it finishes what that one began, and moves no further.
+        """
         record = await self._get(request.namespace)
         if not record.virtual_time:
             raise EngineError("NOT_VIRTUAL_TIME", f"namespace {record.name!r} keeps real time", namespace=record.name)
-        target = await self._target(request, record)
+        wanted = await self._target(request, record)
+
+        async def remembered(unit: Unit) -> pb.AdvanceTimeResponse:
+            if wanted < record.virtual_now_us:
+                raise EngineError("TIME_IN_PAST", "virtual time does not go back", field="to")
+            return pb.AdvanceTimeResponse(current_time=convert.timestamp(wanted))
+
+        asked = Asked(record.name, request.request_id, request)
+        target = convert.time_us((await once(self._engine, asked, pb.AdvanceTimeResponse, remembered)).current_time)
         fired = 0
         while fired < FIRED_MAX:
             rows = [row for row in await self._due(record.name) if due_us(row) <= target]
@@ -178,10 +195,9 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         if kind == "by":
             return record.virtual_now_us + convert.span_us(request.by, "by")
         if kind == "to":
-            target = convert.time_us(request.to)
-            if target < record.virtual_now_us:
-                raise EngineError("TIME_IN_PAST", "virtual time does not go back", field="to")
-            return target
+            return convert.time_us(request.to, "to")
+        if kind is None:
+            raise EngineError("INVALID_FIELD", "say how far: by, to or next_timer", field="target")
         rows = await self._due(record.name)
         return due_us(rows[0]) if rows else record.virtual_now_us
 

@@ -17,13 +17,12 @@ from windlass.engine import keys
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.modules import MODULE_BYTES_MAX, bare, digest_of
-from windlass.engine.reading import open_runs, page_position, page_size, page_token
+from windlass.engine.reading import open_runs, page_number, page_position, page_size, page_token
 from windlass.engine.records import DefinitionRecord, ModuleRecord, RevisionRecord, get_large, unpack
 from windlass.engine.registering import delete, set_default, store_modules, with_files, write_revision
 from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.status import Context, refuse, rpc, rpc_stream
-from windlass.engine.starting import check_name
 from windlass.engine.unit import Unit
 from windlass.storage.port import Transaction
 from windlass.v1 import common_pb2, definition_service_pb2_grpc
@@ -127,7 +126,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
     @rpc
     async def ListRevisions(self, request: pb.ListRevisionsRequest) -> pb.ListRevisionsResponse:
         ns, name, size = request.namespace or "default", request.workflow, page_size(request.page_size)
-        after = int(page_position(request.page_token) or 0) if request.page_token else 0
+        after = page_number(request.page_token)
 
         async def body(tr: Transaction) -> list[pb.Definition]:
             record = await self._engine.definitions.record(tr, ns, name)

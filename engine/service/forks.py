@@ -15,9 +15,10 @@ from windlass.engine.errors import EngineError
 from windlass.engine.modules import bare
 from windlass.engine.reading import Numbered, find_run_id, get_run, history
 from windlass.engine.service import convert, reads, show
+from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.starts import started_out
 from windlass.engine.standalone import task_definition
-from windlass.engine.starting import StartPlan, check_name, start
+from windlass.engine.starting import StartPlan, check_name, check_priority, start
 from windlass.engine.unit import Unit
 from windlass.storage.port import Transaction
 from windlass.v1 import common_pb2
@@ -82,7 +83,6 @@ async def fork(engine: Engine, request: pb.ForkRunRequest) -> pb.ForkRunResponse
         run_id=engine.clock.new_id(),
         input=b"{}",
         workflow_id=check_name(request.new_workflow_id, "new_workflow_id", required=False),
-        request_id=check_name(request.request_id, "request_id", required=False),
         queue=old.queue,
         priority=old.priority,
         config=old.config,
@@ -103,13 +103,13 @@ async def fork(engine: Engine, request: pb.ForkRunRequest) -> pb.ForkRunResponse
             )
         return pb.ForkRunResponse(run=started_out(ns, await start(unit, plan)).run)
 
-    return await engine.transition.run(work)
+    return await once(engine, Asked(ns, request.request_id, request), pb.ForkRunResponse, work)
 
 
 async def start_task(engine: Engine, request: pb.StartTaskRequest) -> pb.StartTaskResponse:
     """StartTask: a durable task without a workflow (B97): a run of a one-state definition made for it."""
     engine.check_accepting()
-    ns = check_name(request.namespace or "default", "namespace")
+    ns = await namespace_of(engine, request)
     digest, handler = request.module_digest, request.handler
     if request.WhichOneof("code") == "inline":
         record, _ = await engine.modules.put(ns, request.runtime, request.inline)
@@ -119,23 +119,28 @@ async def start_task(engine: Engine, request: pb.StartTaskRequest) -> pb.StartTa
     if digest:
         await engine.modules.get(ns, digest)
     definition = await task_definition(engine, ns, _state(request, digest, handler))
-    start_us = engine.clock.now_us() + convert.span_us(request.start_delay) if request.HasField("start_delay") else 0
     plan = StartPlan(
         namespace=ns,
         workflow=definition.name,
         revision=definition.revision,
         run_id=engine.clock.new_id(),
-        input=b'{"input":' + (request.input.data or b"null") + b"}",
+        input=b'{"input":' + convert.json_in(request.input, "input") + b"}",
         workflow_id=check_name(request.workflow_id, "workflow_id", required=False),
-        request_id=check_name(request.request_id, "request_id", required=False),
         queue=check_name(request.queue, "queue", required=False),
         config=request.config.data or b"{}",
-        priority=request.priority if request.HasField("priority") else None,
-        start_us=start_us,
+        priority=check_priority(request.priority) if request.HasField("priority") else None,
+        delay_us=convert.span_us(request.start_delay, "start_delay") if request.HasField("start_delay") else 0,
     )
-    started = await engine.transition.run(lambda unit: start(unit, plan))
-    answer = started_out(ns, started)
-    return pb.StartTaskResponse(run=answer.run, created=answer.created)
+    fresh: list[bool] = []
+
+    async def work(unit: Unit) -> pb.StartTaskResponse:
+        answer = started_out(ns, await start(unit, plan))
+        fresh.append(True)
+        return pb.StartTaskResponse(run=answer.run, created=answer.created)
+
+    reply = await once(engine, Asked(ns, request.request_id, request), pb.StartTaskResponse, work)
+    reply.created = reply.created and bool(fresh)
+    return reply
 
 
 def _state(request: pb.StartTaskRequest, digest: str, handler: str) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from typing import Final
 from windlass.engine import keys
 from windlass.engine.core.commands import Signal
 from windlass.engine.core.decide import Rejection
-from windlass.engine.definitions import parse_json
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.queues import depths
-from windlass.engine.reading import page_position, page_size, page_token
+from windlass.engine.reading import page_key, page_position, page_size, page_token
 from windlass.engine.records import MessageRecord, OutboxRecord, SessionRecord, get_large, pack, unpack
 from windlass.engine.service import convert
+from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.status import rpc
 from windlass.engine.starting import check_name
 from windlass.engine.unit import Unit
@@ -105,22 +105,24 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         self, request: event_service_pb2.PublishMessageRequest
     ) -> event_service_pb2.PublishMessageResponse:
         """A message finds the waits with its name and business key; with a time to live it also waits for them."""
-        ns = check_name(request.namespace or "default", "namespace")
+        ns = await namespace_of(self._engine, request)
         name, key = check_name(request.name, "name"), check_name(request.correlation_key, "correlation_key")
         message_id = check_name(request.message_id, "message_id", required=False) or self._engine.clock.new_id()
-        payload = request.payload.data or b"null"
-        parse_json(payload, "payload")
+        payload = convert.json_in(request.payload, "payload")
         ttl_us = convert.span_us(request.ttl, "ttl") if request.HasField("ttl") else 0
         given = bool(request.message_id)
-        return await self._engine.transition.run(
-            lambda unit: _publish(unit, ns, name, key, message_id, payload, ttl_us, given)
+        return await once(
+            self._engine,
+            Asked(ns, request.request_id, request),
+            event_service_pb2.PublishMessageResponse,
+            lambda unit: _publish(unit, ns, name, key, message_id, payload, ttl_us, given),
         )
 
     @rpc
     async def ListOutbox(self, request: event_service_pb2.ListOutboxRequest) -> event_service_pb2.ListOutboxResponse:
         ns, size = request.namespace or "default", page_size(request.page_size)
         head = keys.outbox(ns)
-        begin = bytes.fromhex(page_position(request.page_token)) + b"\x00" if request.page_token else head
+        begin = page_key(request.page_token, head)
 
         rows = await self._engine.storage.read(lambda tr: _outbox_page(tr, begin, keys.end(head), size + 1))
         response = event_service_pb2.ListOutboxResponse()
@@ -128,8 +130,10 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
             record = unpack(OutboxRecord, value)
             if request.run_id in ("", record.run_id):
                 response.events.append(_event(ns, record))
-        if len(rows) > size:
-            response.next_page_token = page_token((rows[size - 1][0] + b"\xff").hex())
+        if rows:
+            response.next_page_token = page_token((rows[:size][-1][0] + b"\xff").hex())
+        else:
+            response.next_page_token = request.page_token  # stays good for what comes
         return response
 
 
@@ -170,10 +174,12 @@ async def _publish(
     rows = await unit.tr.get_range(head, keys.end(head), limit=REACH_MAX)
     response = event_service_pb2.PublishMessageResponse()
     for row, _ in rows:
-        run_id = keys.unpack(row)[4]
+        run_id, wait_id = str(keys.unpack(row)[4]), str(keys.unpack(row)[5])
         try:
-            await unit.give(ns, str(run_id), Signal(name=name, payload=payload))
-        except (Rejection, EngineError):
+            await unit.give(ns, run_id, Signal(name=name, payload=payload, wait_id=wait_id))
+        except (Rejection, EngineError) as refused:
+            if refused.reason not in ("RUN_CLOSED", "RUN_NOT_FOUND", "WAIT_NOT_OPEN"):
+                raise  # the content does not fit: its sender must know
             unit.tr.clear(row)  # the wait is gone: so is its subscription
             continue
         response.runs.append(common_pb2.RunRef(namespace=ns, run_id=str(run_id)))

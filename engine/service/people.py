@@ -9,10 +9,10 @@ from windlass.engine.core import commands as cmd
 from windlass.engine.definitions import parse_json
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
-from windlass.engine.reading import page_position, page_size, page_token
+from windlass.engine.reading import page_key, page_size, page_token
 from windlass.engine.records import EscalationRecord, unpack
-from windlass.engine.requests import digest, recall, remember
 from windlass.engine.service import convert
+from windlass.engine.service.asking import Asked, once
 from windlass.engine.service.status import rpc
 from windlass.engine.unit import Unit
 from windlass.storage.port import Row, Transaction
@@ -38,8 +38,8 @@ class HumanTaskServicer(human_task_service_pb2_grpc.HumanTaskServiceServicer):
     @rpc
     async def ListEscalations(self, request: pb.ListEscalationsRequest) -> pb.ListEscalationsResponse:
         ns, size = request.namespace or "default", page_size(request.page_size)
-        head = keys.escalations(ns, _NAMES.get(request.state))
-        begin = bytes.fromhex(page_position(request.page_token)) + b"\x00" if request.page_token else head
+        head = keys.escalations(ns, _NAMES.get(request.state, "pending"))
+        begin = page_key(request.page_token, head)
         response = pb.ListEscalationsResponse()
         while len(response.escalations) < size:
             at = begin
@@ -73,19 +73,15 @@ class HumanTaskServicer(human_task_service_pb2_grpc.HumanTaskServiceServicer):
 
     @rpc
     async def CancelEscalation(self, request: pb.CancelEscalationRequest) -> pb.CancelEscalationResponse:
-        values = b'{"cancelled":true}'
         command = cmd.ReplyEscalation(
-            escalation_id=request.escalation_id, approved=False, values=values, by=request.reason
+            escalation_id=request.escalation_id, approved=False, values=b"{}", withdrawn=True, by=request.reason
         )
         return pb.CancelEscalationResponse(escalation=await self._reply(request, command))
 
     async def _reply(self, request: Any, command: cmd.ReplyEscalation) -> pb.Escalation:
         ns = request.namespace or "default"
-        hashed = digest(request.SerializeToString(deterministic=True))
 
-        async def work(unit: Unit) -> EscalationRecord:
-            if request.request_id and await recall(unit, ns, request.request_id, "ReplyEscalation", hashed) is not None:
-                return await find(unit.tr, ns, request.escalation_id)
+        async def work(unit: Unit) -> pb.Escalation:
             record = await find(unit.tr, ns, request.escalation_id)
             if record.status != "pending":
                 raise EngineError(
@@ -93,14 +89,12 @@ class HumanTaskServicer(human_task_service_pb2_grpc.HumanTaskServiceServicer):
                     f"escalation {record.escalation_id} was already {record.status}"
                     + (f" by {record.by}" if record.by else ""),
                     escalation_id=record.escalation_id,
-                    status=record.status,
+                    state=record.status,
                 )
             await unit.give(ns, record.run_id, command)
-            if request.request_id:
-                remember(unit, ns, request.request_id, "ReplyEscalation", hashed, b"")
-            return await find(unit.tr, ns, request.escalation_id)
+            return escalation_out(await find(unit.tr, ns, request.escalation_id))
 
-        return escalation_out(await self._engine.transition.run(work))
+        return await once(self._engine, Asked(ns, request.request_id, request), pb.Escalation, work)
 
 
 async def _rows(tr: Transaction, begin: bytes, end: bytes, limit: int) -> list[Row]:

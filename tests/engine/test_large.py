@@ -89,4 +89,6 @@ async def test_large_events_come_out_of_the_outbox_whole() -> None:
         second = await servicer.ListOutbox(request, None)
         assert [msgspec.json.decode(e.payload.data) for e in (*first.events, *second.events)] == [BIG, BIG]
         assert first.events[0].run.run_id != second.events[0].run.run_id
-        assert not second.next_page_token
+        request.page_token = second.next_page_token
+        end = await servicer.ListOutbox(request, None)
+        assert (len(end.events), end.next_page_token) == (0, request.page_token)
