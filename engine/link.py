@@ -237,7 +237,7 @@ def session_record(request: pb.RegisterWorkerRequest, workers: Workers) -> Sessi
             check_name(value, field)
     return SessionRecord(
         session=workers.clock.new_id(),
-        worker=check_name(request.worker_id, "worker_id"),
+        worker=check_name(request.worker_id, "worker_id", required=False) or f"worker-{workers.clock.new_id()[-12:]}",
         namespace=check_name(request.namespace or "default", "namespace"),
         queues=tuple(request.queues) or ("default",),
         kinds=tuple(kinds),

@@ -20,7 +20,8 @@ import msgspec
 from windlass.engine import keys
 from windlass.engine.clock import Clock
 from windlass.engine.core import commands as cmd
-from windlass.engine.dispatch import Connected, Dispatch, Held
+from windlass.engine.definitions import DEFAULT_NAMESPACE
+from windlass.engine.dispatch import Connected, Dispatch, Held, Outlet
 from windlass.engine.errors import EngineError
 from windlass.engine.leases import Leases
 from windlass.engine.loops import Loop
@@ -52,12 +53,17 @@ class Sessions(Loop):
     async def register(
         self, record: SessionRecord, resume: str, held: Iterable[TaskKey]
     ) -> tuple[SessionRecord, bool, list[TaskKey]]:
-        """Open a session, or resume one that still stands: its record, whether resumed, held tasks that are lost."""
+        """Open a session, or resume one that still stands: its record, whether resumed, held tasks that are lost.
+
+        Raises EngineError NAMESPACE_NOT_FOUND.
+        """
         now = self._clock.now_us()
         record = msgspec.structs.replace(record, expires_us=now + self.lease_us, registered_us=now)
 
         async def body(tr: Transaction) -> tuple[SessionRecord, bool]:
-            stored = record
+            ns, stored = record.namespace, record
+            if ns != DEFAULT_NAMESPACE and await tr.get(keys.namespace(ns)) is None:
+                raise EngineError("NAMESPACE_NOT_FOUND", f"there is no namespace {ns!r}; create it first", namespace=ns)
             old = await tr.get(keys.session(resume)) if resume else None
             if old is not None and unpack(SessionRecord, old).worker == record.worker:
                 stored = msgspec.structs.replace(record, session=resume)
@@ -216,6 +222,7 @@ class Deadlines(Loop):
         """Time out what is overdue. Sleeps without end while no worker holds a lease."""
         now = self._clock.now_us()
         overdue: list[tuple[TaskKey, cmd.TaskTimedOut]] = []
+        outlets: list[Outlet] = []
         watching = False
         for session in self._dispatch.connected.values():
             for task, held in session.held.items():
@@ -224,8 +231,10 @@ class Deadlines(Loop):
                 if due and due <= now:
                     kind = "start_to_close" if held.deadline_us and held.deadline_us <= now else "heartbeat"
                     overdue.append((task, self._command(task, kind)))
-        if overdue:
-            await self._leases.report(overdue)
+                    outlets.append(session.outlet)
+        for (task, _), outlet, told in zip(overdue, outlets, await self._leases.report(overdue), strict=True):
+            if told.error is None:
+                outlet.send_stop(task, "timed_out")
         return self._interval if watching else None
 
     def _command(self, task: TaskKey, kind: str) -> cmd.TaskTimedOut:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Iterable
+from typing import Final, TypeVar
 
 import grpc
 
@@ -23,7 +23,7 @@ from windlass.v1 import worker_service_pb2 as pb
 from windlass.v1 import worker_service_pb2_grpc
 
 #: Longest wait of one PollTasks call, in µs.
-POLL_MAX_US: Final = 60_000_000
+POLL_MAX_US: Final = 30_000_000
 CHUNK_BYTES: Final = 256 * 1024
 
 
@@ -108,7 +108,10 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     @rpc
     async def PollTasks(self, request: pb.PollTasksRequest) -> pb.PollTasksResponse:
         """Long poll: answers with tasks as soon as there are some, empty when the wait is over."""
+        if request.max_tasks < 0:
+            raise EngineError("INVALID_FIELD", "max_tasks must not be negative", field="max_tasks")
         mailbox = await self._mailbox(request.session_id)
+        await self._workers.sessions.renew(request.session_id)
         wait_us = convert.span_us(request.wait_timeout, "wait_timeout") or 20_000_000
         connected = self._workers.dispatch.connected[request.session_id]
         connected.credits = 0
@@ -144,13 +147,15 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     @rpc
     async def CompleteTasks(self, request: pb.CompleteTasksRequest) -> pb.CompleteTasksResponse:
         """Results; anyone who has a token may complete its task (B7)."""
-        accepted, rejected = await self._report(results_in(request.results, self._workers.clock))
-        return pb.CompleteTasksResponse(accepted_task_tokens=accepted, rejected=rejected)
+        good, bad = _known(request.results)
+        accepted, rejected = await self._report(results_in(good, self._workers.clock))
+        return pb.CompleteTasksResponse(accepted_task_tokens=accepted, rejected=[*rejected, *bad])
 
     @rpc
     async def ReleaseTasks(self, request: pb.ReleaseTasksRequest) -> pb.ReleaseTasksResponse:
-        accepted, rejected = await self._report(releases_in(request.releases, self._workers.clock))
-        return pb.ReleaseTasksResponse(accepted_task_tokens=accepted, rejected=rejected)
+        good, bad = _known(request.releases)
+        accepted, rejected = await self._report(releases_in(good, self._workers.clock))
+        return pb.ReleaseTasksResponse(accepted_task_tokens=accepted, rejected=[*rejected, *bad])
 
     async def _report(self, reports: list[tuple[TaskKey, Report]]) -> tuple[list[bytes], list[pb.RejectedTask]]:
         told = await self._workers.leases.report(reports)
@@ -186,3 +191,19 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         record, data = await self._modules.get(request.namespace or "default", request.digest)
         for at in range(0, max(len(data), 1), CHUNK_BYTES):
             yield pb.FetchModuleResponse(chunk=data[at : at + CHUNK_BYTES], total_bytes=record.size)
+
+
+Named = TypeVar("Named", pb.TaskResult, pb.TaskRelease)
+
+
+def _known(given: Iterable[Named]) -> tuple[list[Named], list[pb.RejectedTask]]:
+    """Those whose token an engine made, and the others, refused each by itself."""
+    good: list[Named] = []
+    bad: list[pb.RejectedTask] = []
+    for each in given:
+        try:
+            parse_token(each.task_token)
+            good.append(each)
+        except EngineError as error:
+            bad.append(pb.RejectedTask(task_token=each.task_token, error=to_status(error)))
+    return good, bad

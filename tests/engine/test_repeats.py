@@ -189,9 +189,9 @@ async def advance_time(served: Served) -> Call:
 
 CALLS = [
     start_run, start_and_wait, signal_with_start, start_task, fork_run, signal_run, update_run, resolve_wait,
-    cancel_run, fail_run, terminate_run, pause_run, unpause_run, set_variables, delete_run, resolve_incident, register_definition,
-    set_default_revision, delete_definition, reply_escalation, cancel_escalation, publish_message, create_namespace,
-    update_namespace, advance_time,
+    cancel_run, fail_run, terminate_run, pause_run, unpause_run, set_variables, delete_run, resolve_incident,
+    register_definition, set_default_revision, delete_definition, reply_escalation, cancel_escalation,
+    publish_message, create_namespace, update_namespace, advance_time,
 ]  # fmt: skip
 
 
