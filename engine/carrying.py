@@ -21,7 +21,8 @@ from windlass.engine.records import (
     set_large,
     unpack,
 )
-from windlass.engine.unit import Unit, Work
+from windlass.engine.unit import Unit
+from windlass.engine.work import Work
 
 Carry = Callable[[Unit, Work, Any], Awaitable[None]]
 

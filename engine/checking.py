@@ -23,7 +23,7 @@ import msgspec
 from windlass.engine import checking_history, keys, postponed
 from windlass.engine.core import invariants
 from windlass.engine.core.commands import Continue
-from windlass.engine.core.events import AnyEvent, decode_events
+from windlass.engine.core.events import AnyEvent, Compacted, decode_events
 from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.records import unpack
 from windlass.storage.port import Row, Storage, Transaction
@@ -161,10 +161,12 @@ def _run(tables: Tables, ns: str, run_id: str, state: RunState) -> Iterator[str]
     inbox = [e.parts[2] for e in tables.entries("INBOX", 4, keys.inbox(ns, run_id))]
     decisions = [(e.parts[2], decode_events(e.value)) for e in tables.entries("EVENTS", 3, keys.events(ns, run_id))]
     events: list[AnyEvent] = []
+    due = decisions[0][0] if decisions and isinstance(decisions[0][1][0], Compacted) else 1
     for first, batch in decisions:
-        if first != len(events) + 1:
-            yield f"history has a gap: event {len(events) + 1} should come, {first} does"
+        if first != due:
+            yield f"history has a gap: event {due} should come, {first} does"
         events += batch
+        due = first + len(batch)
     yield from checking_history.check_history(events, state, items, inbox)
     yield from _indexed(tables, (ns, run_id), state, items, inbox)
 

@@ -1,11 +1,12 @@
 """Dispatch: which connected worker gets the next task.
 
-Theory of operation ------------------- A worker's stream grants *credits*: how many more tasks it can take. A task that
-becomes ready is leased, in the very transaction that makes it ready, to the worker whose turn it is among those with
-credit for its queue and kind (round-robin, one ring per namespace, queue and kind). If there is none, or others of that
-kind are queued already, it is queued, and `claims.py` takes it from there when credit comes back. Everything here is
-memory of one engine: the lease in the store is what counts, and a session's leases are read back from the store when
-its worker reconnects.
+Theory of operation
+-------------------
+A worker's stream grants *credits*: how many more tasks it can take. A task that becomes ready is leased, in the very
+transaction that makes it ready, to the worker whose turn it is among those with credit for its queue and kind
+(round-robin, one ring per namespace, queue and kind). If there is none, or others of that kind are queued already, it
+is queued, and `claims.py` takes it from there when credit comes back. Everything here is memory of one engine: the
+lease in the store is what counts, and a session's leases are read back from the store when its worker reconnects.
 
 A credit is spent by `reserve` and comes back only by the worker's grant, or by `release` if the transaction did not
 commit.
@@ -25,7 +26,7 @@ from windlass.engine.core import tree
 from windlass.engine.core.activation import TaskActivation, activation_of
 from windlass.engine.core.state import RunState
 from windlass.engine.records import LeaseRecord, SessionRecord, pack
-from windlass.engine.unit import After, TaskKey, Work
+from windlass.engine.work import After, TaskKey, Work
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ class Dispatch:
         self._turn = 0
         #: Called when a queue with a backlog may have a worker, or a worker a backlog.
         self.on_claimable: Callable[[], None] = lambda: None
+        #: Called when a worker of a queue connects.
+        self.on_ring: Callable[[QueueKey], None] = lambda ring: None
         #: Called when a worker was handed tasks.
         self.on_held: Callable[[], None] = lambda: None
 
@@ -123,6 +126,7 @@ class Dispatch:
         for ring in session.rings:
             self._rings.setdefault(ring, deque()).append(session)
             self.backlog.add(ring)
+            self.on_ring(ring)
         return session
 
     def disconnect(self, session_id: str, outlet: Outlet) -> Connected | None:

@@ -25,7 +25,7 @@ from windlass.engine.notices import Notices
 from windlass.engine.sessions import Deadlines, Sessions
 from windlass.engine.sweeping import Sweeper
 from windlass.engine.timers import Timers
-from windlass.engine.transition import Transition
+from windlass.engine.transition import HISTORY_KEEP, Transition
 from windlass.storage.port import Storage
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     lease_us: int = 5_000_000  #: how long a worker may be silent before its tasks go to others
     member_us: int = 6_000_000  #: how long an engine may be silent before others take its shards
+    history_keep: int = HISTORY_KEEP  #: events of a run that are always kept; the log is begun afresh after as many
     storage_name: str = ""  #: shown to people
 
 
@@ -65,6 +66,7 @@ class Engine:
         self.modules = Modules(storage, self.clock, check_code)
         shards = SHARDS_SHARED if storage.shared else 1
         self.transition = Transition(storage, self.clock, self.definitions, self.dispatch, self.notices, shards)
+        self.transition.history_keep = self.options.history_keep
         self.leases = Leases(self.transition)
         self.sessions = Sessions(storage, self.clock, self.dispatch, self.leases, self.options.lease_us)
         self.members = Members(storage, self.clock, self.engine_id, self.options.member_us, shards)

@@ -35,10 +35,18 @@ class Feed(Loop):
         super().__init__("feed")
         self._storage, self._dispatch, self._notices, self._timers = storage, dispatch, notices, timers
         self._seen: dict[Topic, bytes | None] = {}
+        self._watched: set[Topic] = set()
+        notices.on_wait = lambda run_id: self._want(("runs", str(bucket(run_id))))
+        dispatch.on_ring = lambda ring: self._want(("queue", *ring))
+
+    def _want(self, topic: Topic) -> None:
+        """Somebody cares for this topic from now on: watch it too, and look what was rung before."""
+        if topic not in self._watched:
+            self.wake()
 
     async def turn(self) -> float | None:
         """Read the counters, react, wait for the next ring."""
-        topics = self._topics()
+        topics = self._watched = self._topics()
         counters, watches = await self._look(topics)
         for topic, value in counters.items():
             if self._seen.get(topic, b"") != value:
@@ -46,7 +54,7 @@ class Feed(Loop):
                 await self._react(topic)
         for stale in self._seen.keys() - topics:
             del self._seen[stale]
-        await _first(watches, LOOK_SECONDS)
+        await _first(watches, self._wake, LOOK_SECONDS)
         return 0
 
     def _topics(self) -> set[Topic]:
@@ -89,9 +97,10 @@ def bucket(run_id: str) -> int:
     return zlib.crc32(run_id.encode()) % 16
 
 
-async def _first(watches: list[Watch], seconds: float) -> None:
-    """Until one of the watches fires or is lost, or the time is over."""
-    waits = [asyncio.ensure_future(watch.wait()) for watch in watches]
+async def _first(watches: list[Watch], wake: asyncio.Event, seconds: float) -> None:
+    """Until one of the watches fires or is lost, somebody has a new wish, or the time is over."""
+    waits: list[asyncio.Future[object]] = [asyncio.ensure_future(watch.wait()) for watch in watches]
+    waits.append(asyncio.ensure_future(wake.wait()))
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -18,7 +18,8 @@ from windlass.engine.core import commands as cmd
 from windlass.engine.core.decide import Rejection
 from windlass.engine.errors import EngineError
 from windlass.engine.transition import Transition
-from windlass.engine.unit import TaskKey, Unit
+from windlass.engine.unit import Unit
+from windlass.engine.work import TaskKey
 from windlass.storage.port import StorageError, TransactionTooLarge
 
 log = logging.getLogger(__name__)

@@ -1,9 +1,10 @@
 """One worker's stream, without the wire: messages in, messages out.
 
-Theory of operation ------------------- `receive` takes one message of the worker and returns at once; results are
-recorded by tasks of their own, so that many commits are under way at the same time. `next` gives the next message for
-the worker: whatever was gathered since the last one, in one message. The gRPC servicer only pumps these two, and the
-simulation connects them to a fake wire.
+Theory of operation
+-------------------
+`receive` takes one message of the worker and returns at once; results are recorded by tasks of their own, so that many
+commits are under way at the same time. `next` gives the next message for the worker: whatever was gathered since the
+last one, in one message. The gRPC servicer only pumps these two, and the simulation connects them to a fake wire.
 
 A result is acknowledged after its commit. If the store fails the result is neither acknowledged nor refused: the worker
 keeps it and sends it again, and the epoch makes that harmless.
@@ -28,7 +29,7 @@ from windlass.engine.service.status import to_status
 from windlass.engine.sessions import Sessions
 from windlass.engine.starting import check_name
 from windlass.engine.tasks import task_message
-from windlass.engine.unit import TaskKey
+from windlass.engine.work import TaskKey
 from windlass.storage.port import StorageError
 from windlass.v1 import worker_service_pb2 as pb
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from windlass.engine.core.state import RunState
-from windlass.engine.unit import After, TaskKey
+from windlass.engine.work import After, TaskKey
 
 #: Progress reports kept in memory.
 PROGRESS_MAX = 10_000
@@ -27,6 +27,7 @@ class Notices:
         self._moving: defaultdict[RunKey, set[asyncio.Event]] = defaultdict(set)
         self.progress: dict[TaskKey, bytes] = {}
         self.on_due: Callable[[int], None] = lambda due_us: None
+        self.on_wait: Callable[[str], None] = lambda run_id: None  #: somebody begins to wait for this run
         self.on_closed: Callable[[RunState], None] = lambda state: None
 
     def publish(self, after: After) -> None:
@@ -55,6 +56,7 @@ class Notices:
         waiter: asyncio.Future[RunState] = asyncio.get_running_loop().create_future()
         self._closing.setdefault((ns, run_id), []).append(waiter)
         waiter.add_done_callback(lambda done: self._forget(ns, run_id, done))
+        self.on_wait(run_id)
         return waiter
 
     def _forget(self, ns: str, run_id: str, waiter: asyncio.Future[RunState]) -> None:
@@ -76,6 +78,7 @@ class Notices:
         """An event that is set whenever the run moved; the watcher clears it before it reads."""
         event = asyncio.Event()
         self._moving[ns, run_id].add(event)
+        self.on_wait(run_id)
         try:
             yield event
         finally:

@@ -8,7 +8,7 @@ import contextlib
 from windlass.engine.dispatch import Assignment
 from windlass.engine.leases import token_of
 from windlass.engine.tasks import task_message
-from windlass.engine.unit import TaskKey
+from windlass.engine.work import TaskKey
 from windlass.v1 import worker_service_pb2 as pb
 
 

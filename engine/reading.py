@@ -216,6 +216,20 @@ async def history(
     return await _placed(tr, ns, run_id, found[:limit])
 
 
+async def oldest_number(tr: Transaction, ns: str, run_id: str) -> int:
+    """Number of the oldest event that is kept: more than 1 if the log was begun afresh since."""
+    head = keys.events(ns, run_id)
+    rows = await tr.get_range(head, keys.end(head), limit=1, snapshot=True)
+    return _number(rows[0][0]) if rows else 1
+
+
+def compacted(oldest: int) -> EngineError:
+    """The refusal for a reader who asks for events that are no longer kept."""
+    return EngineError(
+        "HISTORY_COMPACTED", f"events before number {oldest} are no longer kept; begin there", oldest=str(oldest)
+    )
+
+
 async def _placed(tr: Transaction, ns: str, run_id: str, found: list[Numbered]) -> list[Numbered]:
     """The same events, in the same order, each with the state and visit it belongs to."""
     ordered = sorted(found, key=lambda each: each.number)

@@ -1,10 +1,12 @@
 """Worker sessions: registration, renewal, resumption, and the return of leases when a session lapses.
 
-Theory of operation ------------------- A worker's lease on all its tasks is one record, SESSION, renewed by its
-heartbeats. When the record lapses, whichever engine sees it first deletes it and returns the session's leases to their
-queues in small transactions; from then on the old epochs are refused. Clocks decide only *when* that happens. A worker
-that reconnects in time names its session and the tokens it still holds: leases of the session that it does not hold
-(their delivery was lost) are returned at once, tokens without a lease are reported lost.
+Theory of operation
+-------------------
+A worker's lease on all its tasks is one record, SESSION, renewed by its heartbeats. When the record lapses, whichever
+engine sees it first deletes it and returns the session's leases to their queues in small transactions; from then on the
+old epochs are refused. Clocks decide only *when* that happens. A worker that reconnects in time names its session and
+the tokens it still holds: leases of the session that it does not hold (their delivery was lost) are returned at once,
+tokens without a lease are reported lost.
 
 A worker judges its attempts' deadlines itself; `Deadlines` is the second pair of eyes, for workers that do not.
 """
@@ -27,7 +29,7 @@ from windlass.engine.leases import Leases
 from windlass.engine.loops import Loop
 from windlass.engine.records import LeaseRecord, SessionRecord, pack, unpack
 from windlass.engine.strays import Strays, leases_of, moved
-from windlass.engine.unit import TaskKey
+from windlass.engine.work import TaskKey
 from windlass.storage.port import Row, Storage, Transaction
 
 log = logging.getLogger(__name__)

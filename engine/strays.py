@@ -18,7 +18,7 @@ from windlass.engine import keys
 from windlass.engine.clock import Clock
 from windlass.engine.dispatch import Dispatch
 from windlass.engine.records import LeaseRecord, SessionRecord, unpack
-from windlass.engine.unit import TaskKey
+from windlass.engine.work import TaskKey
 from windlass.storage.port import TRANSACTION_SECONDS_MAX, Row, Storage, Transaction
 
 #: How often all sessions are looked at on a shared store; suspects are looked at every second.

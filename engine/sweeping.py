@@ -16,8 +16,9 @@ from windlass.engine.loops import Loop
 from windlass.engine.reading import workflows
 from windlass.engine.records import MessageRecord, NamespaceRecord, RequestRecord, unpack
 from windlass.engine.requests import TTL_US, still_open
+from windlass.engine.run_rows import clear_run
 from windlass.engine.transition import Transition
-from windlass.engine.unit import Unit, clear_run
+from windlass.engine.unit import Unit
 from windlass.storage.port import Row, Transaction
 
 log = logging.getLogger(__name__)

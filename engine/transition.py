@@ -30,6 +30,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+#: Events of a run that are always kept, unless set otherwise.
+HISTORY_KEEP = 10_000
+
+
 class Transition:
     """Gives commands to runs. One per engine; `shards` is the number of queue and timer shards of the store."""
 
@@ -45,6 +49,7 @@ class Transition:
         self.storage, self.clock, self.definitions = storage, clock, definitions
         self.dispatch, self.notices, self.shards = dispatch, notices, shards
         self.carrying = CARRYING
+        self.history_keep = HISTORY_KEEP  #: events after which a run's log is begun afresh
         #: Called with the sessions that an unknown commit may have leased tasks to.
         self.on_unknown: Callable[[set[str]], None] = lambda sessions: None
 

@@ -1,116 +1,44 @@
 """A unit of work: the runs that one storage transaction changes, and what must happen after its commit.
 
-Theory of operation ------------------- `Transition.run` (transition.py) opens a `Unit` for every attempt of a
-transaction. The work gives commands to runs; each command is decided by the pure core, staged in memory, and its
-effects are turned into writes. One run may get several commands (a batch of results): its record is read once and
-written once. Effects that concern another run (a parent, a child) are queued and given to it in the same transaction,
-up to FOLLOW_UPS_MAX; what is left over is stored as timers that are due at once. Nothing leaves the unit before the
-commit: tasks for workers, wake-ups and answers lie in `after` until then. An attempt that is run again or fails gives
-back the worker slots it had reserved.
+Theory of operation
+-------------------
+`Transition.run` (transition.py) opens a `Unit` for every attempt of a transaction. The work gives commands to runs;
+each command is decided by the pure core, staged in memory, and its effects are turned into writes. One run may get
+several commands (a batch of results): its record is read once and written once. Effects that concern another run (a
+parent, a child) are queued and given to it in the same transaction, up to FOLLOW_UPS_MAX; what is left over is stored
+as timers that are due at once. Nothing leaves the unit before the commit: tasks for workers, wake-ups and answers lie
+in `after` until then. An attempt that is run again or fails gives back the worker slots it had reserved.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from windlass.engine import keys, postponed
-from windlass.engine.core.branches import has_items
 from windlass.engine.core.commands import Command, TaskLeased
 from windlass.engine.core.decide import Decision, NeedItems, NeedSignals, Rejection, decide
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.effects import Effect, ScheduleTask, StartChild, WithdrawTask
-from windlass.engine.core.events import AnyEvent, encode_events
 from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.core.tree import owner_of
 from windlass.engine.errors import EngineError
 from windlass.engine.postponed import Postponed
-from windlass.engine.records import clear_large, get_large, joined, pack, set_large, unpack
+from windlass.engine.records import get_large, joined, pack, unpack
+from windlass.engine.run_rows import write_run
+from windlass.engine.work import After, Work
 from windlass.storage.port import Transaction
 
 if TYPE_CHECKING:
-    from windlass.engine.dispatch import Assignment
     from windlass.engine.transition import Transition
 
 #: The worker judges start-to-close itself, from when the attempt really begins; the engine only if the worker does not.
 DEADLINE_SLACK_US: Final = 5_000_000
 
-#: A leased task: namespace, run, visit, path, lease epoch.
-TaskKey = tuple[str, str, int, str, int]
-
 #: Commands to other runs and starts of children carried out in the same transaction before the rest is put off.
 FOLLOW_UPS_MAX: Final = 200
-
-
-class Work:
-    """One run inside a unit: its record as read, as staged so far, and the events since."""
-
-    __slots__ = (
-        "before",
-        "before_bytes",
-        "changed",
-        "cleared",
-        "definition",
-        "events",
-        "item_bytes",
-        "loaded",
-        "ns",
-        "packed",
-        "run_id",
-        "signals_seen",
-        "state",
-    )
-
-    def __init__(
-        self, ns: str, run_id: str, definition: Definition, state: RunState | None, before_bytes: int = 0
-    ) -> None:
-        self.ns, self.run_id, self.definition = ns, run_id, definition
-        self.packed = keys.of_run(ns, run_id)
-        self.before = self.state = state
-        self.before_bytes = before_bytes
-        self.events: list[AnyEvent] = []
-        self.loaded: dict[str, Node | None] = {}
-        self.item_bytes: dict[str, int] = {}  #: sizes of the item records as read
-        self.changed: set[str] = set()
-        self.signals_seen: dict[str, tuple[bytes, bytes]] = {}
-        self.cleared = False  #: all stored item records are to be removed: what is not in `loaded` does not exist
-
-    # The core's `View` of what lives outside the run record.
-
-    def item(self, path: str) -> Node | None:
-        """The map item at `path`; NeedItems if it was not read yet."""
-        if path not in self.loaded and not self.cleared:
-            raise NeedItems(path)
-        return self.loaded.get(path)
-
-    def items(self, prefix: str) -> Mapping[str, Node]:
-        """All items whose path begins with `prefix`; NeedItems if they were not read yet."""
-        if prefix + "*" not in self.loaded and not self.cleared:
-            raise NeedItems(prefix)
-        return {path: node for path, node in self.loaded.items() if node is not None and path.startswith(prefix)}
-
-    def signals(self, names: tuple[str, ...]) -> Mapping[str, tuple[bytes, bytes]]:
-        """The oldest buffered signal of each name that has one; NeedSignals if they were not read yet."""
-        if any(name not in self.signals_seen for name in names):
-            raise NeedSignals(names)
-        return {name: self.signals_seen[name] for name in names if self.signals_seen[name][0]}
-
-
-class After:
-    """What a committed unit owes the rest of the process."""
-
-    __slots__ = ("assigned", "closed", "due_us", "queued", "released", "stops", "touched")
-
-    def __init__(self) -> None:
-        self.assigned: list[Assignment] = []
-        self.stops: list[tuple[str, TaskKey, str]] = []  #: session, task, reason
-        self.released: list[tuple[str, TaskKey]] = []
-        self.queued: set[tuple[str, str, str]] = set()
-        self.closed: list[RunState] = []
-        self.touched: list[tuple[str, str, int]] = []
-        self.due_us = 0  #: earliest timer armed; 0 = none
 
 
 class Unit:
@@ -305,7 +233,7 @@ class Unit:
             self.put_off(ns, run_id, command)
         for work in self._works.values():
             if work.events or work.state is not work.before:
-                self._write_run(work)
+                write_run(self, work)
         self._bump()
 
     def put_off(self, ns: str, run_id: str, work: Postponed) -> None:
@@ -321,38 +249,6 @@ class Unit:
         """Remember the earliest timer armed, to wake the timer loop."""
         if not self.after.due_us or due_us < self.after.due_us:
             self.after.due_us = due_us
-
-    def _write_run(self, work: Work) -> None:
-        state, before, tr = work.state, work.before, self.tr
-        assert state is not None
-        set_large(tr, keys.run_of(work.packed), pack(state), work.before_bytes)
-        if work.cleared and before is not None and has_items(work.definition):
-            begin = keys.items(work.ns, work.run_id)
-            tr.clear_range(begin, keys.end(begin))
-        for path in work.changed:
-            node = work.loaded[path]
-            if node is None:
-                clear_large(tr, keys.item_of(work.packed, path), work.item_bytes.get(path, 0))
-            else:
-                set_large(tr, keys.item_of(work.packed, path), pack(node), work.item_bytes.get(path, 0))
-        if work.events:
-            first = state.seq - len(work.events) + 1
-            set_large(tr, keys.event_of(work.packed, first), encode_events(work.events))
-        if before is None or before.status != state.status:
-            self._write_listing(state, before)
-        self.after.touched.append((work.ns, work.run_id, state.seq))
-
-    def _write_listing(self, state: RunState, before: RunState | None) -> None:
-        ns, tr = state.namespace, self.tr
-        if before is not None:
-            tr.clear(keys.listed(ns, state.workflow, before.status, state.run_id))
-        tr.set(keys.listed(ns, state.workflow, state.status, state.run_id), b"")
-        was_open = before is not None and before.status not in CLOSED
-        is_open = state.status not in CLOSED
-        if was_open != is_open:
-            tr.add(keys.open_runs(ns, state.workflow, state.revision), 1 if is_open else -1)
-        if not is_open and (was_open or before is None):
-            self.after.closed.append(state)
 
     def _bump(self) -> None:
         """On a shared store, ring the keys that other engines watch."""
@@ -379,12 +275,3 @@ class Unit:
 
 def _virtual(work: Work, command: Command) -> bool:
     return work.state.virtual_time if work.state is not None else getattr(command, "virtual_time", False)
-
-
-def clear_run(unit: Unit, state: RunState) -> None:
-    """Remove a closed run with everything of it: record, items, events, inbox, index rows, incidents."""
-    tr, ns, run_id = unit.tr, state.namespace, state.run_id
-    clear_large(tr, keys.run(ns, run_id))
-    for head in (keys.items(ns, run_id), keys.events(ns, run_id), keys.inbox(ns, run_id), keys.incidents(ns, run_id)):
-        tr.clear_range(head, keys.end(head))
-    tr.clear(keys.listing(ns, state.workflow, state.status, run_id))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from windlass.engine.core.events import Compacted
 from windlass.engine.core.evolve import evolve
 from windlass.engine.core.state import Node, RunState
@@ -15,6 +17,6 @@ from windlass.engine.core.state import Node, RunState
 
 def compacted(state: RunState, items: Mapping[str, Node], now_us: int) -> tuple[RunState, Compacted]:
     """The event and the state after it. Its number is `state.seq + 1`, and a replay may begin with it."""
-    event = Compacted(max(now_us, state.updated_us), state, dict(items))
+    event = Compacted(max(now_us, state.updated_us), replace(state, compacted=state.seq + 1), dict(items))
     after, _ = evolve(state, items, event)
     return after, event

@@ -146,3 +146,4 @@ class RunState(msgspec.Struct, frozen=True, array_like=True):
     timeout_from: str = "start"
     entered_us: int = 0  #: when the current state was entered
     first_task_us: int = 0  #: when the first task was leased
+    compacted: int = 0  #: number of the event that carries the whole state, the last one made; 0 = none

@@ -13,7 +13,7 @@ from windlass.engine.core.tree import ItemTable
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.modules import bare
-from windlass.engine.reading import Numbered, find_run_id, get_run, history
+from windlass.engine.reading import Numbered, compacted, find_run_id, get_run, history, oldest_number
 from windlass.engine.service import convert, reads, show
 from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.starts import started_out
@@ -29,7 +29,9 @@ PAGE = 2000
 
 
 async def past(engine: Engine, ns: str, run_id: str, number: int) -> tuple[RunState, dict[str, Node]]:
-    """The run as it was after event `number`. Raises EngineError RUN_NOT_FOUND, INVALID_FIELD."""
+    """The run as it was after event `number`. Raises EngineError RUN_NOT_FOUND, EVENT_NOT_FOUND,
+    HISTORY_COMPACTED.
+    """
     state = await engine.storage.read(lambda tr: get_run(tr, ns, run_id))
     if not 1 <= number <= state.seq:
         raise EngineError("EVENT_NOT_FOUND", f"the run has events 1 to {state.seq}", event_number=str(number))
@@ -39,7 +41,7 @@ async def past(engine: Engine, ns: str, run_id: str, number: int) -> tuple[RunSt
     while at < number:
         page = await engine.storage.read(lambda tr, at=at: _page(tr, ns, run_id, at, number))  # type: ignore[misc]
         if not page:
-            raise EngineError("HISTORY_COMPACTED", f"the events up to {number} are compacted", run_id=run_id)
+            raise compacted(await engine.storage.read(lambda tr: oldest_number(tr, ns, run_id)))
         for each in page:
             then = apply(then, items, each.event)
         at = page[-1].number

@@ -27,9 +27,10 @@ from windlass.engine.reading import (
     page_token,
 )
 from windlass.engine.records import IncidentRecord, unpack
+from windlass.engine.run_rows import clear_run
 from windlass.engine.service import convert, show, starts
 from windlass.engine.service.asking import Asked, once
-from windlass.engine.unit import Unit, clear_run
+from windlass.engine.unit import Unit
 from windlass.storage.port import Row, Transaction
 from windlass.v1 import workflow_service_pb2 as pb
 

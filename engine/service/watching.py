@@ -10,7 +10,17 @@ from typing import Final
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
-from windlass.engine.reading import Numbered, find_run_id, get_run, history, page_position, page_size, page_token
+from windlass.engine.reading import (
+    Numbered,
+    compacted,
+    find_run_id,
+    get_run,
+    history,
+    oldest_number,
+    page_position,
+    page_size,
+    page_token,
+)
 from windlass.engine.service import convert, show
 from windlass.storage.port import Transaction
 from windlass.v1 import workflow_service_pb2 as pb
@@ -26,18 +36,20 @@ async def history_page(engine: Engine, request: pb.GetHistoryRequest) -> pb.GetH
     ns, size = request.namespace or "default", page_size(request.page_size)
     position = _number(page_position(request.page_token)) if request.page_token else 0
 
-    async def body(tr: Transaction) -> list[Numbered]:
+    async def body(tr: Transaction) -> tuple[list[Numbered], int]:
         run_id = await find_run_id(tr, ns, request.run_id, request.workflow_id)
         await get_run(tr, ns, run_id)
         after, before = (0, position) if request.reverse else (position, 0)
-        return await history(tr, ns, run_id, after=after, before=before, limit=size + 1, reverse=request.reverse)
+        limit = size + 1
+        found = await history(tr, ns, run_id, after=after, before=before, limit=limit, reverse=request.reverse)
+        return found, await oldest_number(tr, ns, run_id)
 
-    found = await engine.storage.read(body)
+    found, oldest = await engine.storage.read(body)
     full = request.view != pb.VIEW_BASIC
     response = pb.GetHistoryResponse(events=[show.event_out(each, full=full) for each in found[:size]])
     if len(found) > size:
         response.next_page_token = page_token(str(found[size - 1].number))
-    response.oldest_number = 1
+    response.oldest_number = oldest
     return response
 
 
@@ -63,6 +75,9 @@ async def watch(engine: Engine, request: pb.WatchRunRequest) -> AsyncIterator[pb
     at = _resumed(request.resume_token) if request.resume_token else 0
     if request.from_now:
         at = (await engine.storage.read(lambda tr: get_run(tr, ns, run_id))).seq
+    oldest = await engine.storage.read(lambda tr: oldest_number(tr, ns, run_id))
+    if request.resume_token and at + 1 < oldest:
+        raise compacted(oldest)
     full = request.view != pb.VIEW_BASIC
     with engine.notices.watching(ns, run_id) as moved:
         while True:

@@ -18,7 +18,7 @@ from windlass.engine.pacing import Pace
 from windlass.engine.polling import Mailbox
 from windlass.engine.service import convert
 from windlass.engine.service.status import Context, refuse, rpc, rpc_stream, to_status
-from windlass.engine.unit import TaskKey
+from windlass.engine.work import TaskKey
 from windlass.v1 import worker_service_pb2 as pb
 from windlass.v1 import worker_service_pb2_grpc
 
