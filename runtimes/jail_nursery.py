@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from windlass.runtimes.jail_frames import FromChild, Ready
+from windlass.runtimes.jail_frames import FromChild, Hello, Ready
 from windlass.runtimes.jail_settings import JailBroken, JailIncomplete, JailSettings
 from windlass.runtimes.jail_slot import Child, hello_for
 
@@ -54,10 +54,17 @@ class Nursery:
         self.started += 1
         space = self._settings.memory_bytes_max + self._settings.overhead_bytes
         hello = hello_for(self._settings.runtimes, space)
-        start = asyncio.get_running_loop().create_task(child.start(self._settings.command, hello))
+        start = asyncio.get_running_loop().create_task(self._start(child, hello))
         self._starts.add(start)
         start.add_done_callback(self._starts.discard)
         return child
+
+    async def _start(self, child: Child, hello: Hello) -> None:
+        try:
+            await child.start(self._settings.command, hello)
+        except OSError as error:  # no such program, or too many processes or descriptors already
+            child.ended.set()
+            self._end(child, f"it cannot be started: {error}")
 
     async def first_birth(self) -> None:
         """Wait for a child to be born. Raises JailIncomplete or JailBroken when that will not happen."""

@@ -169,6 +169,12 @@ async def test_child_that_cannot_start_is_told_with_its_last_words() -> None:
             pass
 
 
+async def test_program_that_is_not_there_is_told() -> None:
+    with pytest.raises(JailBroken, match="cannot be started"):
+        async with slots(command=("/nowhere/python",)):
+            pass
+
+
 async def test_missing_layer_is_fatal_only_when_required() -> None:
     async with slots("no-seccomp") as pool:
         assert pool.report().inactive == ("seccomp",)
