@@ -61,7 +61,7 @@ class WatchTable:
     """The armed watches of one store, by key."""
 
     def __init__(self) -> None:
-        self._by_key: dict[bytes, set[LocalWatch]] = {}
+        self._by_key: dict[bytes, dict[LocalWatch, None]] = {}  # a set's order would differ from run to run
         self._count = 0
 
     def __len__(self) -> int:
@@ -79,14 +79,14 @@ class WatchTable:
             watch.lose(f"more than {WATCHES_MAX} watches are armed; cancel those that are not needed any more")
             return
         watch.armed(self)
-        self._by_key.setdefault(watch.key, set()).add(watch)
+        self._by_key.setdefault(watch.key, {})[watch] = None
         self._count += 1
 
     def discard(self, watch: LocalWatch) -> None:
         """Take it out, if it is in."""
-        watches = self._by_key.get(watch.key, set())
+        watches = self._by_key.get(watch.key, {})
         if watch in watches:
-            watches.remove(watch)
+            del watches[watch]
             self._count -= 1
             if not watches:
                 del self._by_key[watch.key]
