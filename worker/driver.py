@@ -68,6 +68,7 @@ class Worker:
         self._said = asyncio.Event()  # the session may have something to say
         self._over = asyncio.Event()  # drained: nothing is held, or there is no more time for it
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
         self._deadlines: list[asyncio.TimerHandle] = []
         self._closings: set[asyncio.Task[None]] = set()
         self._ever_registered = False
@@ -281,12 +282,13 @@ class Worker:
         """Have the timer go off when the session next has something to do by the clock."""
         due_s = self.session.due_s()
         if self._timer is not None:
-            if self._timer.when() <= due_s:
+            if self._timer_s <= due_s:
                 return  # it goes off early, finds nothing, and is armed again
             self._timer.cancel()
             self._timer = None
         if due_s != float("inf"):
-            self._timer = asyncio.get_running_loop().call_at(due_s, self._on_timer)
+            # Kept here, as uvloop's handle for a time that has passed does not know its time.
+            self._timer, self._timer_s = asyncio.get_running_loop().call_at(due_s, self._on_timer), due_s
 
     def _on_timer(self) -> None:
         self._timer = None
