@@ -13,6 +13,7 @@ import sys
 import time
 
 from tests.simulation import plan as plans
+from tests.simulation.planted import DEFECTS, planted
 from tests.simulation.scenario import Verdict, simulate
 
 
@@ -22,6 +23,9 @@ def main() -> int:
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
     asked = _arguments()
+    if asked.plant:
+        caught = [_caught(name, asked) for name in (DEFECTS if asked.plant == "all" else [asked.plant])]
+        return 0 if all(caught) else 1
     failed = 0
     begun, hours, count = time.monotonic(), 0.0, 0
     for each in _plans(asked):
@@ -38,12 +42,28 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def _caught(name: str, asked: argparse.Namespace) -> bool:
+    """Plant a defect and simulate until something is seen."""
+    for seed in range(asked.first, asked.first + asked.within):
+        with planted(name):
+            verdict = simulate(plans.hunt(seed))
+        if not verdict.good:
+            print(f"caught: {name}, by seed {seed}: {verdict.problems[0][:160]}", flush=True)
+            return True
+    print(f"NOT CAUGHT: {name}", flush=True)
+    return False
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.simulation")
     parser.add_argument("--seed", type=int, help="this one simulation")
     parser.add_argument("--long", action="store_true", help="with --seed: a long stretch instead of a storm")
     parser.add_argument("--storms", type=int, default=0, help="how many storms")
     parser.add_argument("--hours", type=float, default=0, help="long stretches, until so many simulated hours are done")
+    parser.add_argument(
+        "--plant", default="", help="plant this defect; exit code 0 if it is caught. 'all' = each in turn"
+    )
+    parser.add_argument("--within", type=int, default=12, help="with --plant: how many seeds there are to catch it")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--trace", type=int, default=60, help="lines of the trace shown of a failure; 0 = all")
     parser.add_argument("--shrink", action="store_true", help="look for a smaller plan that fails too")

@@ -1,4 +1,4 @@
-"""Random clients: they start runs, signal, cancel, pause, answer people's questions and repair, through the real handlers."""
+"""Random clients: they start runs, signal, cancel, pause, answer people and repair, through the real handlers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ from windlass.v1 import workflow_service_pb2 as pb
 
 #: A call whose fate is unknown is repeated this often, with the same request id.
 TRIES: Final = 8
+_ACTIONS: Final = (
+    pb.ResolveIncidentRequest.ACTION_RETRY,
+    pb.ResolveIncidentRequest.ACTION_SKIP,
+    pb.ResolveIncidentRequest.ACTION_FAIL,
+)
 _RETRIED: Final = ("UNREACHABLE", "NO_ANSWER", "COMMIT_UNKNOWN", "STORE_UNAVAILABLE", "ENGINE_DRAINING")
 
 
@@ -42,9 +47,7 @@ class Clients:
             try:
                 if not engine.up or handler is None:
                     raise CallFailed("UNREACHABLE", "connection refused")
-                return await self.network.call(
-                    self.host, engine.host, lambda r, h=handler: h(r, CallContext()), request
-                )
+                return await self.network.call(self.host, engine.host, _bound(handler), request)
             except CallFailed as failed:
                 if failed.reason not in _RETRIED or attempt + 1 == tries or not self._repeatable(request):
                     raise
@@ -106,7 +109,8 @@ class Clients:
     async def _signal(self, operation: Operation, about: dict[str, str]) -> None:
         name = self.random.choice("aabc")
         operation.detail = f"{name}:{len(self.record.operations)}"
-        request = pb.SignalRunRequest(name=name, **about)
+        request = _filled(pb.SignalRunRequest(), about)
+        request.name = name
         request.payload.data = msgspec.json.encode(operation.detail)
         await self._do(operation, request, "SignalRun")
 
@@ -116,7 +120,7 @@ class Clients:
             operation.value = STATE_NAMES[reply.run.state]
 
     async def _cancel(self, operation: Operation, about: dict[str, str]) -> None:
-        reply = await self._do(operation, pb.CancelRunRequest(reason="chance", **about), "CancelRun")
+        reply = await self._do(operation, _filled(pb.CancelRunRequest(reason="chance"), about), "CancelRun")
         if reply is not None:
             operation.value = pb.CancelRunResponse.Effect.Name(reply.effect)
 
@@ -130,25 +134,28 @@ class Clients:
         await self._do(operation, pb.UnpauseRunRequest(**about), "UnpauseRun")
 
     async def _set(self, operation: Operation, about: dict[str, str]) -> None:
-        request = pb.SetVariablesRequest(**about)
+        request = _filled(pb.SetVariablesRequest(), about)
         request.values["n"] = b"4"
         await self._do(operation, request, "SetVariables")
 
     async def tend(self, *, patience: float = 1.0) -> None:
         """Answer the people's questions and repair incidents, each with probability `patience`."""
         try:
-            pending = await self.call("people", "ListEscalations", people_pb.ListEscalationsRequest(state=1))
+            pending = await self.call(
+                "people", "ListEscalations", people_pb.ListEscalationsRequest(state=people_pb.ESCALATION_STATE_OPEN)
+            )
             for escalation in pending.escalations:
                 if self.random.random() < patience:
                     await self._quietly("people", "ReplyEscalation", people_pb.ReplyEscalationRequest(
-                        escalation_id=escalation.escalation_id, approved=self.random.random() < 0.7, request_id=self._id(),
+                        escalation_id=escalation.escalation_id, approved=self.random.random() < 0.7,
+                        request_id=self._id(),
                     ))  # fmt: skip
             parked = await self.call("workflows", "ListIncidents", pb.ListIncidentsRequest())
             for incident in parked.incidents:
                 if self.random.random() < patience:
                     await self._quietly("workflows", "ResolveIncident", pb.ResolveIncidentRequest(
                         run_id=incident.run.run_id, incident_id=incident.incident_id, request_id=self._id(),
-                        action=self.random.choice([1, 2, 3]),
+                        action=self.random.choice(_ACTIONS),
                     ))  # fmt: skip
         except CallFailed:
             return
@@ -165,3 +172,13 @@ class Clients:
         """Nobody needs this run any more: unpause it, cancel it."""
         await self._quietly("workflows", "UnpauseRun", pb.UnpauseRunRequest(run_id=run_id))
         await self._quietly("workflows", "CancelRun", pb.CancelRunRequest(run_id=run_id))
+
+
+def _bound(handler: Any) -> Callable[[Any], Any]:
+    return lambda request: handler(request, CallContext())
+
+
+def _filled(request: Any, about: dict[str, str]) -> Any:
+    for field, value in about.items():
+        setattr(request, field, value)
+    return request

@@ -53,6 +53,7 @@ class EngineHost:
         self.storage = self.world.open(shared=self.shared, deadline_seconds=STORE_S)
         clock = SimulatedClock(self.seed * 1000 + self.starts, self.skew_us)
         self.engine = Engine(self.storage, compile_canonical, clock=clock, options=self.options)
+        self.engine.deadlines._interval *= self.options.lease_us / Options().lease_us
         self.workflows = WorkflowServicer(self.engine)
         self.people = HumanTaskServicer(self.engine)
         self.workers = WorkerServicer(self.engine.workers, self.engine.modules)

@@ -1,8 +1,8 @@
 """Were the answers that clients got possible, had each call taken effect at one moment between question and answer?
 
 A small pure model of one run, and a search for an order of the calls that the model allows (as Wing and Gong do it).
-What the run does by itself, its end, is one more operation without an answer. A call whose fate is unknown may take effect
-at any time after it was made, or never.
+What the run does by itself, its end, is one more operation without an answer. A call whose fate is unknown may take
+effect at any time after it was made, or never.
 """
 
 from __future__ import annotations

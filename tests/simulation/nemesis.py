@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from tests.simulation.engine_host import EngineHost
 from tests.simulation.network import Network, Weather
 from tests.simulation.plan import Plan
 from tests.simulation.worker_host import WorkerHost
 from windlass.storage.memory import Faults, MemoryWorld
+from windlass.storage.port import StorageError
 
 #: Faults of the store, by name: field of `Faults`, and how likely it is while it lasts.
 _STORE = {
@@ -72,9 +74,9 @@ class Nemesis:
         seconds = self._span()
         self.trace(f"network: {fault} for {seconds:.2f} s")
         name, value = {"lossy": ("lost", 0.03), "slow": ("slow", 0.2), "ghost": ("ghost", 0.4)}[fault]
-        self.network.weather = replace(self.network.weather, **{name: value})
+        self.network.weather = _with(self.network.weather, name, value)
         await asyncio.sleep(seconds)
-        self.network.weather = replace(self.network.weather, **{name: 0.0})
+        self.network.weather = _with(self.network.weather, name, 0.0)
 
     async def _outage(self) -> None:
         seconds = min(self._span(), 30.0)
@@ -111,7 +113,7 @@ class Nemesis:
             try:
                 async with asyncio.timeout(30):
                     await engine.stop()
-            except Exception as error:
+            except (StorageError, TimeoutError) as error:
                 self.trace(f"{engine.name}: could not stop: {error!r}")
                 if engine.up:
                     engine.crash()
@@ -161,7 +163,8 @@ class Nemesis:
         self.world.answer_again()
         self.network.cut.clear()
         self.network.weather = Weather()
-        for machine in [*self.engines, *self.workers]:
+        machines: list[EngineHost | WorkerHost] = [*self.engines, *self.workers]
+        for machine in machines:
             machine.host.resume()
             if isinstance(machine, EngineHost) and machine.up and not machine.ready:
                 machine.crash()  # its start was given up when the storm ended
@@ -173,3 +176,8 @@ class Nemesis:
     def _no_faults(self) -> Faults:
         assert self.world.faults is not None
         return Faults(random=self.world.faults.random)
+
+
+def _with(weather: Weather, name: str, value: float) -> Weather:
+    changed: dict[str, Any] = {name: value}
+    return replace(weather, **changed)

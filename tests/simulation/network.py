@@ -1,8 +1,8 @@
 """The wire between simulated hosts: streams in order, calls, and everything that goes wrong with them.
 
-A stream keeps its order and breaks as a whole, as a TCP connection does: a lost message is a broken stream. The two ends
-learn of a break each in its own time (or, of a partition, only by silence: the worker's lease, the engine's keep-alive).
-Streams are not ordered among each other. Messages cross as bytes.
+A stream keeps its order and breaks as a whole, as a TCP connection does: a lost message is a broken stream. The two
+ends learn of a break each in its own time (or, of a partition, only by silence: the worker's lease, the engine's
+keep-alive). Streams are not ordered among each other. Messages cross as bytes.
 """
 
 from __future__ import annotations

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from tests.simulation import verdict
 from tests.simulation.authors import CHAIN, LEAF, Author
@@ -89,7 +88,7 @@ class Simulation:
 
     async def run(self) -> None:
         """All of it."""
-        for machine in [*self.engines, *self.workers]:
+        for machine in self.machines():
             await machine.start()
         await self._register()
         for _ in range(self.plan.rounds):
@@ -180,8 +179,11 @@ class Simulation:
 
     def graves(self) -> list[Host]:
         """All hosts that ever were."""
-        found = [machine.host for machine in [*self.engines, *self.workers]]
-        return [*found, *(host for machine in [*self.engines, *self.workers] for host in machine.graves)]
+        found = [machine.host for machine in self.machines()]
+        return [*found, *(host for machine in self.machines() for host in machine.graves)]
+
+    def machines(self) -> list[EngineHost | WorkerHost]:
+        return [*self.engines, *self.workers]
 
 
 class _Complaints(logging.Handler):
@@ -198,19 +200,29 @@ class _Complaints(logging.Handler):
 
 def simulate(plan: Plan) -> Verdict:
     """Run a plan in virtual time."""
+    verdict = Verdict(plan)
     paced = {where: seconds * plan.pace for where, seconds in _POLLS.items()}
     for (module, name), seconds in paced.items():
         setattr(module, name, seconds)
     try:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            return runner.run(_simulate(plan))
+            loop = runner.get_loop()
+            assert isinstance(loop, VirtualLoop)
+            try:
+                return runner.run(_simulate(plan, verdict))
+            except NothingWillHappen as silence:
+                loop.give_up()
+                loop.set_exception_handler(lambda loop, context: None)
+                verdict.problems.append(str(silence))
+                return verdict
     finally:
         for (module, name), seconds in _POLLS.items():
             setattr(module, name, seconds)
 
 
-async def _simulate(plan: Plan) -> Verdict:
+async def _simulate(plan: Plan, verdict: Verdict) -> Verdict:
     simulation = Simulation(plan)
+    simulation.verdict = verdict
     logger, complaints = logging.getLogger("windlass"), _Complaints(simulation)
     logger.addHandler(complaints)
     logger.propagate = False
@@ -219,8 +231,6 @@ async def _simulate(plan: Plan) -> Verdict:
     )
     try:
         await simulation.run()
-    except NothingWillHappen as silence:
-        simulation.problem(str(silence))
     except Exception as error:
         logging.getLogger("simulation").exception("the simulation itself failed")
         simulation.problem(f"the simulation failed: {error!r}")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from tests.simulation import linear
+from tests.simulation import ledger, linear
 from tests.simulation.clocks import true_us
 from windlass.engine import checking, keys
 from windlass.engine.core import events as e
@@ -52,7 +52,7 @@ def stuck(simulation: Simulation) -> Iterator[str]:
         }
         for path, node in live(state, items):
             if node.phase == "leased" and 0 < node.lease_us < now - late:
-                yield f"run {state.run_id}: {path!r} is leased to {node.session} and should have ended at {node.lease_us}"
+                yield f"run {state.run_id}: {path!r} is leased to {node.session} since before {node.lease_us}"
             if node.phase == "queued" and node.queued_us < now - late:
                 yield f"run {state.run_id}: {path!r} is queued since {node.queued_us}, with idle workers"
 
@@ -63,6 +63,7 @@ def final(simulation: Simulation) -> Iterator[str]:
     yield from _nothing_lost(simulation)
     yield from _signals(simulation)
     yield from _slots(simulation)
+    yield from _results(simulation)
     for operation in simulation.clients.record.operations:
         if operation.outcome == "INTERNAL":
             yield f"a client was told INTERNAL: {operation}"
@@ -94,6 +95,24 @@ def _signals(simulation: Simulation) -> Iterator[str]:
         least, most = {"ok": (1, 1), "unknown": (0, 1)}.get(operation.outcome, (0, 0))
         if not least <= count <= most:
             yield f"a signal came {count} times: {operation}"
+
+
+def _results(simulation: Simulation) -> Iterator[str]:
+    """Each result is recorded for the attempt that made it, and what a worker was told is recorded, is."""
+    tables = checking.Tables(_scan(simulation))
+    ended: set[tuple[str, int, str, int]] = set()
+    whole: set[str] = set()
+    for state in runs(simulation):
+        rows = tables.entries("EVENTS", 3, keys.events("default", state.run_id))
+        events = [event for entry in rows for event in e.decode_events(entry.value)]
+        if len(events) != state.seq:
+            continue  # compacted: the beginning is gone
+        whole.add(state.run_id)
+        yield from ledger.misplaced(state.run_id, events)
+        ended |= {(state.run_id, *attempt) for attempt, _, _ in ledger.recorded(events)}
+    for told in sorted(simulation.work.acknowledged):
+        if told[0] in whole and told not in ended:
+            yield f"a worker was told that its result is recorded, and it is not: {told}"
 
 
 def _slots(simulation: Simulation) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """An event loop without a clock and without a world, on which hosts can be stopped dead.
 
-Theory of operation. Time stands still while anything is ready, and jumps to the next timer when nothing is: days pass in
-moments, and a run repeats exactly. Real input or output, threads and a wait for nothing at all raise at once.
+Theory of operation. Time stands still while anything is ready, and jumps to the next timer when nothing is: days pass
+in moments, and a run repeats exactly. Real input or output, threads and a wait for nothing at all raise at once.
 
-Every callback belongs to a *host*, found in its context (tasks hand their context on to what they start). A paused host's
-callbacks are kept instead of run, as a stopped process's are, and run in their order when it is resumed; a dead host's
-never run again. So a crash needs no help from the code under test: none of its `finally` blocks runs, nothing is flushed.
+Every callback belongs to a *host*, found in its context (tasks hand their context on to what they start). A paused
+host's callbacks are kept instead of run, as a stopped process's are, and run in their order when it is resumed; a dead
+host's never run again. So a crash needs no help from the code under test: none of its `finally` blocks runs, nothing is
+flushed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ HOST: Final[contextvars.ContextVar[Host | None]] = contextvars.ContextVar("host"
 
 #: Timers fire this much late, never early: whoever asks "is it due?" must not have to ask again at the same moment.
 LATE_S: Final = 1e-6
+
+
+#: Turns of the loop at one moment before it is taken for an endless loop.
+TURNS_MAX: Final = 100_000
 
 
 class NothingWillHappen(Exception):
@@ -100,12 +105,18 @@ class _Jumping(selectors.SelectSelector):
     """Never asks the system; moves the clock instead of waiting."""
 
     now = 0.0
+    turns = 0  #: of the loop, since time last moved
+    lenient = False  #: the simulation has failed, and is only tidied up
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
+        if timeout is None and not self.lenient:
             raise NothingWillHappen("every task waits and no timer is armed")
-        if timeout > 0:
-            self.now += timeout + LATE_S
+        if timeout != 0:
+            self.now += (timeout or 1.0) + LATE_S
+            self.turns = 0
+        self.turns += 1
+        if self.turns > TURNS_MAX and not self.lenient:
+            raise NothingWillHappen("the loop turns and turns while time stands still")
         return []
 
 
@@ -117,6 +128,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._sealed = False
         super().__init__(self._jumping)
         self._sealed = True
+
+    def give_up(self) -> None:
+        """Let what is left come to its end."""
+        self._jumping.lenient = True
 
     def time(self) -> float:
         return self._jumping.now

@@ -20,6 +20,8 @@ class Work:
         self.seed, self.slow_s = seed, slow_s
         self.calm = False  #: from now on everything succeeds, and soon
         self.executed: Counter[str] = Counter()
+        #: Results that workers were told are recorded: run, visit, path, epoch.
+        self.acknowledged: set[tuple[str, int, str, int]] = set()
 
     def chance(self, activation: port.Activation) -> Random:
         task = activation.task
@@ -34,7 +36,7 @@ class Work:
 
     def outcome(self, activation: port.Activation, chance: Random) -> port.Completion:
         if self.calm:
-            return port.Completion(output=b'{"n": 3}')
+            return port.Completion(output=msgspec.json.encode({"n": 3, "by": self.maker(activation)}))
         poll = activation.task.state.startswith("poll")
         kind = chance.choices(
             ["success", "fail", "fatal", "crash", "suspend", "ask", "route", "keep"],
@@ -50,7 +52,13 @@ class Work:
             return port.Completion(failure=port.Failure("BOOM", "after a checkpoint"), checkpoint=b'{"at": 7}')
         patch = {"n": str(chance.randint(0, 5)).encode()} if chance.random() < 0.3 else {}
         asks = self._asks(kind, chance)
-        return port.Completion(output=msgspec.json.encode({"n": chance.randint(0, 5)}), patch=patch, asks=asks)
+        output = msgspec.json.encode({"n": chance.randint(0, 5), "by": self.maker(activation)})
+        return port.Completion(output=output, patch=patch, asks=asks)
+
+    @staticmethod
+    def maker(activation: port.Activation) -> str:
+        """The attempt's name, which goes into its result."""
+        return f"{activation.task.visit}:{activation.task.path}:{activation.task.attempt}"
 
     def _asks(self, kind: str, chance: Random) -> tuple[port.Ask, ...]:
         if kind == "suspend":

@@ -13,6 +13,7 @@ from tests.simulation.engine_host import EngineHost, wire_error
 from tests.simulation.network import Aborted, CallContext, CallFailed, EndOfStream, Network, Stream
 from tests.simulation.virtual_loop import Host
 from tests.simulation.work import SimulatedSlots, Work
+from windlass.engine.leases import parse_token
 from windlass.v1 import worker_service_pb2 as pb
 from windlass.worker.answers import Refusal
 from windlass.worker.backoff import Backoff
@@ -60,10 +61,10 @@ class WorkerHost:
         self.worker = Worker(
             Session(profile, execution.capacity),
             execution,
-            SimulatedTransport(self.host, self.engines, self.network),
+            SimulatedTransport(self.host, self.engines, self.network, self.work),
             engines,
             journal,
-            Backoff(Random(self.random.random())),
+            Backoff(Random(self.random.random()), most_s=self.engines[0].options.lease_us / 1e6),
             first_contact_s=float("inf"),
             drain_s=5.0,
         )
@@ -89,8 +90,8 @@ async def _calling(what: Callable[[], None]) -> None:
 class SimulatedTransport:
     """The worker's way to its engines."""
 
-    def __init__(self, host: Host, engines: list[EngineHost], network: Network) -> None:
-        self._host, self._network = host, network
+    def __init__(self, host: Host, engines: list[EngineHost], network: Network, work: Work) -> None:
+        self._host, self._network, self._work = host, network, work
         self._engines = {engine.name: engine for engine in engines}
 
     async def open(self, address: str) -> SimulatedWire:
@@ -98,20 +99,22 @@ class SimulatedTransport:
         await asyncio.sleep(self._network.delay())
         if not engine.up:
             raise WireError(Refusal("REFUSED", "connection refused", passing=True), "UNAVAILABLE")
-        return SimulatedWire(engine.accept(self._host), engine, self._network)
+        return SimulatedWire(engine.accept(self._host), engine, self._network, self._work)
 
 
 class SimulatedWire:
     """See `windlass.worker.transport.Wire`."""
 
-    def __init__(self, stream: Stream, engine: EngineHost, network: Network) -> None:
-        self._stream, self._engine, self._network = stream, engine, network
+    def __init__(self, stream: Stream, engine: EngineHost, network: Network, work: Work) -> None:
+        self._stream, self._engine, self._network, self._work = stream, engine, network, work
+        self._results: set[bytes] = set()
 
     async def send(self, message: pb.StreamTasksRequest) -> None:
         if self._stream.down.over:
             raise WireError(Refusal("STREAM_ENDED", "the stream is over", passing=True), "UNAVAILABLE")
         self._stream.send(message.SerializeToString(), up=True)
         for result in message.results:
+            self._results.add(result.task_token)
             if self._network.random.random() < self._network.weather.ghost:
                 delay = self._network.random.uniform(0, 60)
                 copy = pb.CompleteTasksRequest(results=[result])
@@ -130,6 +133,9 @@ class SimulatedWire:
             return None
         message = pb.StreamTasksResponse()
         message.ParseFromString(data)
+        for token in self._results.intersection(message.accepted_task_tokens):
+            _, run_id, visit, path, epoch = parse_token(token)
+            self._work.acknowledged.add((run_id, visit, path, epoch))
         return message
 
     async def fetch_module(self, namespace: str, digest: str) -> bytes:

@@ -1,0 +1,14 @@
+"""Planted defects: a suite that sees none of them would prove nothing by being green."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.planted import DEFECTS
+from tests.simulation.test_simulation import simulated
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+@pytest.mark.timeout(120)
+def test_a_planted_defect_is_caught(name: str) -> None:
+    assert simulated("--plant", name, "--within", "8", seconds=110).startswith("caught")
