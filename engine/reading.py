@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import heapq
+import zlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -39,14 +40,20 @@ def page_size(asked: int) -> int:
 
 
 def page_token(position: str) -> str:
-    """An opaque token for a position."""
-    return base64.urlsafe_b64encode(position.encode()).decode()
+    """An opaque token for a position, with a checksum: what was not made here is refused and not guessed at."""
+    text = position.encode()
+    return base64.urlsafe_b64encode(zlib.crc32(text).to_bytes(4, "big") + text).decode()
 
 
 def page_position(token: str) -> str:
-    """Raises EngineError BAD_PAGE_TOKEN."""
+    """The position; "" for an empty token. Raises EngineError BAD_PAGE_TOKEN."""
+    if not token:
+        return ""
     try:
-        return base64.urlsafe_b64decode(token.encode()).decode()
+        whole = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
+        if zlib.crc32(whole[4:]).to_bytes(4, "big") != whole[:4]:
+            raise ValueError("the checksum differs")
+        return whole[4:].decode()
     except (ValueError, UnicodeError) as error:
         raise EngineError("BAD_PAGE_TOKEN", "the page token was not made by this engine", field="page_token") from error
 

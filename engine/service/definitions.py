@@ -232,7 +232,11 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
             for value in session.handlers if session.namespace == (request.namespace or "default") else ():
                 step_type = common_pb2.StepType.FromString(value)
                 found[step_type.handler] = step_type
-        return pb.ListStepTypesResponse(step_types=[found[name] for name in sorted(found)])
+        size = page_size(request.page_size)
+        after = page_position(request.page_token) if request.page_token else ""
+        names = sorted(name for name in found if name > after)
+        token = page_token(names[size - 1]) if len(names) > size else ""
+        return pb.ListStepTypesResponse(step_types=[found[name] for name in names[:size]], next_page_token=token)
 
     @rpc
     async def RenderGraph(self, request: pb.RenderGraphRequest) -> pb.RenderGraphResponse:

@@ -205,13 +205,28 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
             output=convert.json_in(request.output, "output"),
             by=request.by,
         )
-        return await ask(
-            self._engine,
-            request,
-            command,
-            pb.ResolveIncidentResponse,
-            lambda before, after, _: pb.ResolveIncidentResponse(state=convert.STATES[after.status]),
-        )
+        try:
+            return await ask(
+                self._engine,
+                request,
+                command,
+                pb.ResolveIncidentResponse,
+                lambda before, after, _: pb.ResolveIncidentResponse(state=convert.STATES[after.status]),
+            )
+        except Rejection as refused:
+            run_id, _, number = request.incident_id.rpartition(":")
+            if refused.reason == "INCIDENT_RESOLVED" and not await self._had(request.namespace, run_id, number):
+                raise EngineError("INCIDENT_NOT_FOUND", str(refused), incident_id=request.incident_id) from refused
+            raise
+
+    async def _had(self, ns: str, run_id: str, number: str) -> bool:
+        """True if the run may have had an incident of this number: it is that of the event that opened it."""
+        try:
+            get = pb.GetRunRequest(namespace=ns, run_id=run_id, view=pb.VIEW_BASIC)
+            run = (await reads.get(self._engine, get)).run
+        except EngineError:
+            return False
+        return number.isdecimal() and 0 < int(number) <= run.last_event_number
 
     @rpc
     async def DeleteRun(self, request: pb.DeleteRunRequest) -> pb.DeleteRunResponse:

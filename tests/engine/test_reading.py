@@ -1,0 +1,358 @@
+"""Reading over the wire: pages, history, watches, the past, forks, incidents, and why a run does not move."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.engine.cluster import Failing, TestWorker
+from tests.engine.documents import asking, delayed, instant, one_task, waiting
+from tests.engine.served import Served, payload, refused, refused_stream, seconds, serving, value
+from windlass.v1 import common_pb2, worker_service_pb2
+from windlass.v1 import definition_service_pb2 as definition_pb
+from windlass.v1 import event_service_pb2 as event_pb
+from windlass.v1 import human_task_service_pb2 as people_pb
+from windlass.v1 import workflow_service_pb2 as pb
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with serving() as engine:
+        for document in (instant(), waiting(), one_task(), delayed("1h"), asking()):
+            await engine.register(document)
+        yield engine
+
+
+# Pages
+
+
+def lists(served: Served) -> dict[str, tuple[Any, Any]]:
+    """Every call that answers by pages."""
+    return {
+        "ListRuns": (served.runs.ListRuns, pb.ListRunsRequest()),
+        "GetHistory": (served.runs.GetHistory, pb.GetHistoryRequest(run_id="f" * 32)),
+        "ListIncidents": (served.runs.ListIncidents, pb.ListIncidentsRequest()),
+        "ListDefinitions": (served.definitions.ListDefinitions, definition_pb.ListDefinitionsRequest()),
+        "ListRevisions": (served.definitions.ListRevisions, definition_pb.ListRevisionsRequest(workflow="wait")),
+        "ListModules": (served.definitions.ListModules, definition_pb.ListModulesRequest()),
+        "ListStepTypes": (served.definitions.ListStepTypes, definition_pb.ListStepTypesRequest()),
+        "ListEscalations": (served.people.ListEscalations, people_pb.ListEscalationsRequest()),
+        "ListOutbox": (served.events.ListOutbox, event_pb.ListOutboxRequest()),
+    }
+
+
+NAMES = [
+    "ListRuns", "GetHistory", "ListIncidents", "ListDefinitions", "ListRevisions", "ListModules", "ListStepTypes",
+    "ListEscalations", "ListOutbox",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_pages_have_rules(served: Served, name: str) -> None:
+    stub, request = lists(served)[name]
+    request.page_size = -1
+    await refused(stub(request), "INVALID_FIELD")
+    request.page_size = 1_000_000
+    if name == "GetHistory":
+        request.run_id = await served.start("wait")
+    assert not (await stub(request)).next_page_token
+    for forged in ("%%%", "bm90IG9uZSBvZiBvdXJz"):
+        request.page_token = forged
+        await refused(stub(request), "BAD_PAGE_TOKEN")
+
+
+@pytest.mark.parametrize("ascending", [False, True])
+async def test_runs_are_listed_in_the_order_of_their_start(served: Served, ascending: bool) -> None:
+    runs = [await served.start(name) for name in ("wait", "instant", "wait", "task", "instant")]
+    seen, token = [], ""
+    while True:
+        page = await served.runs.ListRuns(pb.ListRunsRequest(page_size=2, page_token=token, ascending=ascending))
+        seen += [run.ref.run_id for run in page.runs]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == (runs if ascending else runs[::-1])
+
+
+async def test_runs_are_found_by_what_they_are(served: Served) -> None:
+    first = await served.start("wait", workflow_id="w1")
+    policy = pb.OPEN_RUN_POLICY_TERMINATE_EXISTING
+    closed = await served.start("instant", workflow_id="w1", open_run_policy=policy)
+    await served.start("wait", workflow_id="w2")
+
+    async def found(**by: Any) -> list[str]:
+        return [run.ref.run_id for run in (await served.runs.ListRuns(pb.ListRunsRequest(**by))).runs]
+
+    assert await found(workflow="instant") == [closed]
+    assert await found(states=[common_pb2.RUN_STATE_COMPLETED]) == [closed]
+    assert await found(workflow_id="w1") == [closed, first]
+    assert await found(workflow_id="w1", page_size=1) != []
+    assert len(await found(states=[common_pb2.RUN_STATE_WAITING, common_pb2.RUN_STATE_COMPLETED])) == 2
+    counts = await served.runs.CountRuns(pb.CountRunsRequest())
+    assert {each.state: each.count for each in counts.counts} == {
+        common_pb2.RUN_STATE_WAITING: 1,
+        common_pb2.RUN_STATE_COMPLETED: 1,
+        common_pb2.RUN_STATE_TERMINATED: 1,
+    }
+
+
+async def test_a_child_knows_its_parent_and_is_found_by_it(served: Served) -> None:
+    parent = {"spawn": "instant", "input": {"static": {"n": 1}}, "output": "child", "next": "end"}
+    await served.register({"workflow": "parent", "initial": "go", "states": {"go": parent, "end": {}}})
+    run_id = await served.start("parent")
+    await served.closed(run_id)
+    (child,) = (await served.runs.ListRuns(pb.ListRunsRequest(parent_run_id=run_id))).runs
+    assert (child.parent_run_id, child.root_run_id) == (run_id, run_id)
+
+
+# History, watches, the past
+
+
+async def test_history_reads_forward_and_back_in_pages(served: Served) -> None:
+    run_id = await served.start("wait")
+    await served.runs.SignalRun(pb.SignalRunRequest(run_id=run_id, name="go"))
+    whole = (await served.runs.GetHistory(pb.GetHistoryRequest(run_id=run_id))).events
+    assert [event.number for event in whole] == list(range(1, len(whole) + 1))
+    for reverse in (False, True):
+        seen, token = [], ""
+        while True:
+            request = pb.GetHistoryRequest(run_id=run_id, page_size=2, page_token=token, reverse=reverse)
+            page = await served.runs.GetHistory(request)
+            seen += [event.number for event in page.events]
+            token = page.next_page_token
+            if not token:
+                break
+        assert seen == sorted(seen, reverse=reverse) == [e.number for e in (whole[::-1] if reverse else whole)]
+
+
+async def test_the_basic_view_holds_nothing_of_the_users(served: Served) -> None:
+    run_id = await served.start("wait", {"secret": "hush"})
+    await served.runs.SignalRun(pb.SignalRunRequest(run_id=run_id, name="go", payload=payload("hush")))
+    basic = await served.runs.GetHistory(pb.GetHistoryRequest(run_id=run_id, view=pb.VIEW_BASIC))
+    assert not [event for event in basic.events if b"hush" in event.attributes]
+    run = (await served.runs.GetRun(pb.GetRunRequest(run_id=run_id, view=pb.VIEW_BASIC))).run
+    assert (dict(run.context), run.output.data, run.config) == ({}, b"", b"")
+    full = await served.runs.GetHistory(pb.GetHistoryRequest(run_id=run_id, view=pb.VIEW_FULL))
+    assert [event for event in full.events if b"hush" in event.attributes]
+
+
+async def test_a_watch_tells_everything_once_also_across_a_broken_connection(served: Served) -> None:
+    run_id = await served.start("wait")
+    first = served.runs.WatchRun(pb.WatchRunRequest(run_id=run_id))
+    message = await first.read()
+    numbers = [event.number for event in message.events]
+    first.cancel()
+    await served.runs.SignalRun(pb.SignalRunRequest(run_id=run_id, name="go"))
+    resumed = served.runs.WatchRun(pb.WatchRunRequest(run_id=run_id, resume_token=message.resume_token))
+    last = None
+    async for last in resumed:
+        numbers += [event.number for event in last.events]
+    assert last is not None
+    assert last.result.state == common_pb2.RUN_STATE_COMPLETED
+    assert numbers == list(range(1, (await served.run(run_id)).last_event_number + 1))
+
+
+async def test_a_watch_shows_progress_and_can_begin_now(served: Served) -> None:
+    worker = await served.worker(lambda task: TestWorker.HOLD)
+    run_id = await served.start("task")
+    await worker.until(lambda: bool(worker.held))
+    watch = served.runs.WatchRun(pb.WatchRunRequest(run_id=run_id, from_now=True))
+    assert not (await watch.read()).events
+    mark = worker_service_pb2.TaskHeartbeat(task_token=worker.held[0].task_token, progress=b'{"done":0.5}')
+    worker.link.receive(worker_service_pb2.StreamTasksRequest(task_heartbeats=[mark]))
+    (progress,) = (await watch.read()).progress
+    assert progress.progress == b'{"done":0.5}'
+    worker.finish(worker.held[0], 1)
+    while not (message := await watch.read()).HasField("result"):
+        assert message.state == common_pb2.RUN_STATE_RUNNING
+    assert message.result.state == common_pb2.RUN_STATE_COMPLETED
+
+
+async def test_watches_that_are_refused(served: Served) -> None:
+    await refused_stream(served.runs.WatchRun(pb.WatchRunRequest(run_id="f" * 32)), "RUN_NOT_FOUND")
+    run_id = await served.start("wait")
+    bad = pb.WatchRunRequest(run_id=run_id, resume_token="nonsense")
+    await refused_stream(served.runs.WatchRun(bad), "BAD_RESUME_TOKEN")
+
+
+LOOP: dict[str, Any] = {
+    "workflow": "loop",
+    "initial": "step",
+    "states": {
+        "step": {
+            "wait": "next",
+            "output": "last",
+            "transitions": [
+                {"on": "success", "when": "last.next == 'stop'", "to": "end"},
+                {"on": "success", "to": "step"},
+            ],
+        },
+        "end": {},
+    },
+}
+
+
+async def test_the_past_is_shown_and_forked_from(served: Served) -> None:
+    await served.register(LOOP)
+    run_id = await served.start("loop", {"kept": True})
+    marks = []
+    for text in ("one", "two", "stop"):
+        request = pb.SignalRunRequest(run_id=run_id, name="next", payload=payload(text))
+        await served.runs.SignalRun(request)
+        marks.append((await served.run(run_id)).last_event_number)
+    then = (await served.runs.GetStateAt(pb.GetStateAtRequest(run_id=run_id, event_number=marks[0]))).run
+    assert (value(then.context["last"]), then.visit, then.current_state) == ({"next": "one"}, 2, "step")
+    assert then.state == common_pb2.RUN_STATE_WAITING
+    for number in (0, 10_000):
+        await refused(
+            served.runs.GetStateAt(pb.GetStateAtRequest(run_id=run_id, event_number=number)), "EVENT_NOT_FOUND"
+        )
+    fork = pb.ForkRunRequest(run_id=run_id, event_number=marks[0], set={"edited": b"1"}, unset=["kept"])
+    forked = await served.run((await served.runs.ForkRun(fork)).run.run_id)
+    assert forked.forked_from_run_id == run_id
+    assert forked.current_state == "step"
+    assert {key: value(data) for key, data in forked.context.items()} == {"last": {"next": "one"}, "edited": 1}
+    assert (await served.run(run_id)).state == common_pb2.RUN_STATE_COMPLETED
+
+
+async def test_a_fork_by_state_takes_the_context_of_now(served: Served) -> None:
+    await served.register(LOOP)
+    run_id = await served.start("loop", {"a": 1})
+    by_state = pb.ForkRunRequest(run_id=run_id, state="end", new_workflow_id="again")
+    forked = await served.closed((await served.runs.ForkRun(by_state)).run.run_id)
+    assert (forked.ref.workflow_id, value(forked.context["a"])) == ("again", 1)
+    for request, reason in (
+        (pb.ForkRunRequest(run_id=run_id, state="nowhere"), "STATE_NOT_FOUND"),
+        (pb.ForkRunRequest(run_id=run_id, event_number=999), "EVENT_NOT_FOUND"),
+        (pb.ForkRunRequest(run_id="f" * 32, state="end"), "RUN_NOT_FOUND"),
+        (pb.ForkRunRequest(run_id=run_id, state="end", revision="0" * 64), "REVISION_NOT_FOUND"),
+        (pb.ForkRunRequest(run_id=run_id, state="end", set={"a": b"{"}), "INVALID_JSON"),
+    ):
+        before = await served.dump()
+        await refused(served.runs.ForkRun(request), reason)
+        assert await served.dump() == before
+
+
+# Incidents
+
+
+async def stuck(served: Served) -> tuple[str, str]:
+    """A run parked because its guard divides by zero: its id and the incident's."""
+    document = waiting("divide", transitions=[{"on": "success", "when": "1 / got.go == 1", "to": "end"}])
+    del document["states"]["hold"]["next"]
+    await served.register(document)
+    run_id = await served.start("divide")
+    await served.runs.SignalRun(pb.SignalRunRequest(run_id=run_id, name="go", payload=payload(0)))
+    assert (await served.run(run_id)).state == common_pb2.RUN_STATE_INCIDENT
+    (incident,) = (await served.runs.ListIncidents(pb.ListIncidentsRequest(run_id=run_id))).incidents
+    assert "1 / got.go == 1" in incident.message or "division" in incident.message.lower()
+    return run_id, str(incident.incident_id)
+
+
+async def test_a_guard_that_divides_by_zero_is_an_incident_and_goes_on_when_repaired(served: Served) -> None:
+    run_id, incident_id = await stuck(served)
+    request = pb.ResolveIncidentRequest(run_id=run_id, incident_id=incident_id, set={"got": b'{"go":1}'}, by="bob")
+    await served.runs.ResolveIncident(request)
+    assert (await served.closed(run_id)).state == common_pb2.RUN_STATE_COMPLETED
+    assert not (await served.runs.ListIncidents(pb.ListIncidentsRequest())).incidents
+
+
+async def test_incidents_that_are_not_open_cannot_be_resolved(served: Served) -> None:
+    run_id, incident_id = await stuck(served)
+    for wrong, reason in (("x:9", "INCIDENT_NOT_FOUND"), (incident_id + "9", "INCIDENT_NOT_FOUND")):
+        before = await served.dump()
+        request = pb.ResolveIncidentRequest(run_id=run_id, incident_id=wrong)
+        await refused(served.runs.ResolveIncident(request), reason)
+        assert await served.dump() == before
+
+
+async def failed_task(served: Served, action: Any, **more: Any) -> pb.Run:
+    document = one_task("park", retry={"max_attempts": 1})
+    await served.register({**document, "on_unhandled": "incident"})
+    worker = await served.worker(_fail_once())
+    run_id = await served.start("park")
+    await served.in_state(run_id, common_pb2.RUN_STATE_INCIDENT)
+    (incident,) = (await served.runs.ListIncidents(pb.ListIncidentsRequest(workflow="park"))).incidents
+    request = pb.ResolveIncidentRequest(run_id=run_id, incident_id=incident.incident_id, action=action, **more)
+    await served.runs.ResolveIncident(request)
+    run = await served.closed(run_id)
+    await worker.vanish()
+    return run
+
+
+def _fail_once() -> Any:
+    answers = iter([Failing("BROKEN"), "fixed"])
+
+    def handler(task: object) -> Any:
+        answer = next(answers)
+        if isinstance(answer, Failing):
+            raise answer
+        return answer
+
+    return handler
+
+
+async def test_an_incident_is_retried_skipped_or_failed(served: Served) -> None:
+    kind = pb.ResolveIncidentRequest
+    retried = await failed_task(served, kind.ACTION_RETRY)
+    assert value(retried.context["done"]) == "fixed"
+    skipped = await failed_task(served, kind.ACTION_SKIP, output=payload("by hand"))
+    assert value(skipped.context["done"]) == "by hand"
+    failed = await failed_task(served, kind.ACTION_FAIL)
+    assert (failed.state, failed.failure.code) == (common_pb2.RUN_STATE_FAILED, "BROKEN")
+
+
+# Why it does not move
+
+
+async def why(served: Served, run_id: str) -> tuple[list[str], str]:
+    response = await served.runs.ExplainRun(pb.ExplainRunRequest(run_id=run_id))
+    return [each.kind for each in response.explanations], " ".join(
+        f"{each.summary} {each.advice}" for each in response.explanations
+    )
+
+
+async def test_why_a_queued_task_does_not_run(served: Served) -> None:
+    run_id = await served.start("task")
+    kinds, text = await why(served, run_id)
+    assert kinds == ["queued"]
+    assert "no worker is connected" in text
+    stranger = await served.worker(lambda task: 1, queues=("other",))
+    assert "no worker serves queue 'default'" in (await why(served, run_id))[1]
+    await served.register(one_task("foreign", task={"runtime": "python", "handler": "rare"}))
+    foreign = await served.start("foreign", queue="other")
+    assert "'python:rare'" in (await why(served, foreign))[1]
+    await stranger.vanish()
+    busy = await served.worker(lambda task: TestWorker.HOLD, name="busy", credits=1)
+    await busy.until(lambda: bool(busy.held))
+    assert (await why(served, run_id))[0] == ["leased"]
+    assert "busy" in (await why(served, await served.start("task")))[1]
+
+
+async def test_why_other_runs_stand_still(served: Served) -> None:
+    assert (await why(served, await served.start("wait")))[0] == ["signal"]
+    assert (await why(served, await served.start("delay")))[0] == ["timer"]
+    assert (await why(served, await served.start("ask", {"order": 1})))[0] == ["escalation"]
+    assert (await why(served, await served.start("instant", start_delay=seconds(60))))[0] == ["delayed_start"]
+    paused = await served.start("wait")
+    await served.runs.PauseRun(pb.PauseRunRequest(run_id=paused, reason="audit"))
+    kinds, text = await why(served, paused)
+    assert "paused" in kinds
+    assert "audit" in text
+    assert "incident" in (await why(served, (await stuck(served))[0]))[0]
+    await served.register(one_task("flaky", retry={"initial_delay": "1h", "max_delay": "2h", "jitter": 0}))
+
+    def fail(task: object) -> Any:
+        raise Failing("FLAKY")
+
+    await served.worker(fail)
+    flaky = await served.start("flaky")
+    await served.watch(flaky, lambda message: any(event.type == "AttemptEnded" for event in message.events))
+    assert (await why(served, flaky))[0] == ["backoff"]
+    response = await served.runs.ExplainRun(pb.ExplainRunRequest(run_id=flaky))
+    assert response.explanations[0].HasField("due_time")
+    closed = await served.start("instant")
+    assert (await why(served, closed))[0] == []
+    await refused(served.runs.ExplainRun(pb.ExplainRunRequest(run_id="f" * 32)), "RUN_NOT_FOUND")
