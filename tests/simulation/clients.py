@@ -141,9 +141,8 @@ class Clients:
     async def tend(self, *, patience: float = 1.0) -> None:
         """Answer the people's questions and repair incidents, each with probability `patience`."""
         try:
-            pending = await self.call(
-                "people", "ListEscalations", people_pb.ListEscalationsRequest(state=people_pb.ESCALATION_STATE_OPEN)
-            )
+            asked = people_pb.ListEscalationsRequest(state=people_pb.ESCALATION_STATE_OPEN)
+            pending = await self.call("people", "ListEscalations", asked)
             for escalation in pending.escalations:
                 if self.random.random() < patience:
                     await self._quietly("people", "ReplyEscalation", people_pb.ReplyEscalationRequest(

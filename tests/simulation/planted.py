@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from windlass.engine import carrying, claims, dispatch, keys, link, sessions, timers, unit
+from windlass.engine import carrying, claims, dispatch, keys, link, run_rows, sessions, timers, unit
 from windlass.engine.core import commands as cmd
 from windlass.engine.core import decide
 from windlass.engine.core import effects as fx
@@ -112,10 +112,10 @@ def _signal_twice() -> list[tuple[Any, Any, Any]]:
 
 
 def _index_row_stays() -> list[tuple[Any, Any, Any]]:
-    def write_listing(self: unit.Unit, state: Any, before: Any) -> None:
-        self.tr.set(keys.listing(state.namespace, state.workflow, state.status, state.run_id), b"")
+    def write_listing(work: unit.Unit, state: Any, before: Any) -> None:
+        work.tr.set(keys.listing(state.namespace, state.workflow, state.status, state.run_id), b"")
 
-    return [(unit.Unit, "_write_listing", write_listing)]
+    return [(run_rows, "_write_listing", write_listing)]
 
 
 def _strays_not_sought() -> list[tuple[Any, Any, Any]]:

@@ -157,7 +157,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         entry.handle = handle
         return handle
 
-    def run_in_executor(self, *_: Any) -> Any:
+    def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]
         raise RuntimeError("the simulation has no threads")
 
     def _add_reader(self, *args: Any) -> Any:
