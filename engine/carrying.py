@@ -87,10 +87,15 @@ async def tell_parent(unit: Unit, work: Work, effect: fx.TellParent) -> None:
     unit.follow_ups.append((work.ns, parent.run_id, command))
 
 
+#: One decision may emit many events: their sequence is the number of its last event, then their place in the unit.
+OUTBOX_SHIFT: Final = 16
+
+
 async def append_outbox(unit: Unit, work: Work, effect: fx.AppendOutbox) -> None:
     assert work.state is not None
     unit.outbox_rows += 1
-    record = OutboxRecord(work.run_id, work.state.seq, effect.name, effect.payload, unit.now_us)
+    sequence = (work.state.seq << OUTBOX_SHIFT) + unit.outbox_rows
+    record = OutboxRecord(work.run_id, sequence, effect.name, effect.payload, unit.now_us)
     place = unit.outbox_rows.to_bytes(2, "big")
     for suffix, value in chunks_of(pack(record)):
         unit.tr.set_versionstamped_key(keys.outbox(work.ns) + b"\x33", place + suffix, value)

@@ -57,6 +57,10 @@ class SessionRecord(Stored, frozen=True):
     handlers: tuple[bytes, ...] = ()  #: StepType messages of its Python handlers
 
 
+#: What an escalation's key says of it.
+ESCALATION_STATES: Final = ("pending", "approved", "rejected", "timeout", "cancelled")
+
+
 class EscalationRecord(Stored, frozen=True):
     namespace: str
     escalation_id: str
@@ -82,7 +86,7 @@ class IncidentRecord(Stored, frozen=True):
 
 class OutboxRecord(Stored, frozen=True):
     run_id: str
-    sequence: int  #: the run's event number: consumers deduplicate by (run_id, sequence)
+    sequence: int  #: rises within the run and is unique there: consumers deduplicate by (run_id, sequence)
     name: str
     payload: bytes
     created_us: int

@@ -9,7 +9,7 @@ from windlass.engine.core.branches import has_items
 from windlass.engine.core.compaction import compacted
 from windlass.engine.core.events import encode_events
 from windlass.engine.core.state import CLOSED, RunState
-from windlass.engine.records import clear_large, pack, set_large
+from windlass.engine.records import ESCALATION_STATES, clear_large, pack, set_large
 from windlass.engine.work import Work
 
 if TYPE_CHECKING:
@@ -74,9 +74,12 @@ def _compact(unit: Unit, work: Work) -> None:
 
 
 def clear_run(unit: Unit, state: RunState) -> None:
-    """Remove a closed run with everything of it: record, items, events, inbox, index rows, incidents."""
+    """Remove a closed run with everything of it: record, items, events, inbox, index rows, incidents, questions."""
     tr, ns, run_id = unit.tr, state.namespace, state.run_id
     clear_large(tr, keys.run(ns, run_id))
     for head in (keys.items(ns, run_id), keys.events(ns, run_id), keys.inbox(ns, run_id), keys.incidents(ns, run_id)):
         tr.clear_range(head, keys.end(head))
+    for status in ESCALATION_STATES:
+        begin = keys.escalations(ns, status) + keys.text(f"{run_id}:")[:-1]
+        tr.clear_range(begin, begin + b"\xff")
     tr.clear(keys.listing(ns, state.workflow, state.status, run_id))

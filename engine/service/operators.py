@@ -34,9 +34,9 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
     async def ListWorkers(self, request: queue_service_pb2.ListWorkersRequest) -> queue_service_pb2.ListWorkersResponse:
         ns, size = request.namespace or "default", page_size(request.page_size)
         after = page_position(request.page_token) if request.page_token else ""
-        sessions = sorted(await self._engine.sessions.all(), key=lambda s: s.session)
-        found = [s for s in sessions if s.namespace == ns and s.session > after and request.queue in ("", *s.queues)]
-        token = page_token(found[size - 1].session) if len(found) > size else ""
+        sessions = sorted(await self._engine.sessions.all(), key=_place)
+        found = [s for s in sessions if s.namespace == ns and _place(s) > after and request.queue in ("", *s.queues)]
+        token = page_token(_place(found[size - 1])) if len(found) > size else ""
         return queue_service_pb2.ListWorkersResponse(
             workers=[self._worker(s) for s in found[:size]], next_page_token=token
         )
@@ -92,6 +92,11 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
         for session in sessions:
             response.leased += len(await self._engine.sessions.leases_of(session.session))
         return response
+
+
+def _place(record: SessionRecord) -> str:
+    """Where a session stands in the list of workers: by worker id, which has no control characters."""
+    return f"{record.worker}\0{record.session}"
 
 
 class EventServicer(event_service_pb2_grpc.EventServiceServicer):

@@ -29,10 +29,10 @@ Pair = tuple[Engine, Engine]
 async def stores(kind: str) -> AsyncIterator[tuple[Storage, Storage]]:
     if kind == "memory":
         world = MemoryWorld()
-        pair = world.open(), world.open()
+        pair: tuple[Storage, Storage] = (world.open(), world.open())
     else:
         url = backends_postgres.fresh_url()
-        pair = await open_postgres(url), await open_postgres(url)
+        pair = (await open_postgres(url), await open_postgres(url))
     try:
         yield pair
     finally:
@@ -70,7 +70,7 @@ async def test_the_workers_of_both_share_a_backlog_and_each_result_counts_once(e
     await register(first, one_task())
     runs = [await start(engine, "task", {}) for engine in engines for _ in range(20)]
     workers = [
-        await TestWorker(engine, lambda task, me=name: me, name=name, credits=4).connect()
+        await TestWorker(engine, lambda task: task.run_id, name=name, credits=4).connect()
         for name, engine in (("a", first), ("b", second))
     ]
     for run_id in runs:
