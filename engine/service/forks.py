@@ -16,6 +16,7 @@ from windlass.engine.modules import bare
 from windlass.engine.reading import Numbered, compacted, find_run_id, get_run, history, oldest_number
 from windlass.engine.service import convert, reads, show
 from windlass.engine.service.asking import Asked, namespace_of, once
+from windlass.engine.service.definitions import RUNTIMES
 from windlass.engine.service.starts import started_out
 from windlass.engine.standalone import task_definition
 from windlass.engine.starting import StartPlan, check_name, check_priority, start
@@ -113,6 +114,11 @@ async def start_task(engine: Engine, request: pb.StartTaskRequest) -> pb.StartTa
     engine.check_accepting()
     ns = await namespace_of(engine, request)
     digest, handler = request.module_digest, request.handler
+    if request.runtime and request.runtime not in RUNTIMES:
+        known = ", ".join(RUNTIMES)
+        raise EngineError(
+            "RUNTIME_UNSUPPORTED", f"no runtime {request.runtime!r}; known: {known}", runtime=request.runtime
+        )
     if request.WhichOneof("code") == "inline":
         record, _ = await engine.modules.put(ns, request.runtime, request.inline)
         digest = record.digest
