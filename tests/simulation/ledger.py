@@ -32,6 +32,18 @@ def recorded(events: Sequence[e.AnyEvent]) -> Iterator[tuple[Attempt, int, bytes
         state = evolve.apply(state, items, event)
 
 
+def started(events: Sequence[e.AnyEvent]) -> Iterator[tuple[int, str, int, str]]:
+    """The attempts that the history says began: visit, path, epoch, session."""
+    state: RunState | None = None
+    items = ItemTable()
+    for event in events:
+        state = evolve.apply(state, items, event)
+        if isinstance(event, e.AttemptStarted):
+            node = tree.find(state, items, event.path)
+            if node is not None:
+                yield state.visit, event.path, node.epoch, event.session
+
+
 def misplaced(run_id: str, events: Sequence[e.AnyEvent]) -> Iterator[str]:
     """Outputs that another attempt made than the one they are recorded for."""
     for (visit, path, _), attempt, output in recorded(events):

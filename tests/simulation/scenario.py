@@ -30,7 +30,7 @@ CALM_S: Final = 150.0
 #: A run with more visits than this goes in circles.
 ENDLESS: Final = 30
 #: How often the invariants are checked while it storms.
-LOOKS: Final = 3
+LOOKS: Final = 12
 
 _POLLS = {
     (feed, "LOOK_SECONDS"): 1.0,

@@ -45,12 +45,15 @@ def stuck(simulation: Simulation) -> Iterator[str]:
     now, late = true_us(), int(LATE_US * simulation.plan.pace)
     yield from checking.check_rows(_scan(simulation), settled=True, now_us=now - late)
     tables = checking.Tables(_scan(simulation))
+    closed = {state.run_id for state in runs(simulation) if state.status in CLOSED}
     for state in open_runs(simulation):
         items = {
             entry.parts[2]: unpack(Node, entry.value)
             for entry in tables.entries("ITEM", 3, keys.items("default", state.run_id))
         }
         for path, node in live(state, items):
+            if node.phase == "waiting" and node.child in closed:
+                yield f"run {state.run_id}: {path!r} waits for its child {node.child}, which is closed"
             if node.phase == "leased" and 0 < node.lease_us < now - late:
                 yield f"run {state.run_id}: {path!r} is leased to {node.session} since before {node.lease_us}"
             if node.phase == "queued" and node.queued_us < now - late:
@@ -101,6 +104,7 @@ def _results(simulation: Simulation) -> Iterator[str]:
     """Each result is recorded for the attempt that made it, and what a worker was told is recorded, is."""
     tables = checking.Tables(_scan(simulation))
     ended: set[tuple[str, int, str, int]] = set()
+    began: set[tuple[str, int, str, int, str]] = set()
     whole: set[str] = set()
     for state in runs(simulation):
         rows = tables.entries("EVENTS", 3, keys.events("default", state.run_id))
@@ -109,7 +113,11 @@ def _results(simulation: Simulation) -> Iterator[str]:
             continue  # compacted: the beginning is gone
         whole.add(state.run_id)
         yield from ledger.misplaced(state.run_id, events)
+        began |= {(state.run_id, *attempt) for attempt in ledger.started(events)}
         ended |= {(state.run_id, *attempt) for attempt, _, _ in ledger.recorded(events)}
+    for given in sorted(simulation.work.delivered):
+        if given[0] in whole and given not in began:
+            yield f"a worker was given a task that was never leased to it: {given}"
     for told in sorted(simulation.work.acknowledged):
         if told[0] in whole and told not in ended:
             yield f"a worker was told that its result is recorded, and it is not: {told}"

@@ -20,6 +20,8 @@ class Work:
         self.seed, self.slow_s = seed, slow_s
         self.calm = False  #: from now on everything succeeds, and soon
         self.executed: Counter[str] = Counter()
+        #: Tasks that workers were given: run, visit, path, epoch, session.
+        self.delivered: set[tuple[str, int, str, int, str]] = set()
         #: Results that workers were told are recorded: run, visit, path, epoch.
         self.acknowledged: set[tuple[str, int, str, int]] = set()
 

@@ -108,6 +108,7 @@ class SimulatedWire:
     def __init__(self, stream: Stream, engine: EngineHost, network: Network, work: Work) -> None:
         self._stream, self._engine, self._network, self._work = stream, engine, network, work
         self._results: set[bytes] = set()
+        self._session_id = ""
 
     async def send(self, message: pb.StreamTasksRequest) -> None:
         if self._stream.down.over:
@@ -133,6 +134,11 @@ class SimulatedWire:
             return None
         message = pb.StreamTasksResponse()
         message.ParseFromString(data)
+        if message.HasField("registered"):
+            self._session_id = message.registered.session_id
+        for task in message.tasks:
+            _, run_id, visit, path, epoch = parse_token(task.task_token)
+            self._work.delivered.add((run_id, visit, path, epoch, self._session_id))
         for token in self._results.intersection(message.accepted_task_tokens):
             _, run_id, visit, path, epoch = parse_token(token)
             self._work.acknowledged.add((run_id, visit, path, epoch))
