@@ -28,6 +28,7 @@ from windlass.client.cli.failures import UNAVAILABLE, UNSUPPORTED, WRONG
     help="embedded:PATH, fdb:CLUSTERFILE, postgres://… or memory:. Default: embedded, in the data directory.",
 )
 @click.option("--lease-seconds", type=float, help="Silence after which a worker's tasks go to others. Default: 5.")
+@click.option("--history-keep", type=int, help="Events of a run that are always kept. Default: 10000.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
 @click.option("--log-json", is_flag=True, default=None, help="Log lines as JSON.")
 @click.option("--config", metavar="FILE", help="TOML file: keys as the flags, top level or under [engine].")
@@ -91,6 +92,20 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     help="Also HTTP request, webhook, email, log.",
     envvar="WINDLASS_STANDARD_HANDLERS",
 )
+@click.option(
+    "--allow-hosts",
+    metavar="HOSTS",
+    default="",
+    help="Only these for the network handlers: a,*.b.com.",
+    envvar="WINDLASS_ALLOW_HOSTS",
+)
+@click.option(
+    "--allow-networks",
+    metavar="CIDR",
+    default="",
+    help="Private networks they may reach: 10.1.0.0/16.",
+    envvar="WINDLASS_ALLOW_NETWORKS",
+)
 @click.option("--namespace", metavar="NAME", default="default", show_default=True, envvar="WINDLASS_NAMESPACE")
 @click.option(
     "--require-isolation",
@@ -148,6 +163,8 @@ def worker(**flags: Any) -> None:
         namespace=flags["namespace"],
         queues=_parts(flags["queue"]),
         runtimes=_parts(flags["runtimes"]),
+        allowed_hosts=_parts(flags["allow_hosts"]),
+        allowed_networks=_parts(flags["allow_networks"]),
         slots=flags["slots"],
         handlers=_parts(flags["handlers"]),
         standard_handlers=flags["standard_handlers"],
