@@ -21,13 +21,15 @@ from windlass.engine.loops import Loop
 from windlass.engine.records import unpack
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
-from windlass.storage.port import Row, Transaction
+from windlass.storage.port import Refused, Row, StorageError, Transaction
 
 log = logging.getLogger(__name__)
 
 #: Tasks claimed in one transaction. About ten pays most on FoundationDB; a store of one engine takes more.
 CLAIM_SHARED: Final = 10
 CLAIM_LOCAL: Final = 64
+#: An entry that cannot be claimed even by itself is tried again after this: those behind it must not wait for it.
+ASIDE_US: Final = 60_000_000
 
 
 class Claims(Loop):
@@ -37,13 +39,22 @@ class Claims(Loop):
         super().__init__("claims")
         self._transition, self._dispatch = transition, dispatch
         self._most = CLAIM_SHARED if transition.storage.shared else CLAIM_LOCAL
+        self._aside: dict[bytes, tuple[int, QueueKey]] = {}  #: entries set aside: until when, and of which queue
+        self._trying = b""
         dispatch.on_claimable = self.wake
 
     async def turn(self) -> float | None:
         """Claim once for each queue with a backlog and credit."""
+        now = self._transition.clock.now_us()
+        for key, (until, ring) in list(self._aside.items()):
+            if until <= now:
+                del self._aside[key]
+                self._dispatch.backlog.add(ring)
         for ring, credits in self._dispatch.claimable():
             await self._claim(ring, min(credits, self._most))
-        return 0 if self._dispatch.claimable() else None
+        if self._dispatch.claimable():
+            return 0
+        return (min(until for until, _ in self._aside.values()) - now) / 1e6 if self._aside else None
 
     async def _claim(self, ring: QueueKey, limit: int) -> None:
         self._dispatch.backlog.discard(ring)  # before the look: what is queued after it puts the ring back
@@ -55,15 +66,29 @@ class Claims(Loop):
                 rows = await self._transition.storage.read(lambda tr: self._first(tr, ring, limit))
                 full = len(rows) == limit
                 await self._transition.run(lambda unit: self._take(unit, ring, rows))
-        except BaseException:
+        except BaseException as error:
             self._dispatch.backlog.add(ring)
-            raise
+            if not isinstance(error, Exception) or (isinstance(error, StorageError) and not isinstance(error, Refused)):
+                raise
+            await self._apart(ring, limit, error)
+            return
         if full:
             self._dispatch.backlog.add(ring)
 
+    async def _apart(self, ring: QueueKey, limit: int, error: Exception) -> None:
+        """Tasks that cannot be claimed together (they are large, or one of them cannot be claimed at all)."""
+        if limit > 1:
+            log.warning("%d tasks of %s could not be claimed together (%s), trying one by one", limit, ring, error)
+            for _ in range(limit):
+                await self._claim(ring, 1)
+        else:
+            log.error("queue entry %r cannot be claimed, it is tried again later", self._trying, exc_info=error)
+            self._aside[self._trying] = self._transition.clock.now_us() + ASIDE_US, ring
+
     async def _look_and_take(self, unit: Unit, ring: QueueKey, limit: int) -> bool:
         head = keys.queue(*ring)
-        rows = await unit.tr.get_range(head, keys.end(head), limit=limit)
+        found = await unit.tr.get_range(head, keys.end(head), limit=limit + len(self._aside))
+        rows = [row for row in found if row[0] not in self._aside][:limit]
         await self._take(unit, ring, rows)
         return len(rows) == limit
 
@@ -72,7 +97,8 @@ class Claims(Loop):
         found: list[Row] = []
         for shard in range(self._transition.shards):
             begin = head + keys.integer(shard)
-            found += await tr.get_range(begin, keys.end(begin), limit=limit, snapshot=True)
+            rows = await tr.get_range(begin, keys.end(begin), limit=limit + len(self._aside), snapshot=True)
+            found += [row for row in rows if row[0] not in self._aside][:limit]
         return (
             heapq.nsmallest(limit, found, key=lambda row: keys.unpack(row[0])[5:])
             if self._transition.shards > 1
@@ -81,6 +107,7 @@ class Claims(Loop):
 
     async def _take(self, unit: Unit, ring: QueueKey, rows: list[Row]) -> None:
         for key, value in rows:
+            self._trying = key
             if self._transition.storage.shared and await unit.tr.get(key) is None:
                 continue  # another engine was faster
             session = self._dispatch.reserve(*ring, claiming=True)

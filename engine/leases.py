@@ -20,13 +20,16 @@ from windlass.engine.errors import EngineError
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
 from windlass.engine.work import TaskKey
-from windlass.storage.port import StorageError, TransactionTooLarge
+from windlass.storage.port import Refused, StorageError
 
 log = logging.getLogger(__name__)
 
 #: Reports recorded in one transaction, on a store of one engine and on a shared one (a conflict repeats all of them).
 BATCH_LOCAL: Final = 128
 BATCH_SHARED: Final = 16
+
+#: A token is shorter than the key of its lease, which adds the session (32 bytes) and must fit into 480 bytes.
+TOKEN_BYTES_MAX: Final = 440
 
 Report = cmd.TaskSucceeded | cmd.TaskFailed | cmd.TaskReturned | cmd.TaskTimedOut | cmd.TaskHeartbeat
 
@@ -49,9 +52,12 @@ def token_of(task: TaskKey) -> bytes:
 def parse_token(token: bytes) -> TaskKey:
     """Raises EngineError BAD_TASK_TOKEN for bytes that no engine made."""
     try:
-        return _token_decode(token)
+        task = _token_decode(token)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise EngineError("BAD_TASK_TOKEN", "the task token was not made by this engine") from error
+    if len(token) > TOKEN_BYTES_MAX or "\0" in task[0] + task[1] + task[3]:  # no key of the store can name such a task
+        raise EngineError("BAD_TASK_TOKEN", "the task token was not made by this engine")
+    return task
 
 
 class Leases:
@@ -75,7 +81,7 @@ class Leases:
         try:
             return await self._transition.run(work)
         except StorageError as error:
-            if not isinstance(error, TransactionTooLarge):
+            if not isinstance(error, Refused):
                 raise
             return await self._apart(reports, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the neighbours in the batch must not suffer
@@ -92,19 +98,21 @@ class Leases:
     async def _park(self, task: TaskKey, code: str, message: str) -> Told:
         """A report that cannot be digested: fail the attempt for good, or, if even that fails, park the run visibly."""
         ns, run_id, visit, path, epoch = task
-        failure = cmd.Failure(code, message, retryable=False)
-        try:
-            await self._transition.give(
-                ns, run_id, cmd.TaskFailed(path=path, visit=visit, epoch=epoch, failure=failure)
-            )
-        except (Rejection, EngineError) as refused:
-            return Told(False, refusal(refused))
-        except StorageError:
-            raise
-        except Exception:
-            log.exception("run %s cannot take the failure of its task either: parking it", run_id)
-            await self._transition.give(ns, run_id, cmd.RaiseIncident(code=code, message=message))
-        return Told(True)
+        failed = cmd.TaskFailed(
+            path=path, visit=visit, epoch=epoch, failure=cmd.Failure(code, message, retryable=False)
+        )
+        for command in (failed, cmd.RaiseIncident(code=code, message=message)):
+            try:
+                await self._transition.give(ns, run_id, command)
+            except (Rejection, EngineError) as refused:
+                return Told(False, refusal(refused))
+            except Exception as error:
+                if isinstance(error, StorageError) and not isinstance(error, Refused):
+                    raise
+                log.exception("run %s cannot take %s", run_id, type(command).__name__)
+            else:
+                return Told(True)
+        return Told(False, EngineError("INTERNAL", message, run_id=run_id))
 
     async def _give(self, unit: Unit, task: TaskKey, report: Report) -> Told:
         try:

@@ -58,10 +58,12 @@ class Loop(ABC):
                 pause = PAUSE_SECONDS[0]
             except StorageError as error:
                 log.warning("%s: the store failed, trying again in %.2f s: %s", self.name, pause, error)
-                seconds, pause = pause, min(pause * 2, PAUSE_SECONDS[1])
+                await asyncio.sleep(pause)  # whatever wakes it meanwhile: what failed gives back slots, which wakes too
+                seconds, pause = 0, min(pause * 2, PAUSE_SECONDS[1])
             except Exception:
                 log.exception("%s: a turn failed, trying again in %.2f s", self.name, pause)
-                seconds, pause = pause, min(pause * 2, PAUSE_SECONDS[1])
+                await asyncio.sleep(pause)
+                seconds, pause = 0, min(pause * 2, PAUSE_SECONDS[1])
             await self._sleep(seconds)
 
     async def _sleep(self, seconds: float | None) -> None:

@@ -21,7 +21,7 @@ from windlass.engine.errors import EngineError
 from windlass.engine.loops import Loop
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
-from windlass.storage.port import Row, StorageError, Transaction, TransactionTooLarge
+from windlass.storage.port import Refused, Row, StorageError, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ BATCH_LOCAL: Final = 64
 BATCH_SHARED: Final = 10
 #: Longest sleep on a shared store, where another engine may arm an earlier timer and its bump be missed.
 LOOK_SECONDS: Final = 1.0
+#: A timer that its run can neither take nor be parked for is tried again after this.
+ASIDE_US: Final = 60_000_000
 
 
 class Timers(Loop):
@@ -40,6 +42,7 @@ class Timers(Loop):
         self._transition, self._clock, self._shards = transition, clock, shards
         self._most = BATCH_SHARED if transition.storage.shared else BATCH_LOCAL
         self._sleeping_until_us = 0
+        self._aside: dict[bytes, int] = {}  #: timers that nothing could be done with, and when to try them again
         transition.notices.on_due = self.due
 
     def due(self, due_us: int) -> None:
@@ -52,10 +55,12 @@ class Timers(Loop):
         """Fire what is due; sleep until the next."""
         self._sleeping_until_us = 0
         full = False
-        earliest = 0
+        self._aside = {key: until for key, until in self._aside.items() if until > self._clock.now_us()}
+        earliest = min(self._aside.values(), default=0)
         for shard in self._shards():
             now = self._clock.now_us()
-            rows = await self._look(keys.timers(shard), self._most)
+            found = await self._look(keys.timers(shard), self._most + len(self._aside))
+            rows = [row for row in found if row[0] not in self._aside][: self._most]
             ripe = [row for row in rows if due_us(row) <= now]
             if ripe:
                 await self.fire(ripe)
@@ -88,7 +93,7 @@ class Timers(Loop):
         try:
             await self._transition.run(lambda unit: self._fire(unit, rows))
         except Exception as error:
-            if isinstance(error, StorageError) and not isinstance(error, TransactionTooLarge):
+            if isinstance(error, StorageError) and not isinstance(error, Refused):
                 raise
             if len(rows) == 1:
                 await self._park(rows[0], error)
@@ -123,7 +128,9 @@ class Timers(Loop):
             await unit.give(ns, run_id, work)
 
     async def _park(self, row: Row, error: Exception) -> None:
-        """A timer that its run cannot digest: drop it and park the run, visibly."""
+        """A timer that its run cannot digest: drop it and park the run, visibly. If even that fails, set it aside for
+        a while: those behind it must not wait for its repair.
+        """
         key, _ = row
         ns, run_id, timer, _ = _parts(key)
         log.error("timer %s of run %s cannot be fired", timer, run_id, exc_info=error)
@@ -132,7 +139,13 @@ class Timers(Loop):
             unit.tr.clear(key)
             await unit.give(ns, run_id, RaiseIncident(code="TIMER_FAILED", message=f"timer {timer}: {error}"))
 
-        await self._transition.run(work)
+        try:
+            await self._transition.run(work)
+        except Exception as worse:
+            if isinstance(worse, StorageError) and not isinstance(worse, Refused):
+                raise
+            log.exception("run %s cannot be parked: its timer %s is tried again later", run_id, timer)
+            self._aside[key] = self._clock.now_us() + ASIDE_US
 
 
 def due_us(row: Row) -> int:

@@ -59,23 +59,27 @@ class CommitUnknown(StorageError):
     """A commit was sent and no answer came: it may have happened, or may happen yet. Settle it before acting on it."""
 
 
-class KeyTooLarge(StorageError):
+class Refused(StorageError):
+    """The store takes no such writes, today or later: only other writes, or fewer at once, can succeed."""
+
+
+class KeyTooLarge(Refused):
     """A key is longer than KEY_BYTES_MAX."""
 
 
-class ValueTooLarge(StorageError):
+class ValueTooLarge(Refused):
     """A value is longer than VALUE_BYTES_MAX."""
 
 
-class KeyIllegal(StorageError):
+class KeyIllegal(Refused):
     """A key is empty, or its first byte is 0xff."""
 
 
-class Unreadable(StorageError):
+class Unreadable(Refused):
     """A transaction read where its own versionstamped key may fall, whose place is unknown until the commit."""
 
 
-class TransactionTooLarge(StorageError):
+class TransactionTooLarge(Refused):
     """The transaction is larger than TRANSACTION_BYTES_MAX. Split the work."""
 
 
