@@ -18,13 +18,15 @@ from windlass.engine.clock import Clock
 from windlass.engine.core import commands as cmd
 from windlass.engine.core import effects as fx
 from windlass.engine.core.decide import Rejection
-from windlass.engine.core.state import RunState
+from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.definitions import Definitions
 from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
 from windlass.engine.notices import Notices
+from windlass.engine.records import get_large, unpack
 from windlass.engine.unit import Unit
-from windlass.storage.port import CommitUnknown, Storage, Transaction
+from windlass.engine.work import After
+from windlass.storage.port import CommitUnknown, Storage, StorageError, Transaction
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Transition:
         self.history_keep = HISTORY_KEEP  #: events after which a run's log is begun afresh
         #: Called with the sessions that an unknown commit may have leased tasks to.
         self.on_unknown: Callable[[set[str]], None] = lambda sessions: None
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[[Unit], Awaitable[T]]) -> T:
         """Run `work` in a transaction, commit, and let out what it owes.
@@ -79,6 +82,7 @@ class Transition:
             if unit is not None:
                 if isinstance(error, (CommitUnknown, asyncio.CancelledError)):
                     doubtful.update(unit.leased_to())
+                    self._look_again(unit.after)
                 unit.abandon()
             raise
         finally:
@@ -88,6 +92,32 @@ class Transition:
         self.notices.publish(unit.after)
         self.dispatch.deliver(unit.after)
         return result
+
+    def _look_again(self, after: After) -> None:
+        """The caller went away during the commit, and the commit may hold: what it owes must not be lost with it.
+
+        On a shared store the bumps that were committed with it tell every engine (`feed.py`).
+        """
+        if not self.storage.shared:
+            task = asyncio.get_running_loop().create_task(self._tell_of(after))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _tell_of(self, after: After) -> None:
+        async def nothing(tr: Transaction) -> None:
+            """Commits after what is under way."""
+
+        try:
+            await self.storage.transact(nothing)
+            found = [await self.storage.read(_reading(state)) for state in after.closed]
+        except StorageError as error:
+            log.warning("a commit was cut off, and what became of it cannot be read: %s", error)
+            found = []
+        told = After()
+        told.queued, told.due_us, told.touched = after.queued, after.due_us, after.touched
+        told.closed = [state for state in found if state is not None and state.status in CLOSED]
+        self.notices.publish(told)
+        self.dispatch.deliver(told)
 
     async def give(self, ns: str, run_id: str, command: cmd.Command) -> tuple[RunState, RunState]:
         """Give one command to one run, in a transaction of its own: the run before and after.
@@ -148,3 +178,13 @@ class Transition:
         await unit.apply(unit.create(ns, child.run_id, definition), start)
         if child.workflow_id:
             unit.tr.set(keys.workflow_id(ns, child.workflow_id), child.run_id.encode())
+
+
+def _reading(state: RunState) -> Callable[[Transaction], Awaitable[RunState | None]]:
+    """Reads this run as it is stored now."""
+
+    async def body(tr: Transaction) -> RunState | None:
+        value = await get_large(tr, keys.run(state.namespace, state.run_id))
+        return None if value is None else unpack(RunState, value)
+
+    return body
