@@ -63,6 +63,7 @@ async def test_a_definition_is_stored_once_per_content(served: Served) -> None:
     got = await served.definitions.GetDefinition(pb.GetDefinitionRequest(workflow="a"))
     assert got.definition.revision == other.revision == hashlib.sha256(got.document).hexdigest()
     assert msgspec.json.decode(got.source)["description"] == "new"
+    assert got.definition.HasField("create_time")
     old = await served.definitions.GetDefinition(pb.GetDefinitionRequest(workflow="a", revision=first.revision[:12]))
     assert old.definition.revision == first.revision
     assert not old.definition.is_default

@@ -31,12 +31,13 @@ def asked(workflow: str, **more: Any) -> pb.StartRunRequest:
 
 
 async def test_a_start_answers_with_ids_and_the_pinned_revision(served: Served) -> None:
-    response = await served.runs.StartRun(asked("instant", input=payload({"a": 1})))
+    response = await served.runs.StartRun(asked("instant", input=payload({"a": 1}), metadata={"by": "bob"}))
     assert response.created
     run = await served.run(response.run.run_id)
     assert (run.state, run.ref.workflow_id) == (common_pb2.RUN_STATE_COMPLETED, response.run.run_id)
     assert len(run.ref.revision) == 64
     assert value(run.context["a"]) == 1
+    assert dict(run.metadata) == {"by": "bob"}
 
 
 async def test_an_input_that_is_no_object_becomes_the_value_input(served: Served) -> None:
