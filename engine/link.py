@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Final
 
@@ -28,7 +29,7 @@ from windlass.engine.service import convert
 from windlass.engine.service.status import to_status
 from windlass.engine.sessions import Sessions
 from windlass.engine.starting import check_name
-from windlass.engine.tasks import task_message
+from windlass.engine.tasks import failed_unsent, next_tasks
 from windlass.engine.work import TaskKey
 from windlass.storage.port import StorageError
 from windlass.v1 import worker_service_pb2 as pb
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 
 #: Results whose recording failed for want of the store are tried again by the engine after this, in seconds.
 RETRY_SECONDS: Final = 0.2
-#: Tasks in one message to a worker, so that no message nears the size limit.
-TASKS_MAX: Final = 100
 
 _CANCEL_REASONS: Final = {
     "cancelled": pb.CANCEL_REASON_CANCELLED,
@@ -65,7 +64,7 @@ class Link:
         self._workers = workers
         self.session: Connected | None = None
         self._out = pb.StreamTasksResponse()
-        self._tasks: list[Assignment] = []
+        self._tasks: deque[Assignment] = deque()
         self._wake = asyncio.Event()
         self._recording: set[asyncio.Task[None]] = set()
         self.closed = self._lapsed = False
@@ -203,12 +202,14 @@ class Link:
         if self.closed and not self._tasks and not self._out.ByteSize():
             return None
         out, self._out = self._out, pb.StreamTasksResponse()
-        tasks, self._tasks = self._tasks[:TASKS_MAX], self._tasks[TASKS_MAX:]
-        for assignment in tasks:
-            out.tasks.append(task_message(assignment))
+        out.tasks.extend(next_tasks(self._tasks, self._refused))
         if not self._tasks and not self.closed:
             self._wake.clear()
         return out
+
+    def _refused(self, assignment: Assignment, failure: cmd.Failure) -> None:
+        """A task that no message can hold has failed."""
+        self._spawn(self._record([failed_unsent(assignment, failure)]))
 
     async def settle(self) -> None:
         """Wait until the results received so far are recorded and answered."""

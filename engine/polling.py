@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 
+from windlass.engine.core.commands import TaskFailed
 from windlass.engine.dispatch import Assignment
 from windlass.engine.leases import token_of
-from windlass.engine.tasks import task_message
+from windlass.engine.tasks import failed_unsent, next_tasks
 from windlass.engine.work import TaskKey
 from windlass.v1 import worker_service_pb2 as pb
 
@@ -16,7 +18,8 @@ class Mailbox:
     """Tasks, cancels and the drain notice for one polling worker."""
 
     def __init__(self) -> None:
-        self._tasks: list[Assignment] = []
+        self._tasks: deque[Assignment] = deque()
+        self.unsent: list[tuple[TaskKey, TaskFailed]] = []  #: reports on tasks that no message can hold
         self._cancels: list[pb.TaskCancel] = []
         self._filled = asyncio.Event()
         self.drain = False
@@ -48,9 +51,8 @@ class Mailbox:
         return cancels
 
     def empty(self) -> pb.PollTasksResponse:
-        """Everything that waits, as the answer of a poll."""
-        tasks, self._tasks = self._tasks, []
-        self._filled.clear()
-        return pb.PollTasksResponse(
-            tasks=[task_message(each) for each in tasks], cancels=self.take_cancels(), drain=self.drain
-        )
+        """What waits, as far as one message holds it, as the answer of a poll."""
+        tasks = next_tasks(self._tasks, lambda each, failure: self.unsent.append(failed_unsent(each, failure)))
+        if not self._tasks:
+            self._filled.clear()
+        return pb.PollTasksResponse(tasks=tasks, cancels=self.take_cancels(), drain=self.drain)

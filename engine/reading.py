@@ -196,10 +196,17 @@ async def open_runs(tr: Transaction, ns: str, name: str) -> dict[str, int]:
     return {str(keys.unpack(key)[3]): int.from_bytes(value, "little", signed=True) for key, value in rows}
 
 
+#: Of stored events that one reading takes, about; what follows is read with the next page.
+HISTORY_BYTES: Final = 2 << 20
+
+
 async def history(
     tr: Transaction, ns: str, run_id: str, *, after: int = 0, before: int = 0, limit: int, reverse: bool = False
 ) -> list[Numbered]:
-    """Events with after < number (and < before if not 0), in order, at most `limit`; from the newest if `reverse`."""
+    """Events with after < number (and < before if not 0), in order, at most `limit`; from the newest if `reverse`.
+
+    Fewer, and at least one, once HISTORY_BYTES have been read.
+    """
     head = keys.events(ns, run_id)
     begin, end = head, keys.end(head)
     if after:  # the batch that holds `after` may also hold what follows it
@@ -208,14 +215,18 @@ async def history(
     if before:
         end = keys.event(ns, run_id, before)
     found: list[Numbered] = []
-    while len(found) < limit:
+    size = 0
+    while len(found) < limit and (not found or size < HISTORY_BYTES):
         rows = await tr.get_range(begin, end, limit=100, reverse=reverse, snapshot=True)
         if not rows:
             break
-        for key, _ in rows:
+        for key, value in rows:
+            size += len(value)
             if len(keys.unpack(key)) > 4:
                 continue  # a chunk of a large batch
             found += _wanted(await _batch(tr, key), after, before, reverse)
+            if found and size >= HISTORY_BYTES:
+                break
         if reverse:
             end = rows[-1][0]
         else:

@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from windlass.engine.core.commands import Failure, TaskFailed
 from windlass.engine.core.definition import Limits
 from windlass.engine.dispatch import Assignment
 from windlass.engine.leases import token_of
 from windlass.engine.modules import bare
 from windlass.engine.service import convert
+from windlass.engine.work import TaskKey
 from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as pb
 
 _DEFAULT = Limits()
+
+#: Tasks in one message to a worker, and their bytes together: gRPC refuses larger messages, which ends the stream.
+TASKS_MAX: Final = 100
+TASKS_BYTES: Final = 3 << 20
+#: A single task that is larger than this is not sent at all: no worker takes such a message.
+TASK_BYTES_MAX: Final = 32 << 20
+
+
+def next_tasks(waiting: deque[Assignment], refused: Callable[[Assignment, Failure], None]) -> list[pb.Task]:
+    """As many of the waiting tasks as one message holds, and at least one; they are taken from `waiting`.
+
+    A task that fits into no message is given to `refused`, with the failure of its attempt.
+    """
+    taken: list[pb.Task] = []
+    size = 0
+    while waiting and len(taken) < TASKS_MAX:
+        message = task_message(waiting[0])
+        bytes_more = message.ByteSize()
+        if taken and size + bytes_more > TASKS_BYTES:
+            break
+        assignment = waiting.popleft()
+        if bytes_more > TASK_BYTES_MAX:
+            refused(assignment, _too_large(bytes_more))
+            continue
+        taken.append(message)
+        size += bytes_more
+    return taken
+
+
+def failed_unsent(assignment: Assignment, failure: Failure) -> tuple[TaskKey, TaskFailed]:
+    """The report on an attempt that never reached its worker."""
+    _, _, visit, path, epoch = assignment.task
+    return assignment.task, TaskFailed(path=path, visit=visit, epoch=epoch, failure=failure)
+
+
+def _too_large(size: int) -> Failure:
+    message = f"the task with its input and context has {size:,} bytes, {TASK_BYTES_MAX:,} can be sent to a worker"
+    return Failure("INPUT_TOO_LARGE", message, retryable=False)
 
 
 def task_message(assignment: Assignment) -> pb.Task:

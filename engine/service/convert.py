@@ -30,6 +30,10 @@ STATES: Final[dict[str, common_pb2.RunState.ValueType]] = {
     )
 }
 STATE_NAMES: Final = {value: name for name, value in STATES.items()}
+#: What is kept of a failure; a run's record holds several of them.
+FAILURE_CODE_CHARACTERS: Final = 200
+FAILURE_TEXT_CHARACTERS: Final = 10_000
+FAILURE_DETAILS_BYTES: Final = 50_000
 SPAN_MAX_US: Final = 100 * 366 * 86_400_000_000
 _CLOSE_POLICIES: Final = {0: "terminate", 1: "terminate", 2: "abandon", 3: "cancel"}
 
@@ -99,15 +103,25 @@ def failure_out(failure: Failure | None) -> common_pb2.Failure | None:
 
 
 def failure_in(failure: common_pb2.Failure) -> Failure:
+    """A worker's failure, cut to what a run's record can hold: the attempt has failed however much it has to say."""
+    details = failure.details
+    if len(details) > FAILURE_DETAILS_BYTES:
+        details = b'{"omitted_bytes":%d}' % len(details)
     return Failure(
-        code=failure.code or "UNKNOWN",
-        message=failure.message,
+        code=failure.code[:FAILURE_CODE_CHARACTERS] or "UNKNOWN",
+        message=_cut(failure.message),
         retryable=failure.retryable if failure.HasField("retryable") else None,
-        details=failure.details,
-        stack=failure.stack,
+        details=details,
+        stack=_cut(failure.stack),
         next_delay_us=span_us(failure.next_delay, "next_delay") if failure.HasField("next_delay") else None,
-        cause=failure.cause,
+        cause=_cut(failure.cause),
     )
+
+
+def _cut(text: str) -> str:
+    if len(text) <= FAILURE_TEXT_CHARACTERS:
+        return text
+    return f"{text[:FAILURE_TEXT_CHARACTERS]}… ({len(text) - FAILURE_TEXT_CHARACTERS} more characters)"
 
 
 def run_ref(state: RunState) -> common_pb2.RunRef:

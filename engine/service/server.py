@@ -38,8 +38,10 @@ from windlass.v1 import (
 
 log = logging.getLogger(__name__)
 
-#: Largest message in bytes, both ways (gRPC's default, stated).
+#: Largest message taken, in bytes (gRPC's default, stated). What the engine sends stays below it too, unless one single
+#: thing in it is larger, such as a run's output: then the larger limit holds, which our clients and workers also have.
 MESSAGE_BYTES_MAX: Final = 4 << 20
+SENT_BYTES_MAX: Final = 64 << 20
 #: Open calls get this long to be answered when the server stops, in seconds.
 GRACE_SECONDS: Final = 5.0
 
@@ -76,7 +78,7 @@ class Server:
         self.engine, self.address = engine, address
         options = [
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.max_send_message_length", SENT_BYTES_MAX),
             ("grpc.so_reuseport", 0),  # a second engine on the same port must fail, not share it
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 10_000),

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import grpc
 import msgspec
 
 from windlass.engine.core.commands import Signal
@@ -14,11 +13,10 @@ from windlass.engine.core.decide import Rejection
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
-from windlass.engine.pacing import Pace
 from windlass.engine.reading import get_run
 from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, once
-from windlass.engine.service.status import Context, to_engine_error, to_status
+from windlass.engine.service.status import to_engine_error, to_status
 from windlass.engine.starting import ClosedPolicy, OpenPolicy, Started, StartPlan, check_name, check_priority, start
 from windlass.engine.unit import Unit
 from windlass.storage.port import StorageError
@@ -119,7 +117,7 @@ async def start_batch(engine: Engine, request: pb.StartRunsRequest) -> pb.StartR
         raise EngineError("INVALID_FIELD", f"at most {BATCH_MAX} starts in one request", field="requests")
     response = pb.StartRunsResponse()
     for at in range(0, len(request.requests), BATCH):
-        plans = [_plan(engine, each) for each in request.requests[at : at + BATCH]]
+        plans = [plan_or_refusal(engine, each) for each in request.requests[at : at + BATCH]]
         good = [plan for plan in plans if isinstance(plan, StartPlan)]
         outcomes = iter(await start_many(engine, good) if good else [])
         for plan in plans:
@@ -128,7 +126,7 @@ async def start_batch(engine: Engine, request: pb.StartRunsRequest) -> pb.StartR
     return response
 
 
-def _plan(engine: Engine, request: pb.StartRunRequest) -> StartPlan | EngineError:
+def plan_or_refusal(engine: Engine, request: pb.StartRunRequest) -> StartPlan | EngineError:
     try:
         return plan_of(engine, request)
     except EngineError as refused:
@@ -205,107 +203,3 @@ async def signal_with_start(engine: Engine, request: pb.SignalWithStartRunReques
     reply = await once(engine, asked, pb.SignalWithStartRunResponse, work)
     reply.created = reply.created and bool(fresh)
     return reply
-
-
-class Stream:
-    """StreamRuns: batches of starts up, batches of outcomes down; starts that wait are told their end too."""
-
-    def __init__(self, engine: Engine, context: Context) -> None:
-        self._engine, self._context = engine, context
-        self._out: list[pb.StreamedOutcome] = []
-        self._wake = asyncio.Event()
-        self._pace = Pace()
-        self._open = 0
-        self._reading = True
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._waiters: dict[str, asyncio.Future[RunState]] = {}
-
-    async def run(self) -> None:
-        """Until the client has said all and every outcome it waits for was told."""
-        reader = asyncio.create_task(self._read())
-        try:
-            while self._reading or self._jobs or self._open or self._out:
-                await self._wake.wait()
-                await self._pace.turn()
-                self._wake.clear()
-                self._pace.carried(len(self._out))
-                while self._out:
-                    batch, self._out = self._out[:500], self._out[500:]
-                    await self._context.write(pb.StreamRunsResponse(outcomes=batch))
-                if reader.done():
-                    reader.result()
-        finally:
-            reader.cancel()
-            for job in self._jobs:
-                job.cancel()
-
-    async def _read(self) -> None:
-        try:
-            while (message := await self._context.read()) is not grpc.aio.EOF:
-                for at in range(0, len(message.starts), BATCH):
-                    job = asyncio.create_task(self._start(message.starts[at : at + BATCH]))
-                    self._jobs.add(job)
-                    job.add_done_callback(self._finished)
-        finally:
-            self._reading = False
-            self._wake.set()
-
-    def _finished(self, job: asyncio.Task[None]) -> None:
-        self._jobs.discard(job)
-        self._wake.set()
-
-    async def _start(self, starts: Sequence[pb.StreamedStart]) -> None:
-        engine = self._engine
-        plans: list[tuple[int, StartPlan]] = []
-        for each in starts:
-            plan = _plan(engine, each.request)
-            if isinstance(plan, EngineError):
-                self._say(pb.StreamedOutcome(tag=each.tag, error=to_status(plan)))
-                continue
-            plans.append((each.tag, plan))
-            if each.wait:
-                self._await(each.tag, plan)
-        outcomes = await start_many(engine, [plan for _, plan in plans]) if plans else []
-        for (tag, plan), outcome in zip(plans, outcomes, strict=True):
-            self._answer(tag, plan, outcome)
-
-    def _await(self, tag: int, plan: StartPlan) -> None:
-        self._open += 1
-        waiter = self._engine.notices.closes(plan.namespace, plan.run_id)
-        self._waiters[plan.run_id] = waiter
-        waiter.add_done_callback(lambda done: self._closed(tag, plan.run_id, done))
-
-    def _closed(self, tag: int, run_id: str, waiter: asyncio.Future[RunState]) -> None:
-        self._open -= 1
-        self._waiters.pop(run_id, None)
-        if not waiter.cancelled():
-            self._say(pb.StreamedOutcome(tag=tag, closed=convert.run_result(waiter.result())))
-        self._wake.set()
-
-    def _answer(self, tag: int, plan: StartPlan, outcome: Outcome) -> None:
-        if isinstance(outcome, Started) and outcome.run_id == plan.run_id:
-            self._say(pb.StreamedOutcome(tag=tag, started=started_out(plan.namespace, outcome)))
-            return
-        waiter = self._waiters.pop(plan.run_id, None)
-        if waiter is not None:
-            waiter.cancel()
-        if isinstance(outcome, EngineError):
-            self._say(pb.StreamedOutcome(tag=tag, error=to_status(outcome)))
-        else:
-            self._say(pb.StreamedOutcome(tag=tag, started=started_out(plan.namespace, outcome)))
-            if waiter is not None:
-                self._spawn_wait(tag, plan.namespace, outcome.run_id)
-
-    def _spawn_wait(self, tag: int, ns: str, run_id: str) -> None:
-        job = asyncio.create_task(self._wait(tag, ns, run_id))
-        self._jobs.add(job)
-        job.add_done_callback(self._finished)
-
-    async def _wait(self, tag: int, ns: str, run_id: str) -> None:
-        state = await wait_closed(self._engine, ns, run_id, WAIT_MAX_US)
-        if state is not None:
-            self._say(pb.StreamedOutcome(tag=tag, closed=convert.run_result(state)))
-
-    def _say(self, outcome: pb.StreamedOutcome) -> None:
-        self._out.append(outcome)
-        self._wake.set()

@@ -23,10 +23,13 @@ from windlass.engine.reading import (
 )
 from windlass.engine.service import convert, show
 from windlass.storage.port import Transaction
+from windlass.v1 import common_pb2
 from windlass.v1 import workflow_service_pb2 as pb
 
 #: Events in one message of a watch.
 BATCH: Final = 200
+#: Of events in one message, below what every gRPC client takes.
+EVENTS_BYTES: Final = 3 << 20
 #: An idle watch says "still here" this often, in seconds, so that both ends notice a dead connection.
 IDLE_SECONDS: Final = 15.0
 
@@ -36,21 +39,32 @@ async def history_page(engine: Engine, request: pb.GetHistoryRequest) -> pb.GetH
     ns, size = request.namespace or "default", page_size(request.page_size)
     position = _number(page_position(request.page_token)) if request.page_token else 0
 
-    async def body(tr: Transaction) -> tuple[list[Numbered], int]:
+    async def body(tr: Transaction) -> tuple[list[Numbered], int, int]:
         run_id = await find_run_id(tr, ns, request.run_id, request.workflow_id)
-        await get_run(tr, ns, run_id)
+        newest = (await get_run(tr, ns, run_id)).seq
         after, before = (0, position) if request.reverse else (position, 0)
-        limit = size + 1
-        found = await history(tr, ns, run_id, after=after, before=before, limit=limit, reverse=request.reverse)
-        return found, await oldest_number(tr, ns, run_id)
+        found = await history(tr, ns, run_id, after=after, before=before, limit=size, reverse=request.reverse)
+        return found, await oldest_number(tr, ns, run_id), newest
 
-    found, oldest = await engine.storage.read(body)
-    full = request.view != pb.VIEW_BASIC
-    response = pb.GetHistoryResponse(events=[show.event_out(each, full=full) for each in found[:size]])
-    if len(found) > size:
-        response.next_page_token = page_token(str(found[size - 1].number))
-    response.oldest_number = oldest
+    found, oldest, newest = await engine.storage.read(body)
+    response = pb.GetHistoryResponse(events=_fitting(found, full=request.view != pb.VIEW_BASIC), oldest_number=oldest)
+    last = response.events[-1].number if response.events else 0
+    if response.events and last != (oldest if request.reverse else newest):
+        response.next_page_token = page_token(str(last))
     return response
+
+
+def _fitting(found: list[Numbered], *, full: bool) -> list[common_pb2.HistoryEvent]:
+    """As many of the events as one message holds, and at least one."""
+    events: list[common_pb2.HistoryEvent] = []
+    size = 0
+    for each in found:
+        event = show.event_out(each, full=full)
+        size += event.ByteSize()
+        if events and size > EVENTS_BYTES:
+            break
+        events.append(event)
+    return events
 
 
 def _number(text: str) -> int:
@@ -83,9 +97,10 @@ async def watch(engine: Engine, request: pb.WatchRunRequest) -> AsyncIterator[pb
         while True:
             moved.clear()
             state, found = await _since(engine, ns, run_id, at)
-            at = found[-1].number if found else at
+            events = _fitting(found, full=full)
+            at = events[-1].number if events else at
             ended = state.status in CLOSED and at >= state.seq
-            yield _message(engine, state, found, at, ended, full)
+            yield _message(engine, state, events, at, ended)
             if ended:
                 return
             if at < state.seq:
@@ -103,7 +118,7 @@ async def _since(engine: Engine, ns: str, run_id: str, at: int) -> tuple[RunStat
 
 
 def _message(
-    engine: Engine, state: RunState, found: list[Numbered], at: int, ended: bool, full: bool
+    engine: Engine, state: RunState, events: list[common_pb2.HistoryEvent], at: int, ended: bool
 ) -> pb.WatchRunResponse:
     progress = [
         pb.TaskProgress(visit=task[2], path=task[3], progress=value)
@@ -111,7 +126,7 @@ def _message(
         if task[:2] == (state.namespace, state.run_id)
     ]
     return pb.WatchRunResponse(
-        events=[show.event_out(each, full=full) for each in found],
+        events=events,
         resume_token=page_token(str(at)),
         result=convert.run_result(state) if ended else None,
         state=convert.STATES[state.status],

@@ -120,7 +120,11 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             await mailbox.wait(min(wait_us, POLL_MAX_US) / 1e6)
         finally:
             connected.credits = 0
-        return mailbox.empty()
+        reply = mailbox.empty()
+        unsent, mailbox.unsent = mailbox.unsent, []
+        if unsent:
+            await self._workers.leases.report(unsent)
+        return reply
 
     @rpc
     async def HeartbeatTasks(self, request: pb.HeartbeatTasksRequest) -> pb.HeartbeatTasksResponse:

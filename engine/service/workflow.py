@@ -13,6 +13,7 @@ from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.service import convert, forks, reads, starts, watching
 from windlass.engine.service.asking import ask
+from windlass.engine.service.start_stream import Stream
 from windlass.engine.service.status import Context, refuse, rpc, rpc_stream
 from windlass.engine.starting import check_name
 from windlass.v1 import workflow_service_pb2 as pb
@@ -43,7 +44,7 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
     ) -> None:
         try:
             self._engine.check_accepting()
-            await starts.Stream(self._engine, context).run()
+            await Stream(self._engine, context).run()
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes a status
