@@ -77,7 +77,7 @@ def _fenced(turn: Turn, command: Report) -> Node:
     if node is not None and node.phase == "leased" and node.epoch == command.epoch:
         return node
     same = (command.visit, command.path, command.epoch) == turn.state.last
-    if same or (node is not None and node.recorded == command.epoch):
+    if command.epoch and (same or (node is not None and node.recorded == command.epoch)):
         raise Rejection("ALREADY_RECORDED", "this attempt's result is recorded already")
     raise Rejection(
         "LEASE_LOST", "another attempt holds the task now, or it has ended: drop the result", path=command.path
