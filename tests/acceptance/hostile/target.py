@@ -14,7 +14,13 @@ from benchmarks.processes import rss_mb
 from tests.acceptance.programs import Engine
 from windlass.client import Client
 from windlass.definition.source import from_value
-from windlass.v1 import common_pb2, worker_service_pb2, worker_service_pb2_grpc
+from windlass.v1 import (
+    common_pb2,
+    worker_service_pb2,
+    worker_service_pb2_grpc,
+    workflow_service_pb2,
+    workflow_service_pb2_grpc,
+)
 
 #: Where the attacks go, and where the clean work is done. The names of both are known to the attacker.
 ATTACKED: Final = "attacked"
@@ -31,6 +37,11 @@ def _document(name: str, states: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"workflow": name, "initial": next(iter(states)), "states": states, **more}
 
 
+_LONG: Final = {"runtime": "javascript", "code": "'x'.repeat(400000)"}
+_GROWING: Final = {
+    f"s{number}": {"task": _LONG, "output": "n", "next": f"s{number + 1}"} if number < 16 else {}
+    for number in range(17)
+}
 DOCUMENTS: Final = (
     _document("one", {"only": _TASK}, output={"key": "n"}),
     _document("queued", {"only": _HANDLED}),
@@ -39,6 +50,8 @@ DOCUMENTS: Final = (
     _document("timer", {"sleep": {"delay": "1h"}}, updates={"set": {"set": {"n": "${input}"}}}),
     _document("parked", {"go": {"transitions": [{"when": "nothing > 1", "to": None}]}}),
     _document("fan", {"fan": {"map": {"items": {"static": [1, 2, 3]}, "task": _HANDLED["task"]}}}),
+    _document("length", {"only": {**_TASK, "task": {"runtime": "javascript", "code": "input.length"}}}),
+    _document("grow", _GROWING),
     _document("parent", {"child": {"spawn": "queued", "input": {"keys": ["n"]}}}),
 )
 
@@ -49,6 +62,7 @@ class Target:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.known: dict[str, list[Any]] = {}
+        self.started_mb = self.memory_mb()
         self._seen = 0  #: of the engine's log
 
     @property
@@ -78,12 +92,13 @@ class Target:
 
     def serves(self) -> None:
         """A clean workflow goes through."""
-
-        async def one() -> object:
-            async with Client(self.address, namespace=CLEAN, retry_for=10) as client:
-                return (await client.start_and_wait("one", {"n": 41}, wait=30)).value()
-
-        assert asyncio.run(one()) == 42
+        request = workflow_service_pb2.StartAndWaitRunRequest()
+        request.start.MergeFrom(workflow_service_pb2.StartRunRequest(namespace=CLEAN, workflow="one"))
+        request.start.input.data = b'{"n": 41}'
+        request.wait_timeout.FromSeconds(30)
+        with self.channel() as channel:
+            reply = workflow_service_pb2_grpc.WorkflowServiceStub(channel).StartAndWaitRun(request, timeout=60)
+        assert reply.result.output.data == b"42", reply
 
     def memory_mb(self) -> float:
         """Of the engine's own."""
@@ -131,9 +146,14 @@ class Target:
         self.known["bytes"] += [task.task_token for task in tasks]
 
 
-def register(stub: worker_service_pb2_grpc.WorkerServiceStub, name: str, *, slots: int = 4) -> str:
+def register(stub: worker_service_pb2_grpc.WorkerServiceStub, name: str) -> str:
     """A session that takes tasks of the handler that nobody else has."""
-    request = worker_service_pb2.RegisterWorkerRequest(
+    return stub.RegisterWorker(registration(name)).session_id
+
+
+def registration(name: str, *, slots: int = 4) -> worker_service_pb2.RegisterWorkerRequest:
+    """What such a worker says of itself."""
+    return worker_service_pb2.RegisterWorkerRequest(
         namespace=ATTACKED,
         worker_id=name,
         instance_id=name,
@@ -141,7 +161,6 @@ def register(stub: worker_service_pb2_grpc.WorkerServiceStub, name: str, *, slot
         runtimes=[common_pb2.RuntimeInfo(name="python", version="3")],
         handlers=[common_pb2.StepType(handler="nobody.has.it", runtime="python")],
     )
-    return stub.RegisterWorker(request).session_id
 
 
 @contextlib.contextmanager
