@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+# A process started as another user is forked, and gRPC's own handlers crash in the child before it becomes a program.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import fdb.tuple  # noqa: F401
 from hypothesis import HealthCheck, settings
