@@ -173,7 +173,7 @@ class OutboxEvent(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Position among the run's events."""
+    """Rises within the run and is unique there; not without gaps."""
     name: _builtins.str
     """Name."""
     @_builtins.property

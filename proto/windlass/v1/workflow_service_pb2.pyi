@@ -110,7 +110,7 @@ class _View:
 class _ViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_View.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     VIEW_UNSPECIFIED: _View.ValueType  # 0
-    """Same as basic."""
+    """Same as full."""
     VIEW_BASIC: _View.ValueType  # 1
     """Without values of the user's."""
     VIEW_FULL: _View.ValueType  # 2
@@ -120,7 +120,7 @@ class View(_View, metaclass=_ViewEnumTypeWrapper):
     """How much of a run or event is returned."""
 
 VIEW_UNSPECIFIED: View.ValueType  # 0
-"""Same as basic."""
+"""Same as full."""
 VIEW_BASIC: View.ValueType  # 1
 """Without values of the user's."""
 VIEW_FULL: View.ValueType  # 2
@@ -189,7 +189,7 @@ class StartRunRequest(_message.Message):
     queue: _builtins.str
     """Queue of the run's tasks. Empty = the definition's."""
     priority: _builtins.int
-    """0 (first) to 9 (last) among tasks of the queue. Unset = the definition's, else 5."""
+    """0 to 9; of the tasks in a queue, a higher one is served first. Unset = the definition's, else 5."""
     timeout_start: Global___TimeoutStart.ValueType
     """From when run_timeout counts."""
     idempotency_key: _builtins.str
@@ -268,7 +268,7 @@ class StartRunResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
-    """False if the call found the run there already (policy, idempotency key)."""
+    """False if the call found the run there already (policy, idempotency key, repeated request_id)."""
     @_builtins.property
     def run(self) -> _common_pb2.RunRef:
         """The run, new or existing."""
@@ -632,7 +632,7 @@ class GetRunRequest(_message.Message):
     workflow_id: _builtins.str
     """The newest run with this id."""
     view: Global___View.ValueType
-    """BASIC leaves out context, config and output."""
+    """BASIC leaves out context, config, output and open work."""
     def __init__(
         self,
         *,
@@ -752,7 +752,7 @@ class Run(_message.Message):
     queue: _builtins.str
     """Queue of its tasks."""
     priority: _builtins.int
-    """0 (first) to 9 (last)."""
+    """0 to 9; a higher one is served first."""
     config: _builtins.bytes
     """JSON object. FULL view only."""
     parent_run_id: _builtins.str
@@ -2678,7 +2678,7 @@ class StartTaskRequest(_message.Message):
     at_most_once: _builtins.bool
     """A lost lease becomes an incident, never a second attempt."""
     priority: _builtins.int
-    """0 (first) to 9 (last). Unset = 5."""
+    """0 to 9; a higher one is served first. Unset = 5."""
     @_builtins.property
     def input(self) -> _common_pb2.Payload:
         """Input of the task."""

@@ -1,0 +1,133 @@
+"""An engine that ends, in good order or not, and another one that goes on with its store: the embedded one, strict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.engine.cluster import TestWorker, register, start, wait
+from tests.engine.documents import delayed, one_task, waiting
+from tests.engine.served import DAY, FakeClock
+from windlass.definition.compile import compile_canonical
+from windlass.engine.core.commands import Signal
+from windlass.engine.engine import Engine, Options
+from windlass.engine.reading import history
+from windlass.storage.opening import open_embedded
+from windlass.storage.port import Storage
+from windlass.v1 import common_pb2
+
+
+class Machine:
+    """One data directory, and the engine that has it open."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.clock = directory, FakeClock()
+        self.engine: Engine = None  # type: ignore[assignment]
+        self.store: Storage = None  # type: ignore[assignment]
+
+    async def start(self) -> Engine:
+        self.store = open_embedded(self.directory, strict=True)
+        self.engine = Engine(self.store, compile_canonical, clock=self.clock, options=Options(lease_us=5_000_000))
+        await self.engine.start()
+        return self.engine
+
+    async def stop(self) -> None:
+        await self.engine.stop()
+        await self.store.close()
+
+    async def die(self) -> None:
+        """The process is gone: no loop ends its turn in good order, nothing is given back."""
+        for loop in self.engine._loops:
+            await loop.stop()
+        await self.store.close()
+
+    async def types(self, run_id: str) -> list[str]:
+        found = await self.store.read(lambda tr: history(tr, "default", run_id, limit=1000))
+        return [type(each.event).__name__ for each in found]
+
+
+async def restarted(directory: Path, before: Callable[[Machine], Any], died: bool) -> tuple[Machine, Any]:
+    machine = Machine(directory)
+    await machine.start()
+    left = await before(machine)
+    await (machine.die() if died else machine.stop())
+    await machine.start()
+    return machine, left
+
+
+async def test_overdue_timers_fire_in_order_after_the_downtime(tmp_path: Path) -> None:
+    async def before(machine: Machine) -> list[str]:
+        runs = []
+        for name, span in (("c", "3h"), ("a", "1h"), ("b", "2h")):
+            await register(machine.engine, delayed(span, name))
+            runs.append(await start(machine.engine, name, {}))
+        machine.clock.at_us += DAY
+        return runs
+
+    machine, runs = await restarted(tmp_path, before, died=True)
+    closed = {name: await wait(machine.engine, run_id) for name, run_id in zip("cab", runs, strict=True)}
+    times = {name: (run.close_time.seconds, run.close_time.nanos) for name, run in closed.items()}
+    assert times["a"] <= times["b"] <= times["c"]
+    for run_id in runs:
+        assert (await machine.types(run_id)).count("RunClosed") == 1
+    await machine.stop()
+
+
+async def test_tasks_of_workers_that_never_came_back_go_to_others(tmp_path: Path) -> None:
+    async def before(machine: Machine) -> str:
+        await register(machine.engine, one_task())
+        worker = await TestWorker(machine.engine, lambda task: TestWorker.HOLD).connect()
+        run_id = await start(machine.engine, "task", {})
+        await worker.until(lambda: bool(worker.held))
+        return run_id
+
+    machine, run_id = await restarted(tmp_path, before, died=True)
+    # A worker that registers before the first look must not hide the sessions of the time before.
+    await TestWorker(machine.engine, lambda task: "by another", name="other").connect()
+    machine.clock.at_us += 4_000_000
+    await machine.engine.sessions.turn()
+    other = next(iter(machine.engine.dispatch.connected))
+    machine.clock.at_us += 2_000_000
+    await machine.engine.sessions.renew(other)
+    machine.engine.sessions.wake()
+    assert (await wait(machine.engine, run_id)).context["done"] == b'"by another"'
+    await machine.stop()
+
+
+async def test_a_worker_that_comes_back_in_time_goes_on_after_a_restart(tmp_path: Path) -> None:
+    held: list[TestWorker] = []
+
+    async def before(machine: Machine) -> str:
+        await register(machine.engine, one_task())
+        worker = await TestWorker(machine.engine, lambda task: TestWorker.HOLD).connect()
+        held.append(worker)
+        run_id = await start(machine.engine, "task", {})
+        await worker.until(lambda: bool(worker.held))
+        return run_id
+
+    machine, run_id = await restarted(tmp_path, before, died=True)
+    again = TestWorker(machine.engine, lambda task: TestWorker.HOLD)
+    again.held = held[0].held
+    await again.connect(resume=held[0].session_id)
+    await again.until(lambda: bool(again.session_id))
+    assert again.session_id == held[0].session_id
+    again.finish(again.held[0], "after the restart")
+    assert (await wait(machine.engine, run_id)).context["done"] == b'"after the restart"'
+    assert (await machine.types(run_id)).count("AttemptStarted") == 1
+    await machine.stop()
+
+
+async def test_what_waited_waits_on(tmp_path: Path) -> None:
+    async def before(machine: Machine) -> list[str]:
+        await register(machine.engine, waiting())
+        await register(machine.engine, one_task())
+        return [await start(machine.engine, "wait", {}), await start(machine.engine, "task", {})]
+
+    for died in (False, True):
+        machine, (waits, queued) = await restarted(tmp_path / str(died), before, died)
+        await machine.engine.transition.give("default", waits, Signal(name="go", payload=b"1"))
+        await TestWorker(machine.engine, lambda task: 1).connect()
+        for run_id in (waits, queued):
+            assert (await wait(machine.engine, run_id)).state == common_pb2.RUN_STATE_COMPLETED
+        await machine.stop()
