@@ -58,7 +58,7 @@ class Claims(Loop):
 
     async def _claim(self, ring: QueueKey, limit: int) -> None:
         self._dispatch.backlog.discard(ring)  # before the look: what is queued after it puts the ring back
-
+        self._dispatch.claiming.add(ring)  # and until its end nothing newer is leased past the queue
         try:
             if not self._transition.storage.shared:  # nobody else claims: the look itself may conflict
                 full = await self._transition.run(lambda unit: self._look_and_take(unit, ring, limit))
@@ -72,6 +72,8 @@ class Claims(Loop):
                 raise
             await self._apart(ring, limit, error)
             return
+        finally:
+            self._dispatch.claiming.discard(ring)
         if full:
             self._dispatch.backlog.add(ring)
 
@@ -114,6 +116,7 @@ class Claims(Loop):
             if session is None:
                 unit.after.queued.add(ring)
                 return
+            self._dispatch.offered(ring)
             if not await self._lease(unit, session, ring, key, value):
                 self._dispatch.release(session)
             unit.tr.clear(key)
