@@ -50,8 +50,8 @@ class Feed(Loop):
         counters, watches = await self._look(topics)
         for topic, value in counters.items():
             if self._seen.get(topic, b"") != value:
-                self._seen[topic] = value
                 await self._react(topic)
+                self._seen[topic] = value  # not before: what the store failed to tell must be asked again
         for stale in self._seen.keys() - topics:
             del self._seen[stale]
         await _first(watches, self._wake, LOOK_SECONDS)
