@@ -112,6 +112,8 @@ class Dispatch:
         self.on_claimable: Callable[[], None] = lambda: None
         #: Called when a worker of a queue connects.
         self.on_ring: Callable[[QueueKey], None] = lambda ring: None
+        #: Called with a session that was leased tasks which cannot be handed to it.
+        self.on_undelivered: Callable[[str], None] = lambda session_id: None
         #: Called when a worker was handed tasks.
         self.on_held: Callable[[], None] = lambda: None
 
@@ -228,7 +230,7 @@ class Dispatch:
             if (session := self.connected.get(session_id)) is not None:
                 session.outlet.send_stop(task, reason)
         if after.queued:
-            self.backlog |= after.queued
+            self.backlog.update(ring for ring in after.queued if ring in self._rings)  # `connect` adds the others
             self.on_claimable()
 
     def _send(self, assigned: list[Assignment]) -> None:
@@ -238,7 +240,10 @@ class Dispatch:
         for session_id, batch in batches.items():
             session = self.connected.get(session_id)
             if session is None:
-                continue  # disconnected meanwhile: the lease lapses, or is found when the worker reconnects
+                # Disconnected meanwhile: the lease lapses, or is found when the worker reconnects. But if the session
+                # was closed and its leases returned before this one was committed, nobody else would find it.
+                self.on_undelivered(session_id)
+                continue
             for each in batch:
                 session.held[each.task] = Held(each.deadline_us, each.heartbeat_us, each.run.updated_us)
             session.outlet.send_tasks(batch)

@@ -23,7 +23,7 @@ from windlass.engine import keys
 from windlass.engine.clock import Clock
 from windlass.engine.core import commands as cmd
 from windlass.engine.definitions import DEFAULT_NAMESPACE
-from windlass.engine.dispatch import Connected, Dispatch, Held, Outlet
+from windlass.engine.dispatch import Connected, Dispatch, Held
 from windlass.engine.errors import EngineError
 from windlass.engine.leases import Leases
 from windlass.engine.loops import Loop
@@ -49,6 +49,7 @@ class Sessions(Loop):
         self.lease_us = lease_us
         self._expires: dict[str, int] = {}  #: every session known, and when it lapses unless renewed
         self._strays = Strays(storage, clock, dispatch)
+        dispatch.on_undelivered = lambda session_id: self.suspect((session_id,))
 
     # What workers ask
 
@@ -224,7 +225,7 @@ class Deadlines(Loop):
         """Time out what is overdue. Sleeps without end while no worker holds a lease."""
         now = self._clock.now_us()
         overdue: list[tuple[TaskKey, cmd.TaskTimedOut]] = []
-        outlets: list[Outlet] = []
+        holders: list[Connected] = []
         watching = False
         for session in self._dispatch.connected.values():
             for task, held in session.held.items():
@@ -233,10 +234,10 @@ class Deadlines(Loop):
                 if due and due <= now:
                     kind = "start_to_close" if held.deadline_us and held.deadline_us <= now else "heartbeat"
                     overdue.append((task, self._command(task, kind)))
-                    outlets.append(session.outlet)
-        for (task, _), outlet, told in zip(overdue, outlets, await self._leases.report(overdue), strict=True):
-            if told.error is None:
-                outlet.send_stop(task, "timed_out")
+                    holders.append(session)
+        for (task, _), holder, told in zip(overdue, holders, await self._leases.report(overdue), strict=True):
+            holder.held.pop(task, None)  # or it ended elsewhere, as with a result given to another engine
+            holder.outlet.send_stop(task, "timed_out" if told.error is None else "lost")
         return self._interval if watching else None
 
     def _command(self, task: TaskKey, kind: str) -> cmd.TaskTimedOut:

@@ -57,7 +57,7 @@ class Strays:
         whole = not self._look_us or bool(self._seen) or (self._storage.shared and now >= self._look_us + LOOK_US)
         stray: set[TaskKey] = set()
         for session_id in list(self._dispatch.connected) if whole else list(self._suspects):
-            stray.update(await self._of(session_id))
+            stray.update(await self._of(session_id, known))
         if whole:
             self._look_us = now
             stray.update(await self._orphans(known))
@@ -65,10 +65,12 @@ class Strays:
         again, self._seen = stray & self._seen, stray - self._seen
         return sorted(again)
 
-    async def _of(self, session_id: str) -> list[TaskKey]:
+    async def _of(self, session_id: str, known: set[str]) -> list[TaskKey]:
         leases = await leases_of(self._storage, session_id)
         session = self._dispatch.connected.get(session_id)
-        return [task for task, _ in leases if session is not None and task not in session.held]
+        if session is None:  # gone for good, or connected to another engine, which looks after it
+            return [] if session_id in known else [task for task, _ in leases]
+        return [task for task, _ in leases if task not in session.held]
 
     async def _orphans(self, known: set[str]) -> list[TaskKey]:
         """Leases of sessions without a record, by skipping from session to session."""
