@@ -13,6 +13,7 @@ from windlass.engine.core.events import Compacted
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.reading import history, oldest_number
+from windlass.engine.records import get_large
 from windlass.engine.service import forks
 from windlass.v1 import common_pb2
 
