@@ -19,7 +19,7 @@ from windlass.engine.service.asking import Asked, once
 from windlass.engine.service.status import to_engine_error, to_status
 from windlass.engine.starting import ClosedPolicy, OpenPolicy, Started, StartPlan, check_name, check_priority, start
 from windlass.engine.unit import Unit
-from windlass.storage.port import StorageError
+from windlass.storage.port import Refused, StorageError
 from windlass.v1 import common_pb2
 from windlass.v1 import workflow_service_pb2 as pb
 
@@ -98,7 +98,7 @@ async def start_many(engine: Engine, plans: Sequence[StartPlan]) -> list[Outcome
     try:
         return await engine.transition.run(work)
     except Exception as error:  # noqa: BLE001 - one bad start must not take the batch down
-        if len(plans) == 1 or isinstance(error, StorageError):
+        if len(plans) == 1 or (isinstance(error, StorageError) and not isinstance(error, Refused)):
             return [to_engine_error(error)] * len(plans)
         return [outcome for plan in plans for outcome in await start_many(engine, [plan])]
 
