@@ -32,7 +32,6 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     def __init__(self, workers: Workers, modules: Modules) -> None:
         self._workers, self._modules = workers, modules
-        self._mailboxes: dict[str, Mailbox] = {}
 
     async def StreamTasks(  # type: ignore[override]  # the stubs know only the generator form
         self, request_iterator: object, context: Context
@@ -88,22 +87,22 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         held = [parse_token(token) for token in request.held_task_tokens]
         record = session_record(request, self._workers)
         record, resumed, lost = await self._workers.sessions.register(record, request.resume_session_id, held)
-        mailbox = self._mailboxes[record.session] = Mailbox()
-        session = self._workers.dispatch.connect(record, mailbox)
+        session = self._workers.dispatch.connect(record, Mailbox())
         if resumed:
             lost = await self._workers.sessions.adopt(session, held)
         return registered(record, resumed, lost, self._workers)
 
     async def _mailbox(self, session_id: str) -> Mailbox:
         """The mailbox of a session, made anew if another engine registered it. Raises EngineError SESSION_NOT_FOUND."""
-        mailbox = self._mailboxes.get(session_id)
-        if mailbox is None or session_id not in self._workers.dispatch.connected:
+        connected = self._workers.dispatch.connected
+        if not isinstance(getattr(connected.get(session_id), "outlet", None), Mailbox):
             record = await self._workers.sessions.find(session_id)
-            mailbox = self._mailboxes[session_id] = Mailbox()
-            session = self._workers.dispatch.connect(record, mailbox)
             held = [task for task, _ in await self._workers.sessions.leases_of(session_id)]
-            await self._workers.sessions.adopt(session, held)
-        return mailbox
+            if not isinstance(getattr(connected.get(session_id), "outlet", None), Mailbox):  # nor by a call meanwhile
+                await self._workers.sessions.adopt(self._workers.dispatch.connect(record, Mailbox()), held)
+        outlet = connected[session_id].outlet
+        assert isinstance(outlet, Mailbox)
+        return outlet
 
     @rpc
     async def PollTasks(self, request: pb.PollTasksRequest) -> pb.PollTasksResponse:
@@ -187,7 +186,6 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         held = len(session.held)
         if request.close:
             await self._workers.sessions.end(request.session_id, "the worker said goodbye")
-            self._mailboxes.pop(request.session_id, None)
         return pb.DrainWorkerResponse(held=held)
 
     @rpc_stream
