@@ -44,6 +44,8 @@ _CANCEL_REASONS: Final = {
     "lost": pb.CANCEL_REASON_LOST,
     "timed_out": pb.CANCEL_REASON_TIMED_OUT,
 }
+#: Pairs of queue and kind that one worker may serve: each is a place in a ring.
+PAIRS_MAX: Final = 10_000
 
 
 class Workers:
@@ -237,6 +239,8 @@ def session_record(request: pb.RegisterWorkerRequest, workers: Workers) -> Sessi
     for field, values in (("queues", request.queues), ("runtimes", kinds)):
         for value in values:
             check_name(value, field)
+    if max(1, len(request.queues)) * len(kinds) > PAIRS_MAX:
+        raise EngineError("INVALID_FIELD", f"queues times runtimes and handlers: at most {PAIRS_MAX}", field="queues")
     return SessionRecord(
         session=workers.clock.new_id(),
         worker=check_name(request.worker_id, "worker_id", required=False) or f"worker-{workers.clock.new_id()[-12:]}",

@@ -16,7 +16,6 @@ from windlass.engine.starting import start as start_run
 from windlass.storage.memory import MemoryWorld
 from windlass.storage.opening import open_embedded
 from windlass.storage.port import Transaction, Unavailable
-from windlass.v1 import worker_service_pb2 as pb
 
 T = TypeVar("T")
 
@@ -75,14 +74,12 @@ async def test_the_queues_of_one_worker_take_turns() -> None:
         await register(engine, one_task())
         for queue in ("a", "a", "a", "a", "b"):
             await start(engine, "task", queue, queue=queue)
+        worker = await TestWorker(engine, lambda task: TestWorker.HOLD, credits=1).connect(queues=("a", "b"))
         order: list[bytes] = []
-
-        def note(task: pb.Task) -> int:
-            order.append(task.input)
-            return 1
-
-        worker = await TestWorker(engine, note, credits=1).connect(queues=("a", "b"))
-        await soon(worker.until(lambda: len(worker.accepted) == 5))
+        for _ in range(5):
+            await soon(worker.until(lambda: bool(worker.held)))
+            order.append(worker.held[0].input)
+            worker.finish(worker.held[0], 1)
         assert order.index(b'{"input":"b"}') <= 1
 
 
