@@ -138,13 +138,19 @@ def _unfit(turn: Turn, path: str, node: Node, branch: Branch, output: bytes, ask
         return Failure(code, f"the output does not fit: {flaw}", retryable=False)
     if asks is not None and (bad := asking.problem(turn, path, asks)) is not None:
         return bad
-    added = len(output) * bool(branch.output) + sum(map(len, asks.set.values()) if asks is not None else ())
-    return too_large(turn, node, added) if added else None
+    values = dict(asks.set) if asks is not None else {}
+    if branch.output:
+        values[branch.output] = output
+    return too_large(turn, node, values)
 
 
-def too_large(turn: Turn, node: Node, added: int) -> Failure | None:
-    """An upper bound is enough: values that replace older ones are counted beside them."""
-    size = added + sum(map(len, node.patch.values())) + sum(map(len, turn.state.context.values()))
+def too_large(turn: Turn, node: Node, values: Mapping[str, bytes]) -> Failure | None:
+    """Why the context cannot take these values beside what is there; None if it can."""
+    if not values:
+        return None
+    size = sum(sum(map(len, each.values())) for each in (turn.state.context, node.patch, values))
+    if size > CONTEXT_BYTES_MAX:  # some of them may replace others: count again, exactly
+        size = sum(map(len, {**turn.state.context, **node.patch, **values}.values()))
     if size <= CONTEXT_BYTES_MAX:
         return None
     message = f"the context would have {size} bytes, {CONTEXT_BYTES_MAX} are allowed: keep large values outside of it"
@@ -169,7 +175,7 @@ def _kept_of_failure(turn: Turn, path: str, node: Node, asks: Asks) -> Mapping[s
     if asking.problem(turn, path, asks) is not None:
         return NO_PATCH
     asking.emit_all(turn, asks)
-    fits = too_large(turn, node, sum(map(len, asks.set.values()))) is None
+    fits = too_large(turn, node, asks.set) is None
     return asks.set if fits else NO_PATCH
 
 
@@ -226,7 +232,9 @@ def _attempt_failed(
 
 
 def returned(turn: Turn, command: TaskReturned) -> None:
-    """The lease ended without a result. Does not count as an attempt; a crash counts to the crash cap."""
+    """The lease ended without a result. One that was given back does not count as an attempt; a crash does, and when
+    the attempts or the crash cap are used up by one, the run is parked: nobody knows whether the task acted.
+    """
     node = _fenced(turn, command)
     path, branch = command.path, branch_at(turn.definition, turn.state, command.path)
     if winding_down(turn.state):
@@ -237,10 +245,12 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         release(turn, path, node)
         requeue(turn, path, replace(node, session="", lease_us=0), branch, "returned")
         return
-    node = replace(node, crashes=node.crashes + 1)
+    most = (branch.retry or turn.definition.retry).max_attempts
+    last = node.crashes + 1 >= CRASHES_MAX or (most and node.attempt >= most)
+    node = replace(node, crashes=node.crashes + 1, attempt=node.attempt + (not last))
     if task_of(branch).at_most_once:
         _park(turn, path, node, "LEASE_LOST", "the at-most-once task lost its lease; whether it acted is unknown")
-    elif node.crashes >= CRASHES_MAX:
+    elif last:
         _park(turn, path, node, "CRASH_LOOP", f"the task crashed its worker {node.crashes} times: {command.reason}")
     elif node.crashes == 1:
         release(turn, path, node)

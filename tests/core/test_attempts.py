@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.core.build import ONCE, QUICK, SECOND, branch, limits, number_schema, on, state, task, workflow
@@ -143,8 +144,8 @@ def test_schedule_to_close_bounds_all_attempts() -> None:
     assert world.state.status == "failed"
 
 
-def test_drained_attempts_do_not_count_and_crashes_only_to_their_cap() -> None:
-    world = one()
+def test_drained_attempts_do_not_count_and_crashes_do_up_to_their_cap() -> None:
+    world = World(workflow(state("s", branch(task())), retry=msgspec.structs.replace(QUICK, max_attempts=0))).start()
     for _ in range(10):
         world.lease()
         world.do(c.TaskReturned(path="", visit=1, epoch=world.node().epoch, crashed=False))
@@ -155,10 +156,27 @@ def test_drained_attempts_do_not_count_and_crashes_only_to_their_cap() -> None:
         world.crash()
         assert world.node().crashes == number + 1
     (incident,) = world.state.incidents
-    assert (incident.code, world.state.status, world.node().attempt) == ("CRASH_LOOP", "incident", 1)
+    assert (incident.code, world.state.status, world.node().attempt) == ("CRASH_LOOP", "incident", CRASHES_MAX)
     world.do(c.ResolveIncident(incident_id=incident.incident_id))
     assert world.node().crashes == 0
     world.succeed()
+    assert world.state.status == "completed"
+
+
+def test_a_crash_uses_up_an_attempt_and_the_last_one_parks_the_run() -> None:
+    world = World(workflow(state("s", branch(task())), retry=msgspec.structs.replace(QUICK, max_attempts=2))).start()
+    world.crash()
+    assert (world.node().attempt, world.node().crashes) == (2, 1)
+    world.crash()
+    assert [each.code for each in world.state.incidents] == ["CRASH_LOOP"]
+
+
+def test_a_value_that_replaces_a_large_one_is_counted_once() -> None:
+    large = b'"' + b"x" * (CONTEXT_BYTES_MAX * 6 // 10) + b'"'
+    world = World(workflow(state("s", branch(task(), output="n"))), ).start(**{})
+    world.do(c.SetVariables(values={"n": large}))
+    world.lease()
+    world.do(c.TaskSucceeded(path="", visit=1, epoch=1, output=large))
     assert world.state.status == "completed"
 
 
