@@ -89,7 +89,12 @@ async def serve(settings: Settings, ready: asyncio.Event | None = None) -> int:
     except (StorageError, OSError, ValueError) as error:
         print(f"windlass engine: {error}", file=sys.stderr)
         return EXIT_CANNOT_START
-    options = Options(lease_us=int(settings.lease_seconds * 1e6), history_keep=settings.history_keep, storage_name=name)
+    options = Options(
+        lease_us=int(settings.lease_seconds * 1e6),
+        sweep_us=int(settings.sweep_seconds * 1e6),
+        history_keep=settings.history_keep,
+        storage_name=name,
+    )
     engine = Engine(storage, compile_canonical, options=options, check_code=check_code)
     server = Server(engine, settings.listen)
     try:

@@ -28,6 +28,7 @@ class Settings(BaseModel):
         description="embedded:PATH | fdb:CLUSTERFILE[#PREFIX] | postgres://… | memory:; default embedded in data_dir",
     )
     lease_seconds: float = Field(5.0, ge=0.5, le=3600, description="silence after which a worker's tasks go to others")
+    sweep_seconds: float = Field(30.0, ge=0.1, le=86_400, description="how often expired runs and records are removed")
     history_keep: int = Field(10_000, ge=100, description="events of a run that are always kept; older ones may go")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     log_json: bool = Field(False, description="log lines as JSON")

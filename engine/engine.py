@@ -38,6 +38,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What can be set; the composition root fills it from flags, environment and file."""
 
     lease_us: int = 5_000_000  #: how long a worker may be silent before its tasks go to others
+    sweep_us: int = 30_000_000  #: how often what has outlived its time is removed
     member_us: int = 6_000_000  #: how long an engine may be silent before others take its shards
     history_keep: int = HISTORY_KEEP  #: events of a run that are always kept; the log is begun afresh after as many
     storage_name: str = ""  #: shown to people
@@ -73,7 +74,7 @@ class Engine:
         self.timers = Timers(self.transition, self.clock, self._timer_shards)
         self.claims = Claims(self.transition, self.dispatch)
         self.deadlines = Deadlines(self.clock, self.dispatch, self.leases)
-        self.sweeper = Sweeper(self.transition, self.clock)
+        self.sweeper = Sweeper(self.transition, self.clock, self.options.sweep_us)
         self.feed = Feed(storage, self.dispatch, self.notices, self.timers)
         self.workers = Workers(self.clock, self.dispatch, self.leases, self.sessions, self.notices, self.engine_id)
         self.transition.on_unknown = self.sessions.suspect

@@ -73,9 +73,15 @@ def _compact(unit: Unit, work: Work) -> None:
     work.state = after
 
 
-def clear_run(unit: Unit, state: RunState) -> None:
-    """Remove a closed run with everything of it: record, items, events, inbox, index rows, incidents, questions."""
+async def clear_run(unit: Unit, state: RunState) -> None:
+    """Remove a closed run with everything of it: record, items, events, inbox, index rows, incidents, questions.
+
+    Its workflow id becomes free, unless a newer run has it.
+    """
     tr, ns, run_id = unit.tr, state.namespace, state.run_id
+    name = keys.workflow_id(ns, state.workflow_id)
+    if state.workflow_id and await tr.get(name) == run_id.encode():
+        tr.clear(name)
     clear_large(tr, keys.run(ns, run_id))
     for head in (keys.items(ns, run_id), keys.events(ns, run_id), keys.inbox(ns, run_id), keys.incidents(ns, run_id)):
         tr.clear_range(head, keys.end(head))

@@ -23,7 +23,6 @@ from windlass.storage.port import Row, Transaction
 
 log = logging.getLogger(__name__)
 
-SWEEP_SECONDS: Final = 30.0
 BATCH: Final = 100
 CLOSED_STATES: Final = ("completed", "failed", "cancelled", "terminated")
 
@@ -31,9 +30,9 @@ CLOSED_STATES: Final = ("completed", "failed", "cancelled", "terminated")
 class Sweeper(Loop):
     """Removes what has expired."""
 
-    def __init__(self, transition: Transition, clock: Clock) -> None:
+    def __init__(self, transition: Transition, clock: Clock, sweep_us: int) -> None:
         super().__init__("sweeper")
-        self._transition, self._clock = transition, clock
+        self._transition, self._clock, self._sweep_us = transition, clock, sweep_us
 
     async def turn(self) -> float | None:
         """One pass; soon again while there is more."""
@@ -41,7 +40,7 @@ class Sweeper(Loop):
         for record in await self._namespaces():
             if record.retention_us:
                 full |= await self._retention(record)
-        return 0.05 if full else SWEEP_SECONDS
+        return 0.05 if full else self._sweep_us / 1e6
 
     async def _expired(self) -> bool:
         begin = keys.expiries()
@@ -71,9 +70,12 @@ class Sweeper(Loop):
                 unit.tr.clear(target)
 
     async def _namespaces(self) -> list[NamespaceRecord]:
-        begin = keys.namespace()
-        rows = await self._read(begin, keys.end(begin))
-        return [unpack(NamespaceRecord, value) for _, value in rows]
+        begin, end = keys.namespace(), keys.end(keys.namespace())
+        found: list[NamespaceRecord] = []
+        while rows := await self._read(begin, end):
+            found += [unpack(NamespaceRecord, value) for _, value in rows]
+            begin = rows[-1][0] + b"\x00"
+        return found
 
     async def _retention(self, record: NamespaceRecord) -> bool:
         now = record.virtual_now_us if record.virtual_time else self._clock.now_us()
@@ -95,7 +97,7 @@ class Sweeper(Loop):
             _, ns, _, _, run_id = keys.unpack(key)
             state = await unit.peek(str(ns), str(run_id))
             if state is not None and 0 < state.closed_us <= limit_us:
-                clear_run(unit, state)
+                await clear_run(unit, state)
                 removed += 1
         return removed
 

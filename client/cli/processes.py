@@ -28,6 +28,7 @@ from windlass.client.cli.failures import UNAVAILABLE, UNSUPPORTED, WRONG
     help="embedded:PATH, fdb:CLUSTERFILE, postgres://… or memory:. Default: embedded, in the data directory.",
 )
 @click.option("--lease-seconds", type=float, help="Silence after which a worker's tasks go to others. Default: 5.")
+@click.option("--sweep-seconds", type=float, help="How often expired runs and records are removed. Default: 30.")
 @click.option("--history-keep", type=int, help="Events of a run that are always kept. Default: 10000.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
 @click.option("--log-json", is_flag=True, default=None, help="Log lines as JSON.")

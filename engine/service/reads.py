@@ -222,7 +222,7 @@ async def delete(engine: Engine, request: pb.DeleteRunRequest) -> pb.DeleteRunRe
             raise EngineError(
                 "RUN_OPEN", f"run {run_id} is {state.status}; cancel or terminate it first", run_id=run_id
             )
-        clear_run(unit, state)
+        await clear_run(unit, state)
         return pb.DeleteRunResponse()
 
     return await once(engine, Asked(ns, request.request_id, request), pb.DeleteRunResponse, work)
