@@ -53,6 +53,7 @@ class Unit:
         self.children: deque[tuple[str, StartChild]] = deque()
         self.outbox_rows = 0
         self.postponed = 0
+        self._put_off_as = ""
 
     # Runs
 
@@ -237,12 +238,15 @@ class Unit:
         self._bump()
 
     def put_off(self, ns: str, run_id: str, work: Postponed) -> None:
-        """Store work as a timer that is due at once. Several for one run keep their order."""
+        """Store work as a timer that is due at once. Several for one run keep their order.
+
+        The name is the unit's own, so that two units of the same microsecond do not write over each other.
+        """
+        self._put_off_as = self._put_off_as or self.transition.clock.new_id()
         self.postponed += 1
         due = self.now_us
-        self.tr.set(
-            keys.timer(self.shard(run_id), due, ns, run_id, f"~{due}-{self.postponed:06}"), postponed.pack(work)
-        )
+        name = f"~{self._put_off_as}-{self.postponed:06}"
+        self.tr.set(keys.timer(self.shard(run_id), due, ns, run_id, name), postponed.pack(work))
         self.armed(due)
 
     def armed(self, due_us: int) -> None:
