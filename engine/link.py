@@ -218,6 +218,16 @@ class Link:
         while self._recording:
             await asyncio.wait(set(self._recording))
 
+    async def settle_within(self, seconds: float) -> None:
+        """The same, but what the store does not take in this time is given up: the worker sends it again elsewhere."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.settle()
+        except TimeoutError:
+            log.warning("%d batches of results wait for the store and are left to the worker", len(self._recording))
+            for task in self._recording:
+                task.cancel()
+
     async def close(self) -> None:
         """The stream ended. Results received are still recorded; the leases live on until the session lapses."""
         self.closed = True

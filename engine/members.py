@@ -15,7 +15,7 @@ from windlass.engine import keys
 from windlass.engine.clock import Clock
 from windlass.engine.loops import Loop
 from windlass.engine.records import EngineRecord, pack, unpack
-from windlass.storage.port import Storage, Transaction
+from windlass.storage.port import Storage, StorageError, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +56,15 @@ class Members(Loop):
         return self._lease_us / 3e6
 
     async def leave(self) -> None:
-        """Give the shards up at once instead of letting the record lapse."""
+        """Give the shards up at once instead of letting the record lapse; without the store it lapses."""
 
         async def body(tr: Transaction) -> None:
             tr.clear(keys.engine(self._engine_id))
 
-        await self._storage.transact(body)
+        try:
+            await self._storage.transact(body)
+        except StorageError as error:
+            log.warning("this engine's record stays until it lapses: %s", error)
 
 
 def _weight(engine: str, shard: int) -> bytes:

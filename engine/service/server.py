@@ -118,11 +118,10 @@ class Server:
         await self._say(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
-        """Gracefully: NOT_SERVING, workers drained, open calls answered, then closed."""
+        """Gracefully: NOT_SERVING, workers drained, open calls answered, then closed; in bounded time, store or not."""
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         self.engine.drain()
-        for link in list(self.engine.workers.links):
-            await link.settle()
+        await asyncio.gather(*(link.settle_within(GRACE_SECONDS) for link in list(self.engine.workers.links)))
         await self._server.stop(GRACE_SECONDS)
 
     async def _say(self, status: int) -> None:
