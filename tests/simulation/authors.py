@@ -63,7 +63,8 @@ class Author:
     def span(self) -> str:
         """A duration: mostly short, sometimes as long as it gets."""
         longest = self.span_s if self.some(0.4) else min(20.0, self.span_s)
-        return f"{max(1, int(self.random.uniform(0, longest)))}s"
+        shortest = self.span_s / 200  # a circle of short delays would be all that a long simulation is about
+        return f"{max(1, int(shortest), int(self.random.uniform(0, longest)))}s"
 
     def document(self, name: str) -> Document:
         names = [f"s{number}" for number in range(self.random.randint(1, 4))]

@@ -16,19 +16,17 @@ from tests.simulation.nemesis import Nemesis
 from tests.simulation.network import Network
 from tests.simulation.plan import Plan
 from tests.simulation.virtual_loop import Host, NothingWillHappen, VirtualLoop, bury
-from tests.simulation.work import Work
+from tests.simulation.work import ENDLESS, Work
 from tests.simulation.worker_host import WorkerHost
 from windlass.definition.compile import compile_document
 from windlass.definition.source import from_value
-from windlass.engine import feed, sessions, sweeping, timers
+from windlass.engine import feed, sessions, strays, timers
 from windlass.engine.engine import Options
 from windlass.engine.registering import store_revision
 from windlass.storage.memory import Faults, MemoryWorld
 
 #: After the storm, time for everything to become quiet with faults gone and tasks quick, before it is looked at.
 CALM_S: Final = 150.0
-#: A run with more visits than this goes in circles.
-ENDLESS: Final = 30
 #: How often the invariants are checked while it storms.
 LOOKS: Final = 12
 
@@ -36,7 +34,7 @@ _POLLS = {
     (feed, "LOOK_SECONDS"): 1.0,
     (timers, "LOOK_SECONDS"): 1.0,
     (sessions, "LOOK_SECONDS"): 2.0,
-    (sweeping, "SWEEP_SECONDS"): 30.0,
+    (strays, "LOOK_US"): 10_000_000,
 }
 
 
@@ -64,7 +62,11 @@ class Simulation:
         self.world = MemoryWorld(faults=Faults(random=Random(f"store {plan.seed}")))
         self.network = Network(Random(f"network {plan.seed}"))
         self.work = Work(plan.seed, slow_s=20.0)
-        options = Options(lease_us=int(5_000_000 * plan.pace), member_us=int(6_000_000 * plan.pace))
+        options = Options(
+            lease_us=int(5_000_000 * plan.pace),
+            member_us=int(6_000_000 * plan.pace),
+            sweep_us=int(30_000_000 * plan.pace),
+        )
         self.engines = [
             EngineHost(f"engine{n}", self.world, self.network, options, plan.seed * 10 + n, shared=plan.shared)
             for n in range(plan.engines)
@@ -108,7 +110,7 @@ class Simulation:
 
     async def _storm(self) -> None:
         raging = asyncio.create_task(self.nemesis.rage())
-        calling = [asyncio.create_task(work) for work in (self._starts(), self._steers(), self._tends())]
+        calling = [asyncio.create_task(work) for work in (self._starts(), self._steers(), self._tends(), self._ends())]
         for _ in range(LOOKS):
             await asyncio.sleep(self.plan.storm_s / LOOKS)
             self._look()
@@ -133,15 +135,24 @@ class Simulation:
             await asyncio.sleep(self.random.uniform(0, self.plan.storm_s / 5))
             await self.clients.tend(patience=0.5)
 
+    async def _ends(self) -> None:
+        while True:
+            await asyncio.sleep(6 + 0.2 * self.plan.pace)
+            for run_id in sorted(self.work.weary):
+                await self.clients.end(run_id)
+            self.work.weary.clear()
+
     async def _calm(self) -> None:
         """Everything is mended and looked after; then what can move has moved."""
         await self.nemesis.mend()
         self.work.calm = True
         self.trace("the storm is over")
+        ending = asyncio.create_task(self._ends())
         for _ in range(3):
             await self._end_endless()
             await asyncio.sleep(CALM_S * self.plan.pace / 3)
             await self.clients.tend()
+        ending.cancel()
         self._look()
         for stuck in verdict.stuck(self):
             self.problem(stuck)

@@ -6,11 +6,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from windlass.runtimes import failures, port
+
+#: A run with more visits than this goes in circles.
+ENDLESS: Final = 30
 
 
 class Work:
@@ -22,6 +25,8 @@ class Work:
         self.executed: Counter[str] = Counter()
         #: Tasks that workers were given: run, visit, path, epoch, session.
         self.delivered: set[tuple[str, int, str, int, str]] = set()
+        #: Runs that go in circles, for somebody to end.
+        self.weary: set[str] = set()
         #: Results that workers were told are recorded: run, visit, path, epoch.
         self.acknowledged: set[tuple[str, int, str, int]] = set()
 
@@ -93,6 +98,10 @@ class SimulatedSlots:
         coming: asyncio.Future[port.Completion] = loop.create_future()
         took, outcome = work.duration_s(chance), work.outcome(activation, chance)
         limit = activation.limits.wall_us / 1e6
+        often = max(activation.task.visit, work.executed[activation.task.idempotency_key])
+        if often > ENDLESS:
+            took = limit * 0.9  # a run in circles: until somebody ends it, it shall not cost much
+            work.weary.add(activation.task.run_id)
         if took > limit:
             took, outcome = limit, port.failed(failures.TIMEOUT, "too slow")
         if on_note is not None and took > 0.4:
