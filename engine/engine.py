@@ -102,8 +102,8 @@ class Engine:
     def drain(self) -> None:
         """Take no more starts, and tell the workers to go elsewhere."""
         self.accepting = False
-        for link in list(self.workers.links):
-            link.send_drain()
+        for session in list(self.dispatch.connected.values()):  # those that poll as well
+            session.outlet.send_drain()
 
     async def stop(self) -> None:
         """End all loops. What is in the store stands as it is; another engine, or the next start, goes on with it."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.engine.documents import one_task
-from tests.engine.served import serving
+from tests.engine.served import seconds, serving
 from windlass.definition.compile import compile_canonical
 from windlass.engine.engine import Engine
 from windlass.engine.service import server
@@ -24,14 +24,12 @@ async def test_a_result_that_the_store_does_not_take_does_not_keep_the_server_fr
     async with asyncio.timeout(20), serving(MemoryWorld(faults=faults).open(shared=False)) as served:
         await served.register(one_task())
         await served.start("task")
-        results: asyncio.Queue[pb.StreamTasksRequest] = asyncio.Queue()
 
         async def said() -> AsyncIterator[pb.StreamTasksRequest]:
             register = pb.RegisterWorkerRequest(worker_id="w", slots=1)
             register.runtimes.add(name="javascript", version="1")
             yield pb.StreamTasksRequest(register=register, credits=1)
-            while True:
-                yield await results.get()
+            await asyncio.Event().wait()  # the stream stays open
 
         call = served.workers.StreamTasks(said())
         async for message in call:
@@ -40,9 +38,7 @@ async def test_a_result_that_the_store_does_not_take_does_not_keep_the_server_fr
         faults.unavailable = 1.0
         result = pb.TaskResult(task_token=message.tasks[0].task_token, output=b"1")
         (link,) = served.engine.workers.links
-        await results.put(pb.StreamTasksRequest(results=[result]))
-        while not link._recording:  # noqa: SLF001 - that it arrived shows nowhere else while the store is down
-            await asyncio.sleep(0)
+        link.receive(pb.StreamTasksRequest(results=[result]))
         # leaving `serving` stops the server, and must end
 
 
@@ -55,3 +51,16 @@ async def test_an_engine_that_cannot_take_back_its_record_still_stops() -> None:
     async with asyncio.timeout(20):
         await engine.stop()
     await store.close()
+
+
+async def test_a_worker_that_polls_is_told_to_go_elsewhere() -> None:
+    async with asyncio.timeout(20), serving() as served:
+        request = pb.RegisterWorkerRequest(worker_id="u", slots=1)
+        request.runtimes.add(name="javascript", version="1")
+        session = (await served.workers.RegisterWorker(request)).session_id
+        poll = pb.PollTasksRequest(session_id=session, max_tasks=1, wait_timeout=seconds(15))
+        waiting = asyncio.ensure_future(served.workers.PollTasks(poll))
+        while not served.engine.dispatch.connected[session].credits:
+            await served.engine.storage.read(lambda tr: tr.get(b"x"))
+        served.engine.drain()
+        assert (await waiting).drain
