@@ -22,8 +22,9 @@ from windlass.engine.service.starts import (
     started_out,
     wait_closed,
 )
-from windlass.engine.service.status import Context, to_status
+from windlass.engine.service.status import Context, to_engine_error, to_status
 from windlass.engine.starting import Started, StartPlan
+from windlass.storage.port import StorageError
 from windlass.v1 import workflow_service_pb2 as pb
 
 #: Outcomes in one message, and their bytes together, below what every gRPC client takes.
@@ -160,9 +161,13 @@ class Stream:
         job.add_done_callback(self._finished)
 
     async def _wait(self, tag: int, ns: str, run_id: str) -> None:
-        state = await wait_closed(self._engine, ns, run_id, WAIT_MAX_US)
-        if state is not None:
+        """Tell of the end of a run that was there before, however late; or why nobody can know it."""
+        try:
+            while (state := await wait_closed(self._engine, ns, run_id, WAIT_MAX_US)) is None:
+                continue
             self._say(pb.StreamedOutcome(tag=tag, closed=convert.run_result(state)))
+        except (EngineError, StorageError) as error:
+            self._say(pb.StreamedOutcome(tag=tag, error=to_status(to_engine_error(error))))
 
     def _say(self, outcome: pb.StreamedOutcome) -> None:
         self._out.append(outcome)
