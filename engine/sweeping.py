@@ -33,6 +33,7 @@ class Sweeper(Loop):
     def __init__(self, transition: Transition, clock: Clock, sweep_us: int) -> None:
         super().__init__("sweeper")
         self._transition, self._clock, self._sweep_us = transition, clock, sweep_us
+        self._cursors: dict[bytes, bytes] = {}  #: where a pass over the closed runs of one head of keys goes on
 
     async def turn(self) -> float | None:
         """One pass; soon again while there is more."""
@@ -85,21 +86,20 @@ class Sweeper(Loop):
             for status in CLOSED_STATES:
                 head = keys.listing(record.name, name, status)
                 end = head + keys.text(f"{limit_us // 1000:012x}")
-                rows = await self._read(head, end)
+                rows = await self._read(self._cursors.pop(head, head), end)
                 if rows:
-                    removed = await self._transition.run(lambda unit, rows=rows: self._delete(unit, rows, limit_us))  # type: ignore[misc]
-                    full |= removed == BATCH
+                    await self._transition.run(lambda unit, rows=rows: self._delete(unit, rows, limit_us))  # type: ignore[misc]
+                if len(rows) == BATCH:  # behind runs that closed late, others may have expired
+                    self._cursors[head] = rows[-1][0] + b"\x00"
+                    full = True
         return full
 
-    async def _delete(self, unit: Unit, rows: list[Row], limit_us: int) -> int:
-        removed = 0
+    async def _delete(self, unit: Unit, rows: list[Row], limit_us: int) -> None:
         for key, _ in rows:
             _, ns, _, _, run_id = keys.unpack(key)
             state = await unit.peek(str(ns), str(run_id))
             if state is not None and 0 < state.closed_us <= limit_us:
                 await clear_run(unit, state)
-                removed += 1
-        return removed
 
 
 def _expires_us(kind: str, value: bytes) -> int:
