@@ -146,7 +146,8 @@ async def _earlier(unit: Unit, plan: StartPlan) -> Started | None:
     for key in _request_keys(plan):
         found = await recall(unit, plan.namespace, key, "StartRun", plan.digest(key))
         if found is not None:
-            return msgspec.structs.replace(unpack(Started, found), created=False)
+            started = unpack(Started, found)  # by this very call, if its commit landed and it is tried again
+            return msgspec.structs.replace(started, created=started.created and started.run_id == plan.run_id)
     if unit.tr.maybe_committed:
         value = await get_large(unit.tr, keys.run(plan.namespace, plan.run_id))
         if value is not None:

@@ -42,9 +42,13 @@ async def namespace_of(engine: Engine, request: Message) -> str:
 
 
 async def once(
-    engine: Engine, asked: Asked, reply_type: type[Reply], work: Callable[[Unit], Awaitable[Reply]]
+    engine: Engine,
+    asked: Asked,
+    reply_type: type[Reply],
+    work: Callable[[Unit], Awaitable[Reply]],
+    repeated: Callable[[Reply], None] = lambda reply: None,
 ) -> Reply:
-    """Do `work` in a transaction, or give the answer that the same request id got before.
+    """Do `work` in a transaction, or give the answer that the same request id got before, marked by `repeated`.
 
     Raises what `work` raises (then nothing changed), EngineError REQUEST_ID_REUSED, INVALID_FIELD.
     """
@@ -58,13 +62,19 @@ async def once(
     method = type(asked.request).__name__.removesuffix("Request")
     hashed = digest(asked.request.SerializeToString(deterministic=True))
 
+    worked = False
+
     async def body(unit: Unit) -> Reply:
+        nonlocal worked
         known = await recall(unit, asked.namespace, request_id, method, hashed)
         if known is not None:
             again = reply_type()
             again.ParseFromString(known)
+            if not (worked and unit.tr.maybe_committed):  # else it is this call's own
+                repeated(again)
             return again
         reply = await work(unit)
+        worked = True
         answer = reply.SerializeToString()
         remember(unit, asked.namespace, request_id, method, hashed, answer, ttl_us=ttl_us, run_id=run_id)
         return reply
@@ -88,6 +98,7 @@ async def ask(
     answer: Callable[[RunState, RunState, Decision], Reply],
     *,
     while_open: bool = False,
+    repeated: Callable[[Reply], None] = lambda reply: None,
 ) -> Reply:
     """Give `command` to the run the request names; `answer` makes the reply of the run before and after.
 
@@ -109,4 +120,4 @@ async def ask(
         assert found.state is not None
         return answer(before, found.state, decision)
 
-    return await once(engine, asked, reply_type, work)
+    return await once(engine, asked, reply_type, work, repeated)

@@ -189,17 +189,13 @@ async def signal_with_start(engine: Engine, request: pb.SignalWithStartRunReques
     command = Signal(
         name=check_name(request.signal_name, "signal_name"), payload=convert.json_in(request.payload, "payload")
     )
-    fresh: list[bool] = []
 
     async def work(unit: Unit) -> pb.SignalWithStartRunResponse:
         started = await start(unit, plan)
         if not plan.validate_only:
             await unit.give(plan.namespace, started.run_id, command)
-        fresh.append(True)
         answer = started_out(plan.namespace, started)
         return pb.SignalWithStartRunResponse(run=answer.run, created=answer.created)
 
     asked = Asked(plan.namespace, request.start.request_id, request)
-    reply = await once(engine, asked, pb.SignalWithStartRunResponse, work)
-    reply.created = reply.created and bool(fresh)
-    return reply
+    return await once(engine, asked, pb.SignalWithStartRunResponse, work, lambda reply: reply.ClearField("created"))

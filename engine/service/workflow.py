@@ -115,15 +115,16 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
     async def SignalRun(self, request: pb.SignalRunRequest) -> pb.SignalRunResponse:
         name = check_name(request.name, "name")
         command = cmd.Signal(name=name, payload=convert.json_in(request.payload, "payload"))
-        fresh: list[bool] = []
 
         def answer(before: RunState, after: RunState, decision: Decision) -> pb.SignalRunResponse:
-            fresh.append(True)
             return pb.SignalRunResponse(run=convert.run_ref(after))
 
-        reply = await ask(self._engine, request, command, pb.SignalRunResponse, answer, while_open=True)
-        reply.duplicate = not fresh
-        return reply
+        def repeated(reply: pb.SignalRunResponse) -> None:
+            reply.duplicate = True
+
+        return await ask(
+            self._engine, request, command, pb.SignalRunResponse, answer, while_open=True, repeated=repeated
+        )
 
     @rpc
     async def UpdateRun(self, request: pb.UpdateRunRequest) -> pb.UpdateRunResponse:
