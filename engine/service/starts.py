@@ -90,11 +90,16 @@ Outcome = Started | EngineError
 
 
 async def start_many(engine: Engine, plans: Sequence[StartPlan]) -> list[Outcome]:
-    """Start runs, many in one transaction; one that is refused does not touch the others."""
+    """Start runs, many in one transaction; one that is refused does not touch the others.
+
+    One that terminates the run in its way has a transaction of its own: refused, it must leave that run as it was.
+    """
 
     async def work(unit: Unit) -> list[Outcome]:
-        return [await _try(unit, plan) for plan in plans]
+        return [await start(unit, plans[0])] if len(plans) == 1 else [await _try(unit, plan) for plan in plans]
 
+    if len(plans) > 1 and any(plan.open_policy is OpenPolicy.TERMINATE_EXISTING for plan in plans):
+        return [outcome for plan in plans for outcome in await start_many(engine, [plan])]
     try:
         return await engine.transition.run(work)
     except Exception as error:  # noqa: BLE001 - one bad start must not take the batch down
