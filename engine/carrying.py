@@ -9,11 +9,10 @@ import msgspec
 
 from windlass.engine import keys
 from windlass.engine.core import effects as fx
-from windlass.engine.core.commands import ChildClosed, Continue, Signal
+from windlass.engine.core.commands import ChildClosed, Continue
 from windlass.engine.records import (
     EscalationRecord,
     IncidentRecord,
-    MessageRecord,
     OutboxRecord,
     chunks_of,
     clear_large,
@@ -149,15 +148,7 @@ async def close_incident(unit: Unit, work: Work, effect: fx.CloseIncident) -> No
 async def subscribe_message(unit: Unit, work: Work, effect: fx.SubscribeMessage) -> None:
     key = keys.subscription(work.ns, effect.name, effect.correlation_key, work.run_id, effect.wait_id)
     unit.tr.set(key, b"")
-    head = keys.messages(work.ns, effect.name, effect.correlation_key)
-    for message_key, value in await unit.tr.get_range(head, keys.end(head)):
-        record = unpack(MessageRecord, value)
-        if not record.delivered and record.expires_us > unit.now_us:
-            unit.tr.set(message_key, pack(msgspec.structs.replace(record, delivered=True)))
-            unit.follow_ups.append(
-                (work.ns, work.run_id, Signal(name=effect.name, payload=record.payload, wait_id=effect.wait_id))
-            )
-            return
+    unit.awaited.append((work.ns, work.run_id, effect))
 
 
 async def unsubscribe_message(unit: Unit, work: Work, effect: fx.UnsubscribeMessage) -> None:

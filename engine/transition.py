@@ -12,6 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import msgspec
+
 from windlass.engine import keys
 from windlass.engine.carrying import CARRYING
 from windlass.engine.clock import Clock
@@ -23,7 +25,7 @@ from windlass.engine.definitions import Definitions
 from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
 from windlass.engine.notices import Notices
-from windlass.engine.records import get_large, unpack
+from windlass.engine.records import MessageRecord, get_large, pack, unpack
 from windlass.engine.unit import Unit
 from windlass.engine.work import After
 from windlass.storage.port import CommitUnknown, Storage, StorageError, Transaction
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 #: Events of a run that are always kept, unless set otherwise.
 HISTORY_KEEP = 10_000
+#: Kept messages of one name and key that a new wait looks through.
+KEPT_READ_MAX = 1000
 
 
 class Transition:
@@ -144,6 +148,28 @@ class Transition:
         except EngineError as error:
             if error.reason != "RUN_NOT_FOUND":
                 raise
+
+    async def give_kept(
+        self, unit: Unit, ns: str, run_id: str, wanted: fx.SubscribeMessage, *, later: bool = False
+    ) -> None:
+        """Give a new wait the first kept message that it takes; one that does not fit stays for another wait."""
+        head = keys.messages(ns, wanted.name, wanted.correlation_key)
+        for key, value in await unit.tr.get_range(head, keys.end(head), limit=KEPT_READ_MAX):
+            record = unpack(MessageRecord, value)
+            if record.delivered or record.expires_us <= unit.now_us:
+                continue
+            signal = cmd.Signal(name=wanted.name, payload=record.payload, wait_id=wanted.wait_id)
+            if later:
+                unit.put_off(ns, run_id, signal)
+            else:
+                try:
+                    await unit.give(ns, run_id, signal)
+                except Rejection as refused:
+                    if refused.reason == "SIGNAL_SCHEMA_MISMATCH":
+                        continue
+                    return  # the wait is over
+            unit.tr.set(key, pack(msgspec.structs.replace(record, delivered=True)))
+            return
 
     async def start_child(self, unit: Unit, ns: str, child: fx.StartChild) -> None:
         """Start a child run in its parent's transaction; one that cannot start reports its failure at once."""

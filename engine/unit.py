@@ -21,7 +21,7 @@ from windlass.engine import keys, postponed
 from windlass.engine.core.commands import Command, TaskLeased
 from windlass.engine.core.decide import Decision, NeedItems, NeedSignals, Rejection, decide
 from windlass.engine.core.definition import Definition
-from windlass.engine.core.effects import Effect, ScheduleTask, StartChild, WithdrawTask
+from windlass.engine.core.effects import Effect, ScheduleTask, StartChild, SubscribeMessage, WithdrawTask
 from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.core.tree import owner_of
 from windlass.engine.errors import EngineError
@@ -51,6 +51,7 @@ class Unit:
         self._works: dict[tuple[str, str], Work] = {}
         self.follow_ups: deque[tuple[str, str, Command]] = deque()
         self.children: deque[tuple[str, StartChild]] = deque()
+        self.awaited: deque[tuple[str, str, SubscribeMessage]] = deque()  #: of new waits, which a kept message may end
         self.outbox_rows = 0
         self.postponed = 0
         self._put_off_as = ""
@@ -226,8 +227,12 @@ class Unit:
                 await self.transition.start_child(self, *self.children.popleft())
             elif self.follow_ups:
                 await self.transition.follow_up(self, *self.follow_ups.popleft())
+            elif self.awaited:
+                await self.transition.give_kept(self, *self.awaited.popleft())
             else:
                 break
+        for awaited in self.awaited:
+            await self.transition.give_kept(self, *awaited, later=True)
         for ns, child in self.children:
             self.put_off(ns, child.parent.run_id, child)
         for ns, run_id, command in self.follow_ups:
