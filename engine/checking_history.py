@@ -51,25 +51,33 @@ def _times(events: Sequence[e.AnyEvent]) -> Iterator[str]:
 def _attempts(events: Sequence[e.AnyEvent]) -> Iterator[str]:
     """Each attempt ends at most once, and none starts while another has not ended."""
     running: set[str] = set()
+    skipped = False  #: somebody gave the result that comes next, in place of the task
     for number, event in enumerate(events, start=1):
-        if isinstance(event, e.AttemptStarted):
+        if isinstance(event, e.IncidentResolved):
+            skipped = event.action == "skip"
+        elif isinstance(event, e.AttemptStarted):
             if event.path in running:
                 yield f"event {number}: a second lease of {event.path!r} while the first stands"
             running.add(event.path)
         elif isinstance(event, _ENDS) or (isinstance(event, e.NodeClosed) and event.recorded):
-            if event.path not in running:
+            if event.path not in running and not (skipped and isinstance(event, e.TaskCompleted)):
                 yield f"event {number}: {type(event).__name__} of {event.path!r} without an attempt: recorded twice?"
             running.discard(event.path)
+            skipped = False
         elif isinstance(event, e.NodeClosed):
             running = {path for path in running if not _below(path, event.path)}
         elif isinstance(event, e.NodesStopped):
             running = {path for path in running if not any(_below(path, stopped) for stopped in event.paths)}
-        elif isinstance(event, e.BodyEnded | e.Leaving | e.StateEntered | e.RunClosed | e.NodeOpened):
+        elif isinstance(event, e.Leaving):  # compensation goes on, also when its run is cancelled meanwhile
+            running = {path for path in running if path.startswith("undo!")}
+        elif isinstance(event, e.BodyEnded | e.StateEntered | e.RunClosed | e.NodeOpened):
             running = {path for path in running if isinstance(event, e.NodeOpened) and path != event.path}
 
 
 def _below(path: str, ancestor: str) -> bool:
-    return not ancestor or path == ancestor or path.startswith(ancestor + "/")
+    if not ancestor:
+        return "!" not in path  # the body; tasks of actions and compensation lie beside it
+    return path == ancestor or path.startswith(ancestor + "/")
 
 
 def _signals(events: Sequence[e.AnyEvent], inbox: Sequence[str]) -> Iterator[str]:
