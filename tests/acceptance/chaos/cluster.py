@@ -93,19 +93,32 @@ async def _answers(client: Client) -> bool:
 
 @asynccontextmanager
 async def cluster(
-    folder: Path, *, engines: int, workers: int, shared: bool, engine_options: Sequence[str] = ()
+    folder: Path,
+    *,
+    engines: int,
+    workers: int,
+    shared: bool,
+    engine_options: Sequence[str] = (),
+    namespace: str = "default",
+    retention: float | None = None,
 ) -> AsyncIterator[Cluster]:
-    """A running cluster whose engines answer; `shared`: on a PostgreSQL server of its own, else embedded."""
+    """A running cluster whose engines answer; `shared`: on a PostgreSQL server of its own, else embedded.
+
+    `namespace`: of the workers, made unless it is the default one; `retention`: its, in seconds.
+    """
     async with AsyncExitStack() as stack:
         database = stack.enter_context(PostgresServer()) if shared else None
         url = database.url(deadline=5) if database else f"embedded:{folder / 'data'}"
         made = Cluster(folder, url, database=database)
         for number in range(1, engines + 1):
             await _add_engine(made, stack, number, engine_options)
-        for number in range(1, workers + 1):
-            _add_worker(made, stack, number)
         made.revive()
         await made.answering()
+        if namespace != "default":
+            await made.clients[0].create_namespace(namespace, retention=retention)
+        for number in range(1, workers + 1):
+            _add_worker(made, stack, number, namespace)
+        made.revive()
         yield made
 
 
@@ -123,11 +136,12 @@ async def _add_engine(made: Cluster, stack: AsyncExitStack, number: int, options
     )
 
 
-def _add_worker(made: Cluster, stack: AsyncExitStack, number: int) -> None:
+def _add_worker(made: Cluster, stack: AsyncExitStack, number: int, namespace: str) -> None:
     name = f"w{number}"
     ports = [way.port for side, way in made.ways.items() if side.startswith("workers")]
     turned = ports[number % len(ports) :] + ports[: number % len(ports)]  # so that not all begin with the same engine
     flags = ["--engine", ",".join(f"127.0.0.1:{port}" for port in turned), "--id", name, "--slots", "2"]
+    flags += ["--namespace", namespace]
     more = ["--runtimes", "javascript,python", "--handlers", "tests.acceptance.chaos.handlers", "--patience", "0"]
     environment = {LEDGER: str(made.ledger)}
     worker = Kept(name, made.folder / f"{name}.log", "worker", *flags, *more, environment=environment)
