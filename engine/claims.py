@@ -117,8 +117,12 @@ class Claims(Loop):
                 unit.after.queued.add(ring)
                 return
             self._dispatch.offered(ring)
-            if not await self._lease(unit, session, ring, key, value):
-                self._dispatch.release(session)
+            leased = False
+            try:
+                leased = await self._lease(unit, session, ring, key, value)
+            finally:
+                if not leased:  # refused, or the store failed on the way; what was leased the unit gives back
+                    self._dispatch.release(session)
             unit.tr.clear(key)
 
     async def _lease(self, unit: Unit, session: str, ring: QueueKey, key: bytes, value: bytes) -> bool:

@@ -48,7 +48,7 @@ def _cancel(model: Model, operation: Operation, _: str) -> list[Model]:
         return [model] if model.closed else []
     if effect == "EFFECT_ALREADY_REQUESTED":
         # Looked at a moment after the refusal, the run may be closed by then; both are the truth.
-        return [model] if model.cancelling else []
+        return [model._replace(cancelling=True)] if model.exists else []
     return _refusable(model, operation, [model._replace(cancelling=True)] if model.exists and not model.closed else [])
 
 
@@ -61,8 +61,10 @@ def _get(model: Model, operation: Operation, _: str) -> list[Model]:
     if operation.outcome == "ok" and operation.value in CLOSED:
         return [model] if model.closed == operation.value else []
     if operation.outcome == "ok":
-        cancelling = operation.value == "cancelling"
-        return [model] if model.exists and not model.closed and (model.cancelling or not cancelling) else []
+        # A timeout, a parent and the simulation itself cancel too, without a call in the record.
+        seen = model.cancelling or operation.value == "cancelling"
+        possible = model.exists and not model.closed and seen == (operation.value == "cancelling")
+        return [model._replace(cancelling=seen)] if possible else []
     return _refusable(model, operation, [model])
 
 

@@ -168,6 +168,8 @@ class Nemesis:
             machine.host.resume()
             if isinstance(machine, EngineHost) and machine.up and not machine.ready:
                 machine.crash()  # its start was given up when the storm ended
+            if isinstance(machine, WorkerHost) and machine.up and machine.leaving:
+                machine.crash()
             if not machine.up:
                 await machine.start()
         for engine in self.engines:

@@ -45,6 +45,7 @@ def stuck(simulation: Simulation) -> Iterator[str]:
     now, late = true_us(), int(LATE_US * simulation.plan.pace)
     yield from checking.check_rows(_scan(simulation), settled=True, now_us=now - late)
     tables = checking.Tables(_scan(simulation))
+    idle = any(not machine.worker.session.working for machine in simulation.workers)
     closed = {state.run_id for state in runs(simulation) if state.status in CLOSED}
     for state in open_runs(simulation):
         items = {
@@ -56,7 +57,7 @@ def stuck(simulation: Simulation) -> Iterator[str]:
                 yield f"run {state.run_id}: {path!r} waits for its child {node.child}, which is closed"
             if node.phase == "leased" and 0 < node.lease_us < now - late:
                 yield f"run {state.run_id}: {path!r} is leased to {node.session} since before {node.lease_us}"
-            if node.phase == "queued" and node.queued_us < now - late:
+            if node.phase == "queued" and node.queued_us < now - late and idle:
                 yield f"run {state.run_id}: {path!r} is queued since {node.queued_us}, with idle workers"
 
 

@@ -41,6 +41,11 @@ class WorkerHost:
     def up(self) -> bool:
         return not self.host.dead
 
+    @property
+    def leaving(self) -> bool:
+        """It drains, or has drained."""
+        return self.running.done() or self.worker.session.draining
+
     async def start(self) -> None:
         """A new process on this machine."""
         self.host = Host(self.name)
