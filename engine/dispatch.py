@@ -71,11 +71,12 @@ class Outlet(Protocol):
 class Connected:
     """A worker session connected to this engine."""
 
-    __slots__ = ("credits", "held", "outlet", "record", "rings")
+    __slots__ = ("credits", "held", "outlet", "record", "reserved", "rings")
 
     def __init__(self, record: SessionRecord, outlet: Outlet) -> None:
         self.record, self.outlet = record, outlet
         self.credits = 0
+        self.reserved = 0  #: credits taken by transactions that have not ended
         self.held: dict[TaskKey, Held] = {}
         self.rings: list[QueueKey] = [(record.namespace, q, k) for q in record.queues for k in record.kinds]
 
@@ -180,12 +181,19 @@ class Dispatch:
                 continue
             if session.credits > 0 and not session.record.draining:
                 session.credits -= 1
+                session.reserved += 1
                 return session.record.session
         return None
 
     def release(self, session_id: str) -> None:
-        """Give back a credit taken by `reserve` for a transaction that did not commit."""
-        self.grant(session_id, 1)
+        """Give back a credit taken by `reserve` for a transaction that did not commit.
+
+        A worker that has connected anew since has granted anew: what was taken before is not owed to it.
+        """
+        session = self.connected.get(session_id)
+        if session is not None and session.reserved > 0:
+            session.reserved -= 1
+            self.grant(session_id, 1)
 
     def claimable(self) -> list[tuple[QueueKey, int]]:
         """Queues with a backlog that connected workers have credit for, and how much; the longest wait first."""
@@ -244,6 +252,7 @@ class Dispatch:
                 # was closed and its leases returned before this one was committed, nobody else would find it.
                 self.on_undelivered(session_id)
                 continue
+            session.reserved = max(0, session.reserved - len(batch))
             for each in batch:
                 session.held[each.task] = Held(each.deadline_us, each.heartbeat_us, each.run.updated_us)
             session.outlet.send_tasks(batch)
