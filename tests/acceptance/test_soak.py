@@ -1,5 +1,8 @@
 """A mixed load that goes on: memory of engine and worker stays flat, and what has outlived its time leaves the store.
 
+In its first minute an engine grows by some MB: caches with a bound fill, and its collector looks for cycles seldom. The
+bounds here allow for that; five minutes and more show the plateau.
+
 How long: WINDLASS_SOAK_SECONDS (default 40); for hours, set it to hours and --timeout to more.
 """
 

@@ -22,8 +22,11 @@ from windlass.engine.records import unpack
 from windlass.storage.port import Row, Storage
 
 
-async def judge(cluster: Cluster, record: Record) -> tuple[list[str], dict[str, int]]:
-    """The problems found, and figures for the report. The cluster must have stopped."""
+async def judge(cluster: Cluster, record: Record, *, beside: str = "-") -> tuple[list[str], dict[str, int]]:
+    """The problems found, and figures for the report. The cluster must have stopped.
+
+    `beside`: runs whose names begin so are not the load's, and may be open.
+    """
     storage = await cluster.store()
     try:
         scan = scan_of(await _rows(storage))
@@ -35,8 +38,9 @@ async def judge(cluster: Cluster, record: Record) -> tuple[list[str], dict[str, 
     problems += [f"refused: {refusal}" for refusal in record.refusals]
     for run in record.runs:
         problems += [f"{run.kind} {run.run_id}: {problem}" for problem in _promise(run, runs.get(run.run_id))]
-    problems += _every_run(runs, record)
-    problems += _stories(scan, [state for state in runs.values() if state.status not in CLOSED])
+    ours = {run_id: state for run_id, state in runs.items() if not state.workflow_id.startswith(beside)}
+    problems += _every_run(ours, record)
+    problems += _stories(scan, [state for state in ours.values() if state.status not in CLOSED])
     problems += _logs(cluster)
     return problems, {
         "accepted": len(record.runs),
