@@ -1,6 +1,6 @@
 """Kill -9, frozen processes, cut and hanging connections, on both kinds of store; then nothing is lost or doubled.
 
-How long: WINDLASS_CHAOS_SECONDS per store (default 35). Which faults: WINDLASS_CHAOS_SEED (default 1). Long sessions:
+How long: WINDLASS_CHAOS_SECONDS per store (default 30). Which faults: WINDLASS_CHAOS_SEED (default 1). Long sessions:
 `python -m tests.acceptance.chaos`.
 """
 
@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.chaos.session import session
 from tests.storage.backends_postgres import missing
 
-SECONDS: Final = float(os.environ.get("WINDLASS_CHAOS_SECONDS", "35"))
+SECONDS: Final = float(os.environ.get("WINDLASS_CHAOS_SECONDS", "30"))
 SEED: Final = int(os.environ.get("WINDLASS_CHAOS_SEED", "1"))
 
 

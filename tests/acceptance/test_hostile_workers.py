@@ -174,12 +174,12 @@ async def test_a_client_that_sends_starts_and_reads_no_outcome_is_held_up(attack
             message = workflow.StreamRunsRequest()
             for tag in range(1000):
                 message.starts.add(tag=tag, request=workflow.StartRunRequest(workflow="x" * 190 + "!"))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5):
-                    for _ in range(200):
-                        await call.write(message)
+            writing = asyncio.create_task(_write(call, message, 200))
+            await asyncio.wait([writing], timeout=5)  # the writing is not to end: nobody reads what comes of it
             await asyncio.to_thread(attacked.serves)
             assert attacked.memory_mb() < attacked.started_mb + 60
+            writing.cancel()
+            await asyncio.wait([writing])
             call.cancel()
 
 
@@ -237,6 +237,11 @@ def _history(stub: workflow_grpc.WorkflowServiceStub, run_id: str, *, reverse: b
         if not reply.next_page_token:
             return
         request.page_token = reply.next_page_token
+
+
+async def _write(call: Any, message: Any, times: int) -> None:
+    for _ in range(times):
+        await call.write(message)
 
 
 @contextlib.contextmanager

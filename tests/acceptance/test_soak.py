@@ -3,7 +3,7 @@
 In its first minute an engine grows by some MB: caches with a bound fill, and its collector looks for cycles seldom. The
 bounds here allow for that; five minutes and more show the plateau.
 
-How long: WINDLASS_SOAK_SECONDS (default 40); for hours, set it to hours and --timeout to more.
+How long: WINDLASS_SOAK_SECONDS (default 30); for hours, set it to hours and --timeout to more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from windlass.engine import keys
 from windlass.engine.checking import check_rows
 from windlass.storage import offline
 
-SECONDS: Final = float(os.environ.get("WINDLASS_SOAK_SECONDS", "40"))
+SECONDS: Final = float(os.environ.get("WINDLASS_SOAK_SECONDS", "30"))
 NAMESPACE: Final = "soak"
 #: How long closed runs are kept, and how often it is looked, in seconds.
 RETENTION: Final = 2.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.acceptance.chaos.handlers import LEDGER
+from tests.acceptance.chaos.handlers import LEDGER, WORKER
 from tests.acceptance.chaos.program import Kept
 from tests.acceptance.chaos.proxy import CuttingProxy
 from tests.storage.postgres_server import PostgresServer
@@ -143,7 +143,7 @@ def _add_worker(made: Cluster, stack: AsyncExitStack, number: int, namespace: st
     flags = ["--engine", ",".join(f"127.0.0.1:{port}" for port in turned), "--id", name, "--slots", "2"]
     flags += ["--namespace", namespace]
     more = ["--runtimes", "javascript,python", "--handlers", "tests.acceptance.chaos.handlers", "--patience", "0"]
-    environment = {LEDGER: str(made.ledger)}
+    environment = {LEDGER: str(made.ledger), WORKER: name}
     worker = Kept(name, made.folder / f"{name}.log", "worker", *flags, *more, environment=environment)
     stack.callback(worker.kill)
     made.workers.append(worker)

@@ -16,7 +16,7 @@ from tests.acceptance.chaos.load import Accepted, Record
 from tests.acceptance.chaos.workloads import DELAY_MS, ENDS
 from windlass.engine import keys
 from windlass.engine.checking import Scan, Tables, check_rows, scan_of
-from windlass.engine.core.events import decode_events
+from windlass.engine.core.events import AnyEvent, AttemptStarted, TaskCompleted, decode_events
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.records import unpack
 from windlass.storage.port import Row, Storage
@@ -41,6 +41,7 @@ async def judge(cluster: Cluster, record: Record, *, beside: str = "-") -> tuple
     ours = {run_id: state for run_id, state in runs.items() if not state.workflow_id.startswith(beside)}
     problems += _every_run(ours, record)
     problems += _stories(scan, [state for state in ours.values() if state.status not in CLOSED])
+    problems += [each for state in runs.values() if state.workflow == "slow" for each in _signed(scan, state)]
     problems += _logs(cluster)
     return problems, {
         "accepted": len(record.runs),
@@ -81,6 +82,16 @@ def _promise(run: Accepted, state: RunState | None) -> Iterator[str]:
         yield f"its timer fired early: {state.closed_us - state.created_us} us"
 
 
+def _signed(scan: Scan, state: RunState) -> Iterator[str]:
+    """What is recorded is the result of the worker that held the lease then, and of no other."""
+    holder = ""
+    for event in _events(scan, state):
+        if isinstance(event, AttemptStarted):
+            holder = event.worker
+        elif isinstance(event, TaskCompleted) and msgspec.json.decode(event.output)["by"] != holder:
+            yield f"run {state.run_id}: {holder} held the lease, and {event.output!r} was recorded"
+
+
 def _every_run(runs: dict[str, RunState], record: Record) -> Iterator[str]:
     """Also runs whose start was never answered, and children: closed, and one for each name."""
     for state in runs.values():
@@ -97,9 +108,14 @@ def _every_run(runs: dict[str, RunState], record: Record) -> Iterator[str]:
 def _stories(scan: Scan, stuck: list[RunState]) -> Iterator[str]:
     """How the first runs that stand still came to where they are."""
     for state in stuck[:3]:
-        head = keys.events(state.namespace, state.run_id)
-        events = [each for entry in Tables(scan).entries("EVENTS", 3, head) for each in decode_events(entry.value)]
-        yield f"the last events of {state.run_id}:\n" + "\n".join(f"    {event}" for event in events[-12:])
+        last = _events(scan, state)[-12:]
+        yield f"the last events of {state.run_id}:\n" + "\n".join(f"    {event}" for event in last)
+
+
+def _events(scan: Scan, state: RunState) -> list[AnyEvent]:
+    head = keys.events(state.namespace, state.run_id)
+    tables = Tables(lambda begin, end: scan(begin, end) if begin == head else ())
+    return [each for entry in tables.entries("EVENTS", 3, head) for each in decode_events(entry.value)]
 
 
 def _logs(cluster: Cluster) -> Iterator[str]:

@@ -31,6 +31,13 @@ def _counting(task: Document, to: str | None, **more: Any) -> Document:
     return {**step, "transitions": [{"on": "success", "to": to}]}
 
 
+def _slow(to: str | None) -> Document:
+    """A state whose task takes its time, and is signed by the worker that did it."""
+    task = {"runtime": "python", "handler": "chaos.slow"}
+    step = {"task": task, "input": {"path": "at.n"}, "output": "at", "retry": _PATIENT, "timeout": "10s"}
+    return {**step, "transitions": [{"on": "success", "to": to}]}
+
+
 def _workflow(name: str, initial: str, states: Document, output: Any) -> Document:
     return {"workflow": name, "initial": initial, "states": states, "output": output, "on_unhandled": "incident"}
 
@@ -78,6 +85,7 @@ DEFINITIONS: Final[tuple[Document, ...]] = (
         },
         {"key": "sum"},
     ),
+    _workflow("slow", "first", {"first": _slow("second"), "second": _slow(None)}, {"path": "at.n"}),
     _workflow("parent", "child", {"child": {"spawn": "ten", "input": {"keys": ["n"]}, "output": "n"}}, {"key": "n"}),
     _workflow("cancelled", "sleep", {"sleep": {"delay": "1h", "next": "after"}, "after": {}}, {"key": "n"}),
 )
@@ -85,6 +93,7 @@ KINDS: Final = tuple(document["workflow"] for document in DEFINITIONS)
 
 INPUTS: Final[dict[str, Any]] = {
     **{kind: {"n": 0} for kind in KINDS},
+    "slow": {"at": {"n": 0}},
     "fan": {"items": list(range(ITEMS))},
     "signals": {"sum": {"total": 0, "count": 0}},
 }
@@ -94,6 +103,7 @@ ENDS: Final[dict[str, tuple[str, Any]]] = {
     "ten": ("completed", STEPS),
     "flaky": ("completed", 1),
     "fan": ("completed", list(range(1, ITEMS + 1))),
+    "slow": ("completed", 2),
     "timer": ("completed", 1),
     "signals": ("completed", {"total": sum(SIGNALS), "count": len(SIGNALS)}),
     "parent": ("completed", STEPS),
