@@ -69,6 +69,7 @@ class Worker:
         self._over = asyncio.Event()  # drained: nothing is held, or there is no more time for it
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
+        self._registering: asyncio.Timeout | None = None
         self._deadlines: list[asyncio.TimerHandle] = []
         self._closings: set[asyncio.Task[None]] = set()
         self._ever_registered = False
@@ -131,7 +132,6 @@ class Worker:
         ending: WireError | None = None
         try:
             self._wire = current = await self._transport.open(engine)
-            await current.send(self.session.opened(self._now()))
             self._receive(await self._first(current))
             writer = asyncio.create_task(self._write(current))
             writer.add_done_callback(self._writer_ended)
@@ -146,11 +146,16 @@ class Worker:
         return ending
 
     async def _first(self, current: Wire) -> wire.StreamTasksResponse:
+        """Register. The sending, too, has its time: an engine that is frozen takes a connection and nothing else."""
         try:
-            async with asyncio.timeout(REGISTER_WITHIN_S):  # wait_for would swallow a cancel that comes with the answer
+            # wait_for would swallow a cancel that comes with the answer
+            async with asyncio.timeout(REGISTER_WITHIN_S) as self._registering:
+                await current.send(self.session.opened(self._now()))
                 message = await current.receive()
         except TimeoutError as error:
             raise no_answer() from error
+        finally:
+            self._registering = None
         if message is None:
             raise no_answer()
         return message
@@ -231,6 +236,8 @@ class Worker:
         )
 
     def _leave(self) -> None:
+        if self._registering is not None and not self._registering.expired():
+            self._registering.reschedule(self._now())  # gRPC does not wake who sends on a call that never began
         if self._wire is not None:
             closing = asyncio.ensure_future(self._wire.close())
             self._closings.add(closing)
