@@ -1,7 +1,7 @@
 """`python -m benchmarks`: engine, workers and client as separate processes, on the store with fsync, through the jail.
 
-Prints a table and, with --json, all figures. Every line is the median of its windows; the bare fdatasync rate of the same run stands
-at the top, because on a shared machine a figure means little without it.
+Prints a table and, with --json, all figures. Every line is the median of its windows; the bare fdatasync rate of the
+same run stands at the top, because on a shared machine a figure means little without it.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ async def measure(running: Stack, shape: str, way: str, in_flight: int, seconds:
     )
 
 
+#: Slots of a worker with Python handlers: they run side by side on its event loop and in its threads.
+HANDLERS_AT_ONCE = 64
 #: shape, way, in flight
 PLAN = (
     ("w1", "unary", 1),
@@ -101,22 +103,32 @@ async def register(running: Stack, runtime: str) -> None:
 
 def show(rows: list[Row]) -> None:
     """The table for a person."""
-    print(f"{'shape':6}{'way':7}{'flight':>7}{'wf/s':>9}{'steps/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'eng µs':>9}{'wrk µs':>9}{'cli µs':>9}{'bad':>5}")
+    columns = ("wf/s", "steps/s", "p50 ms", "p99 ms", "eng µs", "wrk µs", "cli µs")
+    print(f"{'shape':6}{'way':7}{'flight':>7}" + "".join(f"{name:>9}" for name in columns) + f"{'bad':>5}")
     for row in rows:
         print(
-            f"{row.shape:6}{row.way:7}{row.in_flight:>7}{row.workflows_per_second:>9,.0f}{row.steps_per_second:>10,.0f}"
+            f"{row.shape:6}{row.way:7}{row.in_flight:>7}{row.workflows_per_second:>9,.0f}{row.steps_per_second:>9,.0f}"
             f"{row.p50_ms:>9.2f}{row.p99_ms:>9.1f}{row.engine_us:>9,.0f}{row.worker_us:>9,.0f}{row.client_us:>9,.0f}{row.failed:>5}"
         )
+
+
+def save(path: str, rows: list[Row], syncs: float) -> None:
+    """All figures, for programs."""
+    found = {"machine": platform.platform(), "syncs_per_second": syncs, "rows": [asdict(row) for row in rows]}
+    Path(path).write_text(json.dumps(found, indent=1))
 
 
 async def main(arguments: argparse.Namespace) -> int:
     """Run the plan."""
     directory = Path(tempfile.mkdtemp(prefix="windlass-bench-", dir=arguments.dir))
     syncs = bare_syncs(directory)
-    options = ["--slots", str(arguments.slots)]
-    options += ["--handlers", "benchmarks.handlers"] if arguments.runtime == "python" else ["--runtimes", arguments.runtime]
+    python = arguments.runtime == "python"
+    slots = arguments.slots or (HANDLERS_AT_ONCE if python else 2)
+    options = ["--slots", str(slots)]
+    options += ["--handlers", "benchmarks.handlers"] if python else ["--runtimes", arguments.runtime]
     rows: list[Row] = []
-    print(f"bare fdatasync: {len(syncs) / sum(syncs):,.0f}/s   runtime {arguments.runtime}, {arguments.workers} worker(s) of {arguments.slots} slots")
+    of = f"{arguments.workers} worker(s) of {slots} slots"
+    print(f"bare fdatasync: {len(syncs) / sum(syncs):,.0f}/s   runtime {arguments.runtime}, {of}")
     with stack(directory, storage=arguments.storage, workers=arguments.workers, worker_options=options) as running:
         await ready(running, arguments.runtime)
         for shape, way, in_flight in PLAN:
@@ -127,8 +139,7 @@ async def main(arguments: argparse.Namespace) -> int:
         memory = running.memory()
         print(f"own memory: engine {memory['engine']:.0f} MB, workers with slots {memory['workers']:.0f} MB")
     if arguments.json:
-        document = {"machine": platform.platform(), "syncs_per_second": len(syncs) / sum(syncs), "rows": [asdict(r) for r in rows]}
-        Path(arguments.json).write_text(json.dumps(document, indent=1))
+        save(arguments.json, rows, len(syncs) / sum(syncs))
     return 0 if not any(row.failed for row in rows) else 1
 
 
@@ -144,7 +155,7 @@ if __name__ == "__main__":
     parser.add_argument("--runtime", choices=("javascript", "wasm", "python"), default="javascript")
     parser.add_argument("--storage", default="", help="as for windlass engine; default the embedded store with fsync")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--slots", type=int, default=0, help="of each worker; default 2, or 64 for Python handlers")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
     parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--only", default="", help="shapes, comma-separated")

@@ -59,6 +59,8 @@ class Batch:
         await stream.write(self._batch(self._in_flight))
         while self._began:
             message = await stream.read()
+            if not isinstance(message, pb.StreamRunsResponse):
+                raise ConnectionError(f"the engine closed the stream with {len(self._began)} runs open")
             ended = self._take(message, load)
             if ended and time.perf_counter() < end:
                 await stream.write(self._batch(ended))

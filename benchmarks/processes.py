@@ -96,7 +96,9 @@ def start_engine(data_dir: Path, address: str, storage: str) -> subprocess.Popen
 
 
 @contextlib.contextmanager
-def stack(data_dir: Path, *, storage: str = "", workers: int = 1, worker_options: Sequence[str] = ()) -> Iterator[Stack]:
+def stack(
+    data_dir: Path, *, storage: str = "", workers: int = 1, worker_options: Sequence[str] = ()
+) -> Iterator[Stack]:
     """Engine and workers, stopped at the end whatever happens."""
     address = f"127.0.0.1:{free_port()}"
     running = Stack(

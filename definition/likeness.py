@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
-CANDIDATES_MAX = (
-    500  #: comparing takes some microseconds each
-)
+CANDIDATES_MAX = 500  #: comparing takes some microseconds each
 
 
 def closest(name: str, known: Collection[str], cutoff: float = 0.6) -> str | None:

@@ -173,7 +173,7 @@ def test_a_crash_uses_up_an_attempt_and_the_last_one_parks_the_run() -> None:
 
 def test_a_value_that_replaces_a_large_one_is_counted_once() -> None:
     large = b'"' + b"x" * (CONTEXT_BYTES_MAX * 6 // 10) + b'"'
-    world = World(workflow(state("s", branch(task(), output="n"))), ).start(**{})
+    world = World(workflow(state("s", branch(task(), output="n")))).start()
     world.do(c.SetVariables(values={"n": large}))
     world.lease()
     world.do(c.TaskSucceeded(path="", visit=1, epoch=1, output=large))
