@@ -112,6 +112,12 @@ def show(rows: list[Row]) -> None:
         )
 
 
+def wanted(arguments: argparse.Namespace, shape: str, way: str, in_flight: int) -> bool:
+    """Whether `--only` names this line, as `w1`, `w1-batch` or `w1-unary-64`."""
+    names = {shape, f"{shape}-{way}", f"{shape}-{way}-{in_flight}"}
+    return not arguments.only or not names.isdisjoint(arguments.only.split(","))
+
+
 def save(path: str, rows: list[Row], syncs: float) -> None:
     """All figures, for programs."""
     found = {"machine": platform.platform(), "syncs_per_second": syncs, "rows": [asdict(row) for row in rows]}
@@ -132,7 +138,7 @@ async def main(arguments: argparse.Namespace) -> int:
     with stack(directory, storage=arguments.storage, workers=arguments.workers, worker_options=options) as running:
         await ready(running, arguments.runtime)
         for shape, way, in_flight in PLAN:
-            if arguments.only and shape not in arguments.only.split(","):
+            if not wanted(arguments, shape, way, in_flight):
                 continue
             rows.append(await measure(running, shape, way, in_flight, arguments.seconds, arguments.windows))
             show(rows[-1:]) if len(rows) > 1 else show(rows)
@@ -158,7 +164,7 @@ if __name__ == "__main__":
     parser.add_argument("--slots", type=int, default=0, help="of each worker; default 2, or 64 for Python handlers")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
     parser.add_argument("--windows", type=int, default=3)
-    parser.add_argument("--only", default="", help="shapes, comma-separated")
+    parser.add_argument("--only", default="", help="lines, comma-separated: w1, w1-batch, w1-unary-64")
     parser.add_argument("--dir", default=None, help="where the data directory is made")
     parser.add_argument("--json", default="", help="file for all figures")
     sys.exit(uvloop.run(main(parser.parse_args())))

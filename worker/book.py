@@ -47,6 +47,11 @@ class Book:
         """Entries whose answer the engine has not recorded yet."""
         return len(self.entries) - self.working
 
+    @property
+    def ready(self) -> int:
+        """Answers that this stream has not carried yet."""
+        return len(self._ready)
+
     def works_on(self, token: bytes) -> bool:
         """True while an answer for this task is wanted."""
         entry = self.entries.get(token)

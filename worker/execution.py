@@ -44,7 +44,7 @@ class Execution:
         journal: Journal,
         *,
         slots: int,
-        prefetch: int = 16,
+        prefetch: int = 64,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         """`jail` runs untrusted code, `handlers` the runtime "python"; None = this worker has none of them.

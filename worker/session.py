@@ -53,6 +53,11 @@ class Session:
         """Tasks in the book, answered ones included."""
         return len(self._book.entries)
 
+    @property
+    def gathering(self) -> bool:
+        """True while more answers are soon to come than there are to say."""
+        return 0 < self._book.ready < self._book.working
+
     def works_on(self, token: bytes) -> bool:
         """True while an answer for this task is wanted."""
         return self._book.works_on(token)

@@ -29,7 +29,7 @@ class WorkerSettings:
     #: Tasks that run at the same time.
     slots: int = 2
     #: Most short tasks that are taken per slot; see `windlass.worker.execution`.
-    prefetch: int = 16
+    prefetch: int = 64
     #: Modules with trusted Python handlers, by import name.
     handlers: tuple[str, ...] = ()
     #: Offer the ready-made handlers (HTTP request, webhook, email, log) as well.

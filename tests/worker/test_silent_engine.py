@@ -11,10 +11,12 @@ async def test_a_worker_that_registers_with_a_frozen_engine_still_stops(start_wo
     """gRPC does not wake who sends on a call that never began, whatever happens to the call."""
     reached = asyncio.Event()
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         reached.set()
         await reader.read()
-        writer.close()
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     async with server:
@@ -23,3 +25,6 @@ async def test_a_worker_that_registers_with_a_frozen_engine_still_stops(start_wo
         worker.drain()
         ended, _ = await asyncio.wait([running], timeout=8)
         assert ended
+        for writer in writers:
+            writer.close()
+            await writer.wait_closed()
