@@ -90,5 +90,8 @@ class EmbeddedStorage:
     async def settle(self, key: bytes) -> bytes | None:
         return await self.transact(touching(key))
 
+    def counts(self) -> dict[str, int]:
+        return self._groups.counts()
+
     async def close(self) -> None:
         await self._groups.close()

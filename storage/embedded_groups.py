@@ -50,6 +50,9 @@ class Groups:
         self.store = OpenEnvironment(directory, map_bytes)
         self.watches = WatchTable()
         self.durable_version = self.store.version
+        self._opened_version = self.store.version
+        #: Groups written and synced since it was opened.
+        self.commits = 0
         self._writer = Writer(self.store.environment, self._landed_in_thread)
         self._open = Group(self.durable_version)
         #: Up to this version, commits have left the open group.
@@ -64,6 +67,10 @@ class Groups:
     def pending(self) -> bool:
         """True if bodies see what is not on disk yet."""
         return self._flying is not None or self._open.version > self._handed_over
+
+    def counts(self) -> dict[str, int]:
+        """See `Counted` in the port."""
+        return {"transactions": self.durable_version - self._opened_version, "commits": self.commits}
 
     def add(self, tx: EmbeddedTransaction) -> None:
         """Put the writes of a body that just returned into the open group. Call `landing` next."""
@@ -157,6 +164,7 @@ class Groups:
             return
         self._flying = None
         self.durable_version = group.version
+        self.commits += 1
         self._look()
         for future in group.waiting:
             if not future.done():

@@ -211,3 +211,12 @@ class Storage(Protocol):
     async def close(self) -> None:
         """Finish commits under way, cancel watches, release the store. Safe to call twice."""
         ...
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A store that counts its work, for operators and benchmarks."""
+
+    def counts(self) -> dict[str, int]:
+        """Since it was opened: `transactions` that wrote and were committed, `commits` that made them durable."""
+        ...

@@ -58,6 +58,11 @@ class Committer:
         self._boot = b""
         self._version = 0
         self._recent = RecentWrites()
+        self._transactions = self._commits = 0
+
+    def counts(self) -> dict[str, int]:
+        """See `Counted` in the port."""
+        return {"transactions": self._transactions, "commits": self._commits}
 
     async def start(self) -> None:
         """Connect. Raises what the driver raises."""
@@ -141,6 +146,8 @@ class Committer:
 
     def _committed(self, group: Group, version: int) -> None:
         self._version = version
+        self._commits += 1
+        self._transactions += len(group.members)
         self._recent.record(self._loop.time(), group.written(version))
         for number, member in enumerate(group.members):
             for watch in member.tx.watches:

@@ -27,8 +27,8 @@ from windlass.worker.transport import Transport, Wire, WireError
 
 #: Between two messages. Each costs both sides about a tenth of a millisecond, however little is in it.
 GAP_S: Final = 0.001
-#: The most that a result waits for others to share its message, while there is more at work here than is waiting.
-GATHER_S: Final = 0.005
+#: So many gaps a result waits for others to share its message, while more is at work here than there is to say.
+GATHER_GAPS: Final = 5
 #: An engine that takes the connection and does not answer the registration within this is left.
 REGISTER_WITHIN_S: Final = 10.0
 #: After the last task has been given back, this long for the engine to take it down.
@@ -183,9 +183,10 @@ class Worker:
         try:
             while True:
                 await self._said.wait()
-                first_s = self._now()
-                await asyncio.sleep(max(0.0, last_s + GAP_S - first_s))
-                while self.session.gathering and self._now() < first_s + GATHER_S:
+                await asyncio.sleep(max(0.0, last_s + GAP_S - self._now()))
+                for _ in range(GATHER_GAPS):
+                    if not self.session.gathering:
+                        break
                     await asyncio.sleep(GAP_S)
                 self._said.clear()
                 while (message := self.session.outgoing()) is not None:

@@ -21,7 +21,7 @@ from windlass.engine.service.status import rpc
 from windlass.engine.starting import check_name
 from windlass.engine.timers import due_us
 from windlass.engine.unit import Unit
-from windlass.storage.port import Row, Transaction
+from windlass.storage.port import Counted, Row, Transaction
 from windlass.v1 import admin_service_pb2 as pb
 from windlass.v1 import admin_service_pb2_grpc
 
@@ -69,6 +69,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
                 "message_bytes": 4 << 20,
             },
             runtimes=sorted({kind for s in await engine.sessions.all() for kind in s.kinds}),
+            counters=engine.storage.counts() if isinstance(engine.storage, Counted) else {},
         )
 
     @rpc
