@@ -91,6 +91,7 @@ class EmbeddedStorage:
         return await self.transact(touching(key))
 
     def counts(self) -> dict[str, int]:
+        """See `Counted` in the port."""
         return self._groups.counts()
 
     async def close(self) -> None:

@@ -28,7 +28,7 @@ What a caller may rely on
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 Row = tuple[bytes, bytes]

@@ -110,6 +110,10 @@ class PostgresStorage:
                 continue
         raise Unavailable(f"could not settle {key!r}: the answers to its commits keep getting lost")
 
+    def counts(self) -> dict[str, int]:
+        """See `Counted` in the port."""
+        return self._committer.counts()
+
     async def close(self) -> None:
         if self._closed:
             return

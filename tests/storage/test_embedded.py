@@ -22,6 +22,7 @@ from windlass.storage.embedded_strict import StrictEmbeddedStorage
 from windlass.storage.opening import open_embedded
 from windlass.storage.port import (
     BodySuspended,
+    Counted,
     Storage,
     StorageError,
     StoreFormat,
@@ -114,6 +115,13 @@ def test_one_disk_commit_for_all_that_wait(count: int, at_once: int, tmp_path: P
     before = commits(tmp_path)
     subprocess.run([*command, str(count), str(at_once)], check=True)
     assert commits(tmp_path) == before + count
+
+
+async def test_it_counts_transactions_and_the_commits_they_shared(embedded: Storage) -> None:
+    await asyncio.gather(*(put(embedded, b"%d" % place, b"") for place in range(5)))
+    await get(embedded, b"0")
+    assert isinstance(embedded, Counted)
+    assert embedded.counts() == {"transactions": 5, "commits": 1}
 
 
 async def test_cancelled_caller_does_not_disturb_the_group(embedded: Storage) -> None:
