@@ -118,7 +118,7 @@ def test_one_disk_commit_for_all_that_wait(count: int, at_once: int, tmp_path: P
 
 
 async def test_it_counts_transactions_and_the_commits_they_shared(embedded: Storage) -> None:
-    await asyncio.gather(*(put(embedded, b"%d" % place, b"") for place in range(5)))
+    await asyncio.gather(*(put(embedded, {b"%d" % place: b""}) for place in range(5)))
     await get(embedded, b"0")
     assert isinstance(embedded, Counted)
     assert embedded.counts() == {"transactions": 5, "commits": 1}
