@@ -1,165 +1,188 @@
 """`python -m benchmarks`: engine, workers and client as separate processes, on the store with fsync, through the jail.
 
-Prints a table and, with --json, all figures. Every line is the median of its windows; the bare fdatasync rate of the
-same run stands at the top, because on a shared machine a figure means little without it.
+Prints a table and, with --json, writes all figures. Each figure is the median over the windows of its line. The bare
+fdatasync rate of the same run, before and after, stands at the top: on a shared machine a figure means little without
+it, and then the CPU per workflow says more than the rate.
+
+Columns: `flight` workflows are open at any time; p50 and p99 are of a workflow from its start to its end as the client
+sees it; CPU per workflow by process (worker: with its slots); `tx` transactions of the store per workflow; `syncs`
+commits to disk per workflow, because transactions share them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import platform
+import shutil
 import statistics
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import grpc
 import uvloop
 
-from benchmarks.load import Batch, Load, unary
-from benchmarks.processes import Stack, stack
+from benchmarks.load import Batch, Load, Unary, held, started
+from benchmarks.machine import facts, headline
+from benchmarks.processes import Stack, stack, store_of
+from benchmarks.report import HEAD, TARGETS, Row, cells, save, shown
 from benchmarks.storage import bare_syncs
 from benchmarks.workflows import SHAPES, STEPS, WAT, task
 from windlass.client import Client
 from windlass.definition.source import from_value
 
-
-@dataclass
-class Row:
-    """One line of the table."""
-
-    shape: str
-    way: str
-    in_flight: int
-    workflows_per_second: float
-    steps_per_second: float
-    p50_ms: float
-    p99_ms: float
-    engine_us: float  #: CPU per workflow
-    worker_us: float
-    client_us: float
-    failed: int
-
-
-async def measure(running: Stack, shape: str, way: str, in_flight: int, seconds: float, windows: int) -> Row:
-    """Warm up, then `windows` windows; the median by rate."""
-    found: list[tuple[Load, dict[str, float]]] = []
-    async with grpc.aio.insecure_channel(running.address) as channel:
-        for window in range(windows + 1):
-            before = running.cpu()
-            if way == "batch":
-                load = await Batch(channel, shape, in_flight).run(seconds if window else 1.0)
-            else:
-                load = await unary(channel, shape, in_flight, seconds if window else 1.0)
-            after = running.cpu()
-            if window:
-                found.append((load, {name: after[name] - before[name] for name in after}))
-    found.sort(key=lambda each: each[0].rate)
-    load, cpu = found[len(found) // 2]
-    per = 1e6 / max(load.finished, 1)
-    return Row(
-        shape,
-        way,
-        in_flight,
-        round(load.rate, 1),
-        round(load.rate * STEPS[shape], 1),
-        round(statistics.median(each.median for each, _ in found), 2),
-        round(load.percentile(0.99), 2),
-        round(cpu["engine"] * per, 1),
-        round(cpu["worker"] * per, 1),
-        round(cpu["client"] * per, 1),
-        load.failed,
-    )
-
-
 #: Slots of a worker with Python handlers: they run side by side on its event loop and in its threads.
-HANDLERS_AT_ONCE = 64
+HANDLERS_AT_ONCE: Final = 64
 #: shape, way, in flight
-PLAN = (
+PLAN: Final = (
     ("w1", "unary", 1),
     ("w2", "unary", 1),
     ("w3", "unary", 1),
     ("w1", "unary", 64),
+    ("w1", "unary", 256),
+    ("w1", "batch", 64),
     ("w1", "batch", 256),
+    ("w2", "batch", 64),
     ("w2", "batch", 256),
     ("w3", "batch", 4),
+    ("w3", "batch", 64),
 )
 
 
-async def register(running: Stack, runtime: str) -> None:
+async def measure(running: Stack, client: Client, line: tuple[str, str, int], seconds: float, windows: int) -> Row:
+    """Warm up, then cut the windows out of one long run."""
+    shape, way, in_flight = line
+    found: list[tuple[Load, dict[str, float]]] = []
+    async with grpc.aio.insecure_channel(running.address) as channel:
+        kind = Batch if way == "batch" else Unary
+        async with started(kind(channel, shape, in_flight)) as loop:
+            await held(loop, max(1.0, seconds / 3))
+            for _ in range(windows):
+                before = await used(running, client)
+                load = await held(loop, seconds)
+                after = await used(running, client)
+                found.append((load, {name: after[name] - before[name] for name in after}))
+    return summary(line, found, running.memory())
+
+
+async def used(running: Stack, client: Client) -> dict[str, float]:
+    """CPU seconds by process, transactions and syncs so far."""
+    counters = (await client.info()).counters
+    return {**running.cpu(), "transactions": counters["transactions"], "commits": counters["commits"]}
+
+
+def summary(line: tuple[str, str, int], found: list[tuple[Load, dict[str, float]]], memory: dict[str, float]) -> Row:
+    """The medians over the windows."""
+
+    def per(name: str, scale: float) -> float:
+        return median(use[name] * scale / max(load.finished, 1) for load, use in found)
+
+    rate = median(load.rate for load, _ in found)
+    return Row(
+        *line,
+        workflows_per_second=rate,
+        steps_per_second=rate * STEPS[line[0]],
+        p50_ms=median(load.median for load, _ in found),
+        p99_ms=median(load.percentile(0.99) for load, _ in found),
+        engine_us=per("engine", 1e6),
+        worker_us=per("worker", 1e6),
+        client_us=per("client", 1e6),
+        store_us=per("store", 1e6),
+        transactions=per("transactions", 1),
+        syncs=per("commits", 1),
+        failed=sum(load.failed for load, _ in found),
+        windows=[round(load.rate, 1) for load, _ in found],
+        memory_mb=memory,
+    )
+
+
+def median(values: Iterable[float]) -> float:
+    """The median, rounded as far as it means anything."""
+    return round(statistics.median(values), 3)
+
+
+async def register(client: Client, runtime: str) -> None:
     """Put the workflows into the engine."""
-    async with Client(running.address) as client:
-        module = ""
-        if runtime == "wasm":
-            from wasmtime import wat2wasm
+    module = ""
+    if runtime == "wasm":
+        from wasmtime import wat2wasm
 
-            module = "sha256:" + (await client.upload_module(bytes(wat2wasm(WAT)))).digest
-        for build in SHAPES.values():
-            await client.register(from_value(build(task(runtime, module))))
-
-
-def show(rows: list[Row]) -> None:
-    """The table for a person."""
-    columns = ("wf/s", "steps/s", "p50 ms", "p99 ms", "eng µs", "wrk µs", "cli µs")
-    print(f"{'shape':6}{'way':7}{'flight':>7}" + "".join(f"{name:>9}" for name in columns) + f"{'bad':>5}")
-    for row in rows:
-        print(
-            f"{row.shape:6}{row.way:7}{row.in_flight:>7}{row.workflows_per_second:>9,.0f}{row.steps_per_second:>9,.0f}"
-            f"{row.p50_ms:>9.2f}{row.p99_ms:>9.1f}{row.engine_us:>9,.0f}{row.worker_us:>9,.0f}{row.client_us:>9,.0f}{row.failed:>5}"
-        )
+        module = "sha256:" + (await client.upload_module(bytes(wat2wasm(WAT)))).digest
+    for build in SHAPES.values():
+        await client.register(from_value(build(task(runtime, module))))
 
 
-def wanted(arguments: argparse.Namespace, shape: str, way: str, in_flight: int) -> bool:
+def worker_options(runtime: str, slots: int) -> list[str]:
+    """Python handlers need no jail: without `--runtimes python` their worker would keep a child for each slot."""
+    if runtime == "python":
+        at_once = str(slots or HANDLERS_AT_ONCE)
+        return ["--slots", at_once, "--runtimes", "python", "--handlers", "benchmarks.handlers"]
+    return ["--slots", str(slots or 2), "--runtimes", runtime]
+
+
+def wanted(only: str, shape: str, way: str, in_flight: int) -> bool:
     """Whether `--only` names this line, as `w1`, `w1-batch` or `w1-unary-64`."""
     names = {shape, f"{shape}-{way}", f"{shape}-{way}-{in_flight}"}
-    return not arguments.only or not names.isdisjoint(arguments.only.split(","))
+    return not only or not names.isdisjoint(only.split(","))
 
 
-def save(path: str, rows: list[Row], syncs: float) -> None:
-    """All figures, for programs."""
-    found = {"machine": platform.platform(), "syncs_per_second": syncs, "rows": [asdict(row) for row in rows]}
-    Path(path).write_text(json.dumps(found, indent=1))
+async def ready(address: str) -> None:
+    """Wait until the engine answers."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        await asyncio.wait_for(channel.channel_ready(), 60)
+
+
+async def lines(arguments: argparse.Namespace, running: Stack) -> list[Row]:
+    """Run the plan."""
+    rows: list[Row] = []
+    await ready(running.address)
+    async with Client(running.address) as client:
+        await register(client, arguments.runtime)
+        for line in PLAN:
+            if not wanted(arguments.only, *line):
+                continue
+            row = await measure(running, client, line, arguments.seconds, arguments.windows)
+            if arguments.storage in ("", "embedded"):
+                row.verdicts = [target.verdict(row) for target in TARGETS.get((arguments.runtime, *line), ())]
+            print(f"… {' '.join(line[:2])} {line[2]}: {row.workflows_per_second:,.0f}/s", file=sys.stderr, flush=True)
+            rows.append(row)
+    return rows
 
 
 async def main(arguments: argparse.Namespace) -> int:
-    """Run the plan."""
+    """Measure, print, write."""
     directory = Path(tempfile.mkdtemp(prefix="windlass-bench-", dir=arguments.dir))
+    found = facts()
+    options = worker_options(arguments.runtime, arguments.slots)
     syncs = bare_syncs(directory)
-    python = arguments.runtime == "python"
-    slots = arguments.slots or (HANDLERS_AT_ONCE if python else 2)
-    options = ["--slots", str(slots)]
-    options += ["--handlers", "benchmarks.handlers"] if python else ["--runtimes", arguments.runtime]
-    rows: list[Row] = []
-    of = f"{arguments.workers} worker(s) of {slots} slots"
-    print(f"bare fdatasync: {len(syncs) / sum(syncs):,.0f}/s   runtime {arguments.runtime}, {of}")
-    with stack(directory, storage=arguments.storage, workers=arguments.workers, worker_options=options) as running:
-        await ready(running, arguments.runtime)
-        for shape, way, in_flight in PLAN:
-            if not wanted(arguments, shape, way, in_flight):
-                continue
-            rows.append(await measure(running, shape, way, in_flight, arguments.seconds, arguments.windows))
-            show(rows[-1:]) if len(rows) > 1 else show(rows)
-        memory = running.memory()
-        print(f"own memory: engine {memory['engine']:.0f} MB, workers with slots {memory['workers']:.0f} MB")
+    with store_of(arguments.storage) as (storage, store_pid):
+        workers = arguments.workers
+        using = stack(directory, storage=storage, workers=workers, worker_options=options, store_pid=store_pid)
+        with using as running:
+            rows = await lines(arguments, running)
+            memory = running.memory()
+    syncs += bare_syncs(directory)
+    shutil.rmtree(directory)
+    per_second = round(len(syncs) / sum(syncs))
+    store = arguments.storage or "embedded"
+    print(headline(found))
+    print(f"store {store}, runtime {arguments.runtime}, {arguments.workers} worker(s) with {' '.join(options)}", end="")
+    print(f", {arguments.windows} windows of {arguments.seconds:g} s; bare fdatasync here: {per_second:,}/s\n")
+    print(shown(HEAD, [cells(row) for row in rows], for_page=arguments.markdown))
+    print("\nown memory at the end, MB: " + ", ".join(f"{name} {value:,.0f}" for name, value in memory.items()))
     if arguments.json:
-        save(arguments.json, rows, len(syncs) / sum(syncs))
-    return 0 if not any(row.failed for row in rows) else 1
+        save(arguments.json, found, rows, syncs_per_second=per_second, runtime=arguments.runtime, storage=store)
+    return 1 if any(row.failed for row in rows) else 0
 
 
-async def ready(running: Stack, runtime: str) -> None:
-    """Wait until the engine answers and the workers are there."""
-    async with grpc.aio.insecure_channel(running.address) as channel:
-        await asyncio.wait_for(channel.channel_ready(), 30)
-    await register(running, runtime)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runtime", choices=("javascript", "wasm", "python"), default="javascript")
-    parser.add_argument("--storage", default="", help="as for windlass engine; default the embedded store with fsync")
+    parser.add_argument("--storage", default="", help="as for windlass engine, or `postgres` for a server of its own")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--slots", type=int, default=0, help="of each worker; default 2, or 64 for Python handlers")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
@@ -167,4 +190,9 @@ if __name__ == "__main__":
     parser.add_argument("--only", default="", help="lines, comma-separated: w1, w1-batch, w1-unary-64")
     parser.add_argument("--dir", default=None, help="where the data directory is made")
     parser.add_argument("--json", default="", help="file for all figures")
-    sys.exit(uvloop.run(main(parser.parse_args())))
+    parser.add_argument("--markdown", action="store_true", help="print the table for a page")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(uvloop.run(main(parsed())))

@@ -1,10 +1,17 @@
-"""The load: closed loops over the batch stream or over unary calls, and one workflow at a time."""
+"""The load: a closed loop that keeps a number of workflows open, by unary calls or over the batch stream.
+
+A loop runs from `started` to the end of its block without a break; windows are cut out of it by changing the record
+that takes its results. So no window holds the ramp at the beginning or the drain at the end.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import grpc
@@ -16,8 +23,9 @@ from windlass.v1 import workflow_service_pb2 as pb
 
 @dataclass
 class Load:
-    """What one measurement found."""
+    """What one window found."""
 
+    began: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
     finished: int = 0
     failed: int = 0
@@ -29,88 +37,117 @@ class Load:
         return self.finished / self.seconds if self.seconds else 0.0
 
     def percentile(self, share: float) -> float:
-        """Latency in ms."""
+        """Latency in ms; 0 when nothing ended."""
         ordered = sorted(self.latencies_ms)
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
     @property
     def median(self) -> float:
-        """Median latency in ms."""
+        """Median latency in ms; 0 when nothing ended."""
         return statistics.median(self.latencies_ms) if self.latencies_ms else 0.0
 
+    def took(self, began: float, completed: bool) -> None:
+        """Record a workflow that ended."""
+        self.latencies_ms.append((time.perf_counter() - began) * 1000)
+        if completed:
+            self.finished += 1
+        else:
+            self.failed += 1
 
-class Batch:
-    """Keeps `in_flight` workflows open over one StreamRuns call, new ones sent in batches as others end."""
+
+class Loop:
+    """A closed loop under way. Subclasses make the calls."""
 
     def __init__(self, channel: grpc.aio.Channel, workflow: str, in_flight: int) -> None:
-        self._stub = workflow_service_pb2_grpc.WorkflowServiceStub(channel)
-        self._workflow, self._in_flight = workflow, in_flight
+        self.stub = workflow_service_pb2_grpc.WorkflowServiceStub(channel)
+        self.in_flight = in_flight
         payload = common_pb2.Payload(data=input_of(workflow))
-        self._request = pb.StartRunRequest(workflow=workflow, input=payload)
-        self._tag = 0
-        self._began: dict[int, float] = {}
+        self.request = pb.StartRunRequest(workflow=workflow, input=payload)
+        self.load = Load()
+        self.going = True
+        #: A workflow ended.
+        self.ended = asyncio.Event()
 
-    async def run(self, seconds: float) -> Load:
-        """Load for `seconds`; what ended in that time counts."""
-        load = Load()
-        stream = self._stub.StreamRuns()
-        begin = time.perf_counter()
-        end = begin + seconds
-        await stream.write(self._batch(self._in_flight))
-        while self._began:
+    def cut(self) -> Load:
+        """End the window under way, begin the next one, and give the ended one."""
+        ended, self.load = self.load, Load()
+        ended.seconds = self.load.began - ended.began
+        return ended
+
+    def _took(self, began: float, completed: bool) -> None:
+        self.load.took(began, completed)
+        self.ended.set()
+
+    async def run(self) -> None:
+        """Until `going` is false and everything has ended. Raises ConnectionError when the engine goes away."""
+        raise NotImplementedError
+
+
+class Batch(Loop):
+    """One StreamRuns call; new runs are sent in batches as others end."""
+
+    _tag = 0
+
+    async def run(self) -> None:
+        began: dict[int, float] = {}
+        stream = self.stub.StreamRuns()
+        await stream.write(self._batch(self.in_flight, began))
+        while began:
             message = await stream.read()
             if not isinstance(message, pb.StreamRunsResponse):
-                raise ConnectionError(f"the engine closed the stream with {len(self._began)} runs open")
-            ended = self._take(message, load)
-            if ended and time.perf_counter() < end:
-                await stream.write(self._batch(ended))
-        load.seconds = time.perf_counter() - begin
+                raise ConnectionError(f"the engine closed the stream with {len(began)} runs open")
+            ended = 0
+            for outcome in message.outcomes:
+                kind = outcome.WhichOneof("outcome")
+                if kind == "started":
+                    continue
+                ended += 1
+                completed = kind == "closed" and outcome.closed.state == common_pb2.RUN_STATE_COMPLETED
+                self._took(began.pop(outcome.tag), completed)
+            if ended and self.going:
+                await stream.write(self._batch(ended, began))
         await stream.done_writing()
-        return load
 
-    def _batch(self, number: int) -> pb.StreamRunsRequest:
+    def _batch(self, number: int, began: dict[int, float]) -> pb.StreamRunsRequest:
         message = pb.StreamRunsRequest()
         now = time.perf_counter()
         for _ in range(number):
             self._tag += 1
-            self._began[self._tag] = now
-            message.starts.add(tag=self._tag, wait=True, request=self._request)
+            began[self._tag] = now
+            message.starts.add(tag=self._tag, wait=True, request=self.request)
         return message
 
-    def _take(self, message: pb.StreamRunsResponse, load: Load) -> int:
-        ended = 0
-        now = time.perf_counter()
-        for outcome in message.outcomes:
-            kind = outcome.WhichOneof("outcome")
-            if kind == "started":
-                continue
-            ended += 1
-            load.latencies_ms.append((now - self._began.pop(outcome.tag)) * 1000)
-            if kind == "closed" and outcome.closed.state == common_pb2.RUN_STATE_COMPLETED:
-                load.finished += 1
-            else:
-                load.failed += 1
-        return ended
+
+class Unary(Loop):
+    """Callers that each start a workflow and wait for its end, again and again."""
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._caller() for _ in range(self.in_flight)))
+
+    async def _caller(self) -> None:
+        request = pb.StartAndWaitRunRequest(start=self.request)
+        while self.going:
+            began = time.perf_counter()
+            reply = await self.stub.StartAndWaitRun(request)
+            self._took(began, reply.result.state == common_pb2.RUN_STATE_COMPLETED)
 
 
-async def unary(channel: grpc.aio.Channel, workflow: str, in_flight: int, seconds: float) -> Load:
-    """`in_flight` callers, each starting a workflow and waiting for its end, again and again."""
-    stub = workflow_service_pb2_grpc.WorkflowServiceStub(channel)
-    start = pb.StartRunRequest(workflow=workflow, input=common_pb2.Payload(data=input_of(workflow)))
-    request = pb.StartAndWaitRunRequest(start=start)
-    load = Load()
-    begin = time.perf_counter()
+@asynccontextmanager
+async def started(loop: Loop) -> AsyncIterator[Loop]:
+    """The loop at work; at the end of the block it stops sending and waits for what is open."""
+    work = asyncio.create_task(loop.run())
+    try:
+        yield loop
+    finally:
+        loop.going = False
+        await asyncio.wait_for(work, 120)
 
-    async def caller() -> None:
-        while time.perf_counter() - begin < seconds:
-            at = time.perf_counter()
-            reply = await stub.StartAndWaitRun(request)
-            load.latencies_ms.append((time.perf_counter() - at) * 1000)
-            if reply.result.state == common_pb2.RUN_STATE_COMPLETED:
-                load.finished += 1
-            else:
-                load.failed += 1
 
-    await asyncio.gather(*(caller() for _ in range(in_flight)))
-    load.seconds = time.perf_counter() - begin
-    return load
+async def held(loop: Loop, seconds: float) -> Load:
+    """A window of `seconds`, in which at least one workflow ends unless nothing ends within ten times that."""
+    loop.cut()
+    loop.ended.clear()
+    await asyncio.sleep(seconds)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(loop.ended.wait(), 9 * seconds)
+    return loop.cut()
