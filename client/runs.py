@@ -62,6 +62,7 @@ class RunCalls(Part):
         idempotency_key: str = "",
         idempotency_ttl: timedelta | float | None = None,
         validate_only: bool = False,
+        paused: bool = False,
     ) -> wire.StartRunRequest:
         """The request that `start` sends, for `start_many` and `stream`.
 
@@ -69,7 +70,7 @@ class RunCalls(Part):
         when an open run has the workflow_id: fail, use_existing, terminate_existing. `if_closed`: the same for a
         closed run: allow, allow_if_failed, reject. `start_at` or `start_in` (seconds or a timedelta) delay the start.
         `timeout` bounds the run. `idempotency_key`: a business key; a second start with it answers with the first
-        one's run.
+        one's run. `paused`: it does nothing until `unpause` or `step`.
         """
         return wire.StartRunRequest(
             namespace=self.namespace,
@@ -91,6 +92,7 @@ class RunCalls(Part):
             idempotency_key=idempotency_key,
             idempotency_ttl=span(idempotency_ttl),
             validate_only=validate_only,
+            paused=paused,
         )
 
     async def start(self, workflow: str, input: Json = None, **options: Json) -> Started:

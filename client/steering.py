@@ -129,6 +129,17 @@ class Steering(RunCalls):
         )
         return state_name((await self.connection.call(self._workflows.UnpauseRun, request)).state)
 
+    async def step(self, run: Which, *, request_id: str = "") -> wire.StepRunResponse:
+        """Lets a paused run do one step: the state it stands in; it is paused again as it enters the next one.
+
+        Answers when the step has begun; `watch` tells when it ends. Raises WindlassError (RUN_NOT_PAUSED).
+        """
+        run_id, workflow_id = ids(run)
+        request = wire.StepRunRequest(
+            namespace=self.namespace, run_id=run_id, workflow_id=workflow_id, request_id=request_id or new_id()
+        )
+        return await self.connection.call(self._workflows.StepRun, request)
+
     async def fork(
         self,
         run: Which,

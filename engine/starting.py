@@ -71,6 +71,7 @@ class StartPlan(msgspec.Struct, frozen=True, kw_only=True):
     context: dict[str, bytes] | None = None
     forked_from: str = ""
     asked: bytes = b""
+    paused: bool = False  #: before its first state
 
     def digest(self, key: str) -> bytes:
         """Hash of what was asked under this key, to tell a repeated request from a reused id."""
@@ -231,6 +232,7 @@ async def _create(unit: Unit, plan: StartPlan, definition: Definition) -> None:
         context=plan.context,
         forked_from=plan.forked_from,
         virtual_time=virtual,
+        paused=plan.paused,
     )
     await unit.apply(unit.create(ns, plan.run_id, definition), command)
     if plan.workflow_id:

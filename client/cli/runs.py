@@ -26,6 +26,7 @@ from windlass.v1 import common_pb2, workflow_service_pb2
 @click.option("--if-closed", type=click.Choice(["allow", "allow_if_failed", "reject"]), default="allow")
 @click.option("--queue", default="", help="Queue of the run's tasks.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 is first, 9 is last.")
+@click.option("--paused", is_flag=True, help="Paused before its first state, for windlass step.")
 @click.option("--delay", "start_in", type=float, help="Seconds until it starts.")
 @click.option("--run-timeout", "run_timeout", type=float, help="Seconds the run may take as a whole.")
 @click.option("--metadata", type=Assignment(), multiple=True, help="Text kept with the run; may be repeated.")

@@ -9,7 +9,9 @@ import click
 from windlass.client.cli.connected import Assignment, JsonValue, connected, limit_option, wrong
 from windlass.client.cli.plain import local_time, plain
 from windlass.client.cli.screen import Screen
+from windlass.client.cli.watching import line_of
 from windlass.client.client import Client
+from windlass.client.values import state_name
 from windlass.v1 import workflow_service_pb2
 
 _run = click.argument("run", metavar="RUN")
@@ -71,6 +73,35 @@ async def unpause(client: Client, screen: Screen, run: str) -> None:
     """Let a paused run go on."""
     state = await client.unpause(run)
     _answer(screen, {"run": run, "state": state}, f"{run} is {state}")
+
+
+@click.command()
+@_run
+@click.option("--wait", is_flag=True, help="Show what the step does, and end when it is done or stands on an incident.")
+@connected
+async def step(client: Client, screen: Screen, run: str, wait: bool) -> None:
+    """Let a paused run do one step: the state it stands in. It is paused again before the next state begins."""
+    reply = await client.step(run)
+    if wait:
+        await _follow(client, screen, run, reply.event_number)
+        return
+    state = state_name(reply.state)
+    whole = {"run": run, "state": state, "current_state": reply.current_state, "event_number": reply.event_number}
+    _answer(screen, whole, f"{run} is {state}" + (f" in state {reply.current_state}" if reply.current_state else ""))
+
+
+async def _follow(client: Client, screen: Screen, run: str, begun: int) -> None:
+    """Write the events of the step that began with event number `begun`, until it ends."""
+    async for message in client.watch(run, full=True):
+        for event in message.events:
+            if event.number < begun:
+                continue
+            screen.value(plain(event), compact=True) if screen.json else screen.say(line_of(event))
+            if event.type in _STEP_ENDS:
+                return
+
+
+_STEP_ENDS = ("RunPaused", "RunClosed", "IncidentOpened")
 
 
 @click.command()
@@ -176,4 +207,4 @@ def _answer(screen: Screen, whole: dict[str, Any], text: str) -> None:
         screen.say(text)
 
 
-COMMANDS = (cancel, terminate, fail, pause, unpause, signal, update, resolve, fork, incidents)
+COMMANDS = (cancel, terminate, fail, pause, unpause, step, signal, update, resolve, fork, incidents)

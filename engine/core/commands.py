@@ -56,6 +56,7 @@ class Start(Command, frozen=True):
     context: Mapping[str, bytes] | None = None  #: for fork: the whole context
     forked_from: str = ""
     virtual_time: bool = False
+    paused: bool = False  #: paused before its first state
 
 
 class Spawn(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,6 +214,10 @@ class Pause(Command, frozen=True):
 
 class Unpause(Command, frozen=True):
     pass
+
+
+class Step(Command, frozen=True):
+    """Let a paused run finish the state it stands in, and pause it again as it enters the next one."""
 
 
 class ResolveIncident(Command, frozen=True):

@@ -92,6 +92,8 @@ def _start(definition: Definition, state: RunState | None, view: View, command: 
     turn.items.cleared = True
     turn.apply(event)
     turn.effects += effects
+    if command.paused:
+        pausing.stop(turn, "started paused")
     return turn
 
 
@@ -150,6 +152,7 @@ _JUDGES: dict[type, Callable[[Turn, Any], None]] = {
     c.Fail: ending.fail,
     c.Pause: pausing.pause,
     c.Unpause: pausing.unpause,
+    c.Step: pausing.step,
     c.ResolveIncident: repair.resolve,
     c.RaiseIncident: repair.raise_incident,
     c.Continue: continuing.go_on,

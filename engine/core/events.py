@@ -216,6 +216,13 @@ class RunUnpaused(Event, frozen=True, tag=23):
     timers: tuple[tuple[str, int], ...]
 
 
+class RunStepped(Event, frozen=True, tag=36):
+    """A paused run goes on until it enters its visit `until`, and is paused again there."""
+
+    timers: tuple[tuple[str, int], ...]
+    until: int
+
+
 class IncidentOpened(Event, frozen=True, tag=24):
     incident: Incident
     failure: Failure | None = None
@@ -316,6 +323,7 @@ AnyEvent = (
     | RunTimersSet
     | RunPaused
     | RunUnpaused
+    | RunStepped
     | IncidentOpened
     | IncidentResolved
     | SignalBuffered

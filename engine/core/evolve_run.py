@@ -114,6 +114,7 @@ def _run_closed(state: RunState, items: Items, event: e.RunClosed) -> RunState:
         paused_us=0,
         pause_reason="",
         held=False,
+        step_until=0,
     )
 
 
@@ -127,6 +128,7 @@ def _cancel_requested(state: RunState, items: Items, event: e.CancelRequested) -
         pause_reason="",
         left_us=None,
         held=False,
+        step_until=0,
     )
 
 
@@ -135,11 +137,22 @@ def _timers_set(state: RunState, items: Items, event: e.RunTimersSet) -> RunStat
 
 
 def _paused(state: RunState, items: Items, event: e.RunPaused) -> RunState:
-    return replace(state, paused_us=event.at_us, pause_reason=event.reason, timers=event.timers, left_us=event.left_us)
+    return replace(
+        state,
+        paused_us=event.at_us,
+        pause_reason=event.reason,
+        timers=event.timers,
+        left_us=event.left_us,
+        step_until=0,
+    )
 
 
-def _unpaused(state: RunState, items: Items, event: e.RunUnpaused) -> RunState:
-    return replace(state, paused_us=0, pause_reason="", timers=event.timers, left_us=None, held=False)
+def _unpaused(state: RunState, items: Items, event: e.RunUnpaused | e.RunStepped) -> RunState:
+    return replace(state, paused_us=0, pause_reason="", timers=event.timers, left_us=None, held=False, step_until=0)
+
+
+def _stepped(state: RunState, items: Items, event: e.RunStepped) -> RunState:
+    return replace(_unpaused(state, items, event), step_until=event.until, spin=0)
 
 
 def _incident_opened(state: RunState, items: Items, event: e.IncidentOpened) -> RunState:
@@ -172,7 +185,7 @@ def _continued(state: RunState, items: Items, event: e.Continued) -> RunState:
 
 
 def _fail_requested(state: RunState, items: Items, event: e.FailRequested) -> RunState:
-    return replace(state, failure=event.failure, paused_us=0, pause_reason="", held=False, left_us=None)
+    return replace(state, failure=event.failure, paused_us=0, pause_reason="", held=False, left_us=None, step_until=0)
 
 
 def _work_held(state: RunState, items: Items, event: e.WorkHeld) -> RunState:
@@ -200,6 +213,7 @@ APPLIERS: dict[type, Callable[[Any, Items, Any], RunState]] = {
     e.RunTimersSet: _timers_set,
     e.RunPaused: _paused,
     e.RunUnpaused: _unpaused,
+    e.RunStepped: _stepped,
     e.IncidentOpened: _incident_opened,
     e.IncidentResolved: _incident_resolved,
     e.SignalBuffered: _signal_buffered,

@@ -25,8 +25,8 @@ _TIMEOUTS = ("body", "s2c", "s2s", "pollmax", "asked")
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """One reason why the run stands where it stands.
 
-    kind: closed, delayed_start, paused, cancelling, incident, deferred, queued, held, leased, backoff, signal, timer,
-    poll, child, escalation, event, items.
+    kind: closed, delayed_start, paused, stepping, cancelling, incident, deferred, queued, held, leased, backoff,
+    signal, timer, poll, child, escalation, event, items.
     """
 
     kind: str
@@ -60,7 +60,11 @@ def _run_reasons(state: RunState) -> Iterator[Reason]:
         )
     if state.paused_us:
         why = f": {state.pause_reason}" if state.pause_reason else ""
-        yield Reason(kind="paused", what=f"it is paused{why}", since_us=state.paused_us)
+        where = f", before state {state.state!r} begins" if _not_begun(state) else ""
+        yield Reason(kind="paused", what=f"it is paused{where}{why}", since_us=state.paused_us)
+    if state.step_until:
+        what = "it does one step, and is paused again when it enters its next state"
+        yield Reason(kind="stepping", what=what, since_us=state.entered_us)
     if state.cancel is not None:
         due = next((due for timer, due in state.timers if timer in ("run:grace", "run:shield")), 0)
         what = "it is being cancelled: running tasks stop, then exit actions and compensation run"
@@ -73,6 +77,11 @@ def _run_reasons(state: RunState) -> Iterator[Reason]:
         )  # fmt: skip
     if state.deferred:
         yield Reason(kind="deferred", what="the engine goes on with it in a moment", since_us=state.updated_us)
+
+
+def _not_begun(state: RunState) -> bool:
+    """The state is entered, and nothing of it is done: where a step ends."""
+    return state.stage == "enter" and state.cursor == 0 and state.node is None
 
 
 def _node_reasons(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from windlass.engine.core import actions, compensation, ending, evolve, incidents, tree
+from windlass.engine.core import actions, compensation, ending, evolve, incidents, pausing, tree
 from windlass.engine.core.branches import NOTHING, branch_at
 from windlass.engine.core.commands import Failure
 from windlass.engine.core.definition import Action, State, TaskAction
@@ -91,7 +91,10 @@ def perform(turn: Turn, move: Move, on: str) -> None:
 def _enter(turn: Turn, name: str, on: str) -> None:
     turn.entries += 1
     target = turn.definition.states[name]
-    if turn.entries > ENTRIES_MAX:
+    if turn.state.step_until and turn.state.visit + 1 >= turn.state.step_until:
+        turn.apply(StateEntered(turn.now_us, name, on, None, turn.state.visit + 1))
+        pausing.stop(turn, "one step is done")
+    elif turn.entries > ENTRIES_MAX:
         turn.apply(StateEntered(turn.now_us, name, on, None, turn.state.visit + 1))
         token = f"enter:{turn.state.visit}"
         turn.apply(Deferred(turn.now_us, token))

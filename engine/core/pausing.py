@@ -1,7 +1,12 @@
 """Pause and unpause: what runs finishes, and nothing new begins.
 
 While paused, results are recorded, waits are fed and timers fire. The run's own timeout stops; timers with an absolute
-time do not."""
+time do not.
+
+A *step* is what a debugger calls "step over": the run finishes the state it stands in (what is left of its enter
+actions, body, transition and exit actions) and is paused again as it enters the next state, before anything of that
+one is done. It ends the pause for as long as it lasts, so it may wait for a signal or stand on an incident like any
+run; whatever leads into the next state ends it."""
 
 from __future__ import annotations
 
@@ -9,12 +14,12 @@ from msgspec.structs import replace
 
 from windlass.engine.core import attempts, joining, tree
 from windlass.engine.core.branches import branch_at, task_of
-from windlass.engine.core.commands import Pause, Unpause
+from windlass.engine.core.commands import Pause, Step, Unpause
 from windlass.engine.core.effects import ArmTimer, DisarmTimer
-from windlass.engine.core.events import NodeChanged, RunPaused, RunUnpaused
+from windlass.engine.core.events import NodeChanged, RunPaused, RunStepped, RunUnpaused
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.scheduling import withdraw
-from windlass.engine.core.state import Node
+from windlass.engine.core.state import Node, RunState
 from windlass.engine.core.stopping import has_open_items
 from windlass.engine.core.turn import Turn
 
@@ -27,14 +32,20 @@ def pause(turn: Turn, command: Pause) -> None:
         raise Rejection("RUN_CANCELLING", "the run is being cancelled and cannot be paused")
     if state.paused_us:
         return
+    stop(turn, command.reason)
+    if state.node is not None and tree.active(state.node):
+        _hold(turn, state.node_path, state.node)
+
+
+def stop(turn: Turn, reason: str) -> None:
+    """Pause a run that has nothing queued."""
+    state = turn.state
     due = next((due_us for timer, due_us in state.timers if timer == TIMEOUT), None)
     timers = tuple(timer for timer in state.timers if timer[0] != TIMEOUT)
     if due is not None:
         turn.owe(DisarmTimer(timer=TIMEOUT, due_us=due))
     left_us = None if due is None else max(0, due - turn.now_us)
-    turn.apply(RunPaused(turn.now_us, command.reason, timers, left_us))
-    if state.node is not None and tree.active(state.node):
-        _hold(turn, state.node_path, state.node)
+    turn.apply(RunPaused(turn.now_us, reason, timers, left_us))
 
 
 def _hold(turn: Turn, path: str, node: Node) -> None:
@@ -53,18 +64,39 @@ def _hold(turn: Turn, path: str, node: Node) -> None:
 
 
 def unpause(turn: Turn, command: Unpause) -> None:
+    """Also ends a step that is under way: the run goes on after it."""
+    state = turn.state
+    if not state.paused_us and not state.step_until:
+        return
+    turn.apply(RunUnpaused(turn.now_us, _timers_again(turn)))
+    _go_on(turn, state)
+
+
+def step(turn: Turn, command: Step) -> None:
+    """See the module. A run that has not begun does its first state in its first step."""
     state = turn.state
     if not state.paused_us:
-        return
-    timers = state.timers
-    if state.left_us is not None:
-        due_us = turn.now_us + state.left_us
-        timers += ((TIMEOUT, due_us),)
-        turn.owe(ArmTimer(timer=TIMEOUT, due_us=due_us))
-    turn.apply(RunUnpaused(turn.now_us, timers))
+        what = "a step of it is under way" if state.step_until else f"the run is {state.status}"
+        raise Rejection("RUN_NOT_PAUSED", f"{what}; only a paused run can be stepped", run_id=state.run_id)
+    until = state.visit + (2 if state.stage == "start" else 1)
+    turn.apply(RunStepped(turn.now_us, _timers_again(turn), until))
+    _go_on(turn, state)
+
+
+def _timers_again(turn: Turn) -> tuple[tuple[str, int], ...]:
+    """The run's timers with its timeout, which stood still."""
+    state = turn.state
+    if state.left_us is None:
+        return state.timers
+    due_us = turn.now_us + state.left_us
+    turn.owe(ArmTimer(timer=TIMEOUT, due_us=due_us))
+    return (*state.timers, (TIMEOUT, due_us))
+
+
+def _go_on(turn: Turn, before: RunState) -> None:
     turn.look_for_event = True
-    if state.held and state.node is not None:
-        release(turn, state.node_path, state.node)
+    if before.held and before.node is not None:
+        release(turn, before.node_path, before.node)
 
 
 def release(turn: Turn, path: str, node: Node) -> None:

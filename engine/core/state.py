@@ -147,3 +147,4 @@ class RunState(msgspec.Struct, frozen=True, array_like=True):
     entered_us: int = 0  #: when the current state was entered
     first_task_us: int = 0  #: when the first task was leased
     compacted: int = 0  #: number of the event that carries the whole state, the last one made; 0 = none
+    step_until: int = 0  #: number of the visit before which the step that is under way ends; 0 = no step

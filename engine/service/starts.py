@@ -64,6 +64,7 @@ def plan_of(engine: Engine, request: pb.StartRunRequest) -> StartPlan:
         metadata=dict(request.metadata),
         config=request.config.data or b"{}",
         validate_only=request.validate_only,
+        paused=request.paused,
         asked=request.SerializeToString(deterministic=True) if request.request_id else b"",
     )
 

@@ -186,11 +186,20 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
     @rpc
     async def UnpauseRun(self, request: pb.UnpauseRunRequest) -> pb.UnpauseRunResponse:
         def answer(before: RunState, after: RunState, decision: Decision) -> pb.UnpauseRunResponse:
-            if not before.paused_us:
+            if not before.paused_us and not before.step_until:
                 raise EngineError("RUN_NOT_PAUSED", f"the run is {before.status}", run_id=before.run_id)
             return pb.UnpauseRunResponse(state=convert.STATES[after.status])
 
         return await ask(self._engine, request, cmd.Unpause(), pb.UnpauseRunResponse, answer)
+
+    @rpc
+    async def StepRun(self, request: pb.StepRunRequest) -> pb.StepRunResponse:
+        def answer(before: RunState, after: RunState, decision: Decision) -> pb.StepRunResponse:
+            return pb.StepRunResponse(
+                state=convert.STATES[after.status], current_state=after.state, event_number=before.seq + 1
+            )
+
+        return await ask(self._engine, request, cmd.Step(), pb.StepRunResponse, answer)
 
     @rpc
     async def SetVariables(self, request: pb.SetVariablesRequest) -> pb.SetVariablesResponse:

@@ -75,6 +75,19 @@ def test_signals_move_a_run_and_updates_change_it(windlass: Terminal) -> None:
     assert "RUN_CLOSED" in err
 
 
+def test_a_run_is_stepped_through_one_state_at_a_time(windlass: Terminal) -> None:
+    windlass.good("start", "hello", "--id", "slow-1", "--input", '{"name": "Lin"}', "--paused")
+    assert "before" not in windlass.good("explain", "slow-1")
+    lines = windlass.good("step", "slow-1", "--wait").splitlines()
+    assert "RunStepped" in lines[0]
+    assert "RunPaused" in lines[-1] or "RunClosed" in lines[-1]
+    while "RunClosed" not in lines[-1]:
+        lines = windlass.good("step", "slow-1", "--wait").splitlines()
+    code, _, err = windlass("step", "slow-1")
+    assert code == 3
+    assert "RUN_CLOSED" in err
+
+
 def test_a_person_approves(windlass: Terminal) -> None:
     windlass.good("start", "expense", "--id", "chair", "--input", '{"who": "ada", "amount": 420, "for": "a chair"}')
     (question,) = json.loads(windlass.good("escalations", "list", "-o", "json"))

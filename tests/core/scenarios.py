@@ -53,6 +53,12 @@ class Player:
     def start(self, path: str, rest: str) -> None:
         self.world.start(msgspec.json.decode(rest or "{}"))
 
+    def start_paused(self, path: str, rest: str) -> None:
+        self.world.start(msgspec.json.decode(rest or "{}"), paused=True)
+
+    def step(self, path: str, rest: str) -> None:
+        self.world.do(c.Step())
+
     def lease(self, path: str, rest: str) -> None:
         activation = self.world.lease(path)
         given = f"input {activation.input.decode()}, attempt {activation.attempt}, epoch {activation.epoch}"

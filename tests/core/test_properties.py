@@ -45,7 +45,7 @@ NAMES = ("a", "b")
 INPUTS: list[Selector] = [NO_INPUT, NO_INPUT, Full(), Key(key="n"), Key(key="missing")]
 ACCEPTED = {
     "LEASE_LOST", "ALREADY_RECORDED", "RUN_CLOSED", "RUN_CANCELLING", "WAIT_NOT_OPEN", "ESCALATION_CLOSED",
-    "INCIDENT_RESOLVED", "INVALID_FIELD", "TASK_NOT_QUEUED",
+    "INCIDENT_RESOLVED", "INVALID_FIELD", "TASK_NOT_QUEUED", "RUN_NOT_PAUSED",
 }  # fmt: skip
 
 
@@ -246,6 +246,8 @@ class Driver:
             c.Pause(),
             c.Unpause(),
             c.Unpause(),
+            c.Step(),
+            c.Step(),
             c.SetVariables(values={"v": b"1", "list": self.chance.choice([b"[1,2,3]", b"7"])}),
         ]
         if self.chance.random() < 0.15:
@@ -274,7 +276,9 @@ def drive(seed: int, steps: int = 60) -> World:
 def _drive(seed: int, steps: int) -> World:
     chance = random.Random(seed)
     world = World(Author(chance).definition())
-    world.start({"list": [1, 2, 3], "n": 1}, parent=chance.choice([None, c.ParentRef("p", 1, "")]))
+    world.start(
+        {"list": [1, 2, 3], "n": 1}, parent=chance.choice([None, c.ParentRef("p", 1, "")]), paused=chance.random() < 0.1
+    )
     driver = Driver(world, chance)
     for _ in range(steps):
         if world.state.status in CLOSED:

@@ -172,6 +172,7 @@ class StartRunRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_TTL_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant. Empty = "default"."""
     workflow_id: _builtins.str
@@ -198,6 +199,8 @@ class StartRunRequest(_message.Message):
     """
     validate_only: _builtins.bool
     """Check everything, start nothing; the reply's run has no run_id."""
+    paused: _builtins.bool
+    """Paused before its first state: UnpauseRun or StepRun sets it going."""
     @_builtins.property
     def input(self) -> _common_pb2.Payload:
         """A JSON object becomes the context; any other value becomes {"input": value}. Unset = {}."""
@@ -248,10 +251,11 @@ class StartRunRequest(_message.Message):
         idempotency_key: _builtins.str = ...,
         idempotency_ttl: _duration_pb2.Duration | None = ...,
         validate_only: _builtins.bool = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "config", b"config", "idempotency_ttl", b"idempotency_ttl", "input", b"input", "priority", b"priority", "run_timeout", b"run_timeout", "start_delay", b"start_delay", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "closed_run_policy", b"closed_run_policy", "config", b"config", "idempotency_key", b"idempotency_key", "idempotency_ttl", b"idempotency_ttl", "input", b"input", "metadata", b"metadata", "namespace", b"namespace", "open_run_policy", b"open_run_policy", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "revision", b"revision", "run_timeout", b"run_timeout", "start_delay", b"start_delay", "start_time", b"start_time", "timeout_start", b"timeout_start", "validate_only", b"validate_only", "workflow", b"workflow", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "closed_run_policy", b"closed_run_policy", "config", b"config", "idempotency_key", b"idempotency_key", "idempotency_ttl", b"idempotency_ttl", "input", b"input", "metadata", b"metadata", "namespace", b"namespace", "open_run_policy", b"open_run_policy", "paused", b"paused", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "revision", b"revision", "run_timeout", b"run_timeout", "start_delay", b"start_delay", "start_time", b"start_time", "timeout_start", b"timeout_start", "validate_only", b"validate_only", "workflow", b"workflow", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -1789,6 +1793,70 @@ class UnpauseRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnpauseRunResponse: _TypeAlias = UnpauseRunResponse  # noqa: Y015
+
+@_typing.final
+class StepRunRequest(_message.Message):
+    """Request of StepRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant. Empty = "default"."""
+    run_id: _builtins.str
+    """Exactly this run."""
+    workflow_id: _builtins.str
+    """The newest run with this id."""
+    request_id: _builtins.str
+    """The same id gives the same answer for at least 24 h. Empty = not repeatable."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        workflow_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "request_id", b"request_id", "run_id", b"run_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepRunRequest: _TypeAlias = StepRunRequest  # noqa: Y015
+
+@_typing.final
+class StepRunResponse(_message.Message):
+    """Response of StepRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    CURRENT_STATE_FIELD_NUMBER: _builtins.int
+    EVENT_NUMBER_FIELD_NUMBER: _builtins.int
+    state: _common_pb2.RunState.ValueType
+    """State after the call: PAUSED or closed if the step is done already."""
+    current_state: _builtins.str
+    """State of the definition it is in now."""
+    event_number: _builtins.int
+    """Number of the event that recorded the step; what the step does follows it in the history."""
+    def __init__(
+        self,
+        *,
+        state: _common_pb2.RunState.ValueType = ...,
+        current_state: _builtins.str = ...,
+        event_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_state", b"current_state", "event_number", b"event_number", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepRunResponse: _TypeAlias = StepRunResponse  # noqa: Y015
 
 @_typing.final
 class ForkRunRequest(_message.Message):

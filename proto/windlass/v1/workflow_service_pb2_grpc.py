@@ -128,6 +128,11 @@ class WorkflowServiceStub:
                 request_serializer=windlass_dot_v1_dot_workflow__service__pb2.UnpauseRunRequest.SerializeToString,
                 response_deserializer=windlass_dot_v1_dot_workflow__service__pb2.UnpauseRunResponse.FromString,
                 _registered_method=True)
+        self.StepRun = channel.unary_unary(
+                '/windlass.v1.WorkflowService/StepRun',
+                request_serializer=windlass_dot_v1_dot_workflow__service__pb2.StepRunRequest.SerializeToString,
+                response_deserializer=windlass_dot_v1_dot_workflow__service__pb2.StepRunResponse.FromString,
+                _registered_method=True)
         self.ForkRun = channel.unary_unary(
                 '/windlass.v1.WorkflowService/ForkRun',
                 request_serializer=windlass_dot_v1_dot_workflow__service__pb2.ForkRunRequest.SerializeToString,
@@ -335,6 +340,17 @@ class WorkflowServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StepRun(self, request, context):
+        """Lets a paused run do exactly one step, for debugging: what is left of the state it stands in (enter actions, body,
+        transition, exit actions), and pauses it again as it enters the next state, before anything of that one is done.
+        A run that was started paused does its first state. The call answers as soon as the step has begun: it lasts as
+        long as the state does, waits included; UnpauseRun lets the run go on after it, PauseRun holds it at once.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_NOT_PAUSED (also while a step is under way).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForkRun(self, request, context):
         """Starts a new run from a state of an old one, with its context as it was there and the edits given.
         Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED.
@@ -508,6 +524,11 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.UnpauseRun,
                     request_deserializer=windlass_dot_v1_dot_workflow__service__pb2.UnpauseRunRequest.FromString,
                     response_serializer=windlass_dot_v1_dot_workflow__service__pb2.UnpauseRunResponse.SerializeToString,
+            ),
+            'StepRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.StepRun,
+                    request_deserializer=windlass_dot_v1_dot_workflow__service__pb2.StepRunRequest.FromString,
+                    response_serializer=windlass_dot_v1_dot_workflow__service__pb2.StepRunResponse.SerializeToString,
             ),
             'ForkRun': grpc.unary_unary_rpc_method_handler(
                     servicer.ForkRun,
@@ -1050,6 +1071,33 @@ class WorkflowService:
             '/windlass.v1.WorkflowService/UnpauseRun',
             windlass_dot_v1_dot_workflow__service__pb2.UnpauseRunRequest.SerializeToString,
             windlass_dot_v1_dot_workflow__service__pb2.UnpauseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StepRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/windlass.v1.WorkflowService/StepRun',
+            windlass_dot_v1_dot_workflow__service__pb2.StepRunRequest.SerializeToString,
+            windlass_dot_v1_dot_workflow__service__pb2.StepRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

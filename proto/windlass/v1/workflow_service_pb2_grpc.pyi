@@ -113,6 +113,13 @@ class WorkflowServiceStub:
     """Lets a paused run go on.
     Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_NOT_PAUSED.
     """
+    StepRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.StepRunRequest, _workflow_service_pb2.StepRunResponse]
+    """Lets a paused run do exactly one step, for debugging: what is left of the state it stands in (enter actions, body,
+    transition, exit actions), and pauses it again as it enters the next state, before anything of that one is done.
+    A run that was started paused does its first state. The call answers as soon as the step has begun: it lasts as
+    long as the state does, waits included; UnpauseRun lets the run go on after it, PauseRun holds it at once.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_NOT_PAUSED (also while a step is under way).
+    """
     ForkRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.ForkRunRequest, _workflow_service_pb2.ForkRunResponse]
     """Starts a new run from a state of an old one, with its context as it was there and the edits given.
     Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED.
@@ -239,6 +246,13 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     UnpauseRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UnpauseRunRequest, _workflow_service_pb2.UnpauseRunResponse]  # type: ignore[assignment]
     """Lets a paused run go on.
     Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_NOT_PAUSED.
+    """
+    StepRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.StepRunRequest, _workflow_service_pb2.StepRunResponse]  # type: ignore[assignment]
+    """Lets a paused run do exactly one step, for debugging: what is left of the state it stands in (enter actions, body,
+    transition, exit actions), and pauses it again as it enters the next state, before anything of that one is done.
+    A run that was started paused does its first state. The call answers as soon as the step has begun: it lasts as
+    long as the state does, waits included; UnpauseRun lets the run go on after it, PauseRun holds it at once.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_NOT_PAUSED (also while a step is under way).
     """
     ForkRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ForkRunRequest, _workflow_service_pb2.ForkRunResponse]  # type: ignore[assignment]
     """Starts a new run from a state of an old one, with its context as it was there and the edits given.
@@ -471,6 +485,19 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_workflow_service_pb2.UnpauseRunResponse, _abc.Awaitable[_workflow_service_pb2.UnpauseRunResponse]]:
         """Lets a paused run go on.
         Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_NOT_PAUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def StepRun(
+        self,
+        request: _workflow_service_pb2.StepRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workflow_service_pb2.StepRunResponse, _abc.Awaitable[_workflow_service_pb2.StepRunResponse]]:
+        """Lets a paused run do exactly one step, for debugging: what is left of the state it stands in (enter actions, body,
+        transition, exit actions), and pauses it again as it enters the next state, before anything of that one is done.
+        A run that was started paused does its first state. The call answers as soon as the step has begun: it lasts as
+        long as the state does, waits included; UnpauseRun lets the run go on after it, PauseRun holds it at once.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_NOT_PAUSED (also while a step is under way).
         """
 
     @_abc_1.abstractmethod
