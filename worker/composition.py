@@ -31,10 +31,11 @@ HANDLER_THREADS = 8
 
 @asynccontextmanager
 async def composed(
-    settings: WorkerSettings, journal: Journal, transport: Transport | None = None
+    settings: WorkerSettings, journal: Journal, transport: Transport | None = None, *, most: int = 0
 ) -> AsyncIterator[Worker]:
     """Give a worker that is ready to run; its jail and its cache end with the block.
 
+    `most`: tasks that it takes before it drains by itself; 0 = no end.
     Raises BadSettings when handlers cannot be had, JailIncomplete and JailBroken when code could not be run safely.
     """
     registry = registry_of(settings)
@@ -44,7 +45,7 @@ async def composed(
     try:
         modules = ModuleCache(folder, journal)
         execution = Execution(pool, handlers, modules, journal, slots=settings.slots, prefetch=settings.prefetch)
-        session = Session(profile_of(settings, report, step_types(registry)), execution.capacity)
+        session = Session(profile_of(settings, report, step_types(registry)), execution.capacity, most)
         yield Worker(
             session,
             execution,

@@ -68,6 +68,8 @@ class Worker:
         self._wire: Wire | None = None
         self.idle = asyncio.Event()  #: set while no task is being worked on
         self.busy = asyncio.Event()  #: set while one is
+        self.contact = asyncio.Event()  #: set while an engine knows this worker
+        self.alone = asyncio.Event()  #: set while none does
         self._said = asyncio.Event()  # the session may have something to say
         self._over = asyncio.Event()  # drained: nothing is held, or there is no more time for it
         self._timer: asyncio.TimerHandle | None = None
@@ -75,7 +77,7 @@ class Worker:
         self._registering: asyncio.Timeout | None = None
         self._deadlines: list[asyncio.TimerHandle] = []
         self._closings: set[asyncio.Task[None]] = set()
-        self._ever_registered = False
+        self._ever_registered = self._hurried = False
         execution.attach(self._answered, self._noted, self.fetch_module)
 
     # ---- life
@@ -98,13 +100,19 @@ class Worker:
 
     def drain(self) -> None:
         """Take no more tasks, finish what runs, then end `run`. A second call ends it at once."""
-        if self.session.draining:
+        if self._hurried:
             self._give_up_running()
             return
+        self._hurried = True
         self._journal.info("draining", running=self.session.working, seconds=self._drain_s)
         self.session.drain()
         self.execution.release_waiting("the worker drains")
         self._later(self._drain_s, self._give_up_running)
+        self._stir()
+
+    def finish(self) -> None:
+        """Take no more tasks, then end `run` when all that is here is answered, however long that takes."""
+        self.session.drain()
         self._stir()
 
     def _give_up_running(self) -> None:
@@ -166,6 +174,8 @@ class Worker:
     async def _disconnected(self, engine: str, error: WireError | None) -> None:
         self._turn += 1
         was_registered = self.session.registered
+        self.contact.clear()
+        self.alone.set()
         self.session.lost()
         if error is not None and error.refusal.reason == _FORGOTTEN:
             self._perform(self.session.forgotten("the engine does not know the session any more"))
@@ -232,6 +242,8 @@ class Worker:
     def _on_registered(self, reply: wire.RegisterWorkerResponse) -> None:
         self._backoff.reset()
         self._ever_registered = True
+        self.alone.clear()
+        self.contact.set()
         self.execution.output_bytes = reply.max_output_bytes
         self._journal.info(
             "registered",

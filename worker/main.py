@@ -1,4 +1,4 @@
-"""Running a worker as a process: signals, exit codes, and the line every minute that says what was done."""
+"""Running a worker as a process: signals and exit codes. `windlass.worker.hosting` is the worker inside it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import sys
 from typing import Final
 
 from windlass.runtimes.jail_settings import JailBroken, JailIncomplete
-from windlass.worker.composition import composed
 from windlass.worker.contact import Unreachable
-from windlass.worker.driver import Worker
-from windlass.worker.execution import Execution
+from windlass.worker.hosting import Done, Errand, host
 from windlass.worker.journal import NAME as JOURNAL_NAME
 from windlass.worker.journal import Journal, log_to
 from windlass.worker.settings import BadSettings, WorkerSettings
@@ -23,6 +21,7 @@ EXIT_OK: Final = 0
 EXIT_UNREACHABLE: Final = os.EX_UNAVAILABLE
 EXIT_NO_JAIL: Final = os.EX_OSERR
 EXIT_BAD_SETTINGS: Final = os.EX_CONFIG
+EXIT_NO_TASK: Final = os.EX_TEMPFAIL  #: of an errand for one task: none came in time
 
 _DRAIN_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -33,68 +32,27 @@ async def run(settings: WorkerSettings, *, stop: asyncio.Event | None = None) ->
     It drains on SIGTERM and SIGINT, and ends at once on the second one. Where the process is somebody else's (`windlass
     dev`, tests), give `stop`: signals are left alone then, and the worker drains when the event is set.
     """
+    return (await run_errand(settings, None, stop=stop))[0]
+
+
+async def run_errand(
+    settings: WorkerSettings, errand: Errand | None, *, stop: asyncio.Event | None = None
+) -> tuple[int, Done]:
+    """The same, until the errand is done. Returns the exit code and what was done."""
     journal = Journal()
     if stop is None and not logging.getLogger(JOURNAL_NAME).hasHandlers():
         log_to(sys.stderr, level=settings.log_level, as_json=settings.log_json)
     try:
-        settings.check()
-        async with composed(settings, journal) as worker:
-            await _supervised(worker, settings, journal, stop)
+        signals = _DRAIN_SIGNALS if stop is None else ()
+        done = await host(settings, journal, stop or asyncio.Event(), errand, signals)
     except BadSettings as error:
-        return _refused(error, EXIT_BAD_SETTINGS)
+        return _refused(error, EXIT_BAD_SETTINGS), Done()
     except (JailIncomplete, JailBroken) as error:
-        return _refused(error, EXIT_NO_JAIL)
+        return _refused(error, EXIT_NO_JAIL), Done()
     except Unreachable as error:
-        return _refused(error, EXIT_UNREACHABLE)
+        return _refused(error, EXIT_UNREACHABLE), Done()
     journal.info("stopped")
-    return EXIT_OK
-
-
-async def _supervised(worker: Worker, settings: WorkerSettings, journal: Journal, stop: asyncio.Event | None) -> None:
-    """Run the worker with its signals and its summaries."""
-    loop = asyncio.get_running_loop()
-    beside = [loop.create_task(_summaries(worker.execution, journal, settings.summary_s))]
-    if stop is not None:
-        beside.append(loop.create_task(_drain_when(stop, worker)))
-    else:
-        for number in _DRAIN_SIGNALS:
-            loop.add_signal_handler(number, worker.drain)
-    try:
-        await worker.run()
-    finally:
-        if stop is None:
-            for number in _DRAIN_SIGNALS:
-                loop.remove_signal_handler(number)
-        for task in beside:
-            task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
-
-
-async def _drain_when(stop: asyncio.Event, worker: Worker) -> None:
-    await stop.wait()
-    worker.drain()
-
-
-async def _summaries(execution: Execution, journal: Journal, every_s: float) -> None:
-    """Say what was done, as long as something was: an idle worker writes nothing."""
-    tally = execution.tally
-    said, busy_before_s = 0, 0.0
-    while every_s > 0:
-        await asyncio.sleep(every_s)
-        if tally.started == said:
-            continue
-        said = tally.started
-        journal.info(
-            "worked",
-            tasks=tally.started,
-            succeeded=tally.succeeded,
-            failed=sum(tally.failed.values()),
-            failures=",".join(f"{code}:{count}" for code, count in sorted(tally.failed.items())) or "none",
-            released=tally.released,
-            dropped=tally.dropped,
-            busy_s=round(tally.busy_s - busy_before_s, 3),
-        )
-        busy_before_s = tally.busy_s
+    return EXIT_NO_TASK if errand and errand.most and not done.started else EXIT_OK, done
 
 
 def _refused(error: Exception, code: int) -> int:

@@ -24,8 +24,11 @@ DEFAULT_MESSAGE_BYTES = 4 << 20
 class Session:
     """The conversation of one worker process with its engines, over any number of streams."""
 
-    def __init__(self, profile: wire.RegisterWorkerRequest, capacity: int) -> None:
-        """`capacity`: how many tasks may be working at once, those that wait for a slot included. It may change."""
+    def __init__(self, profile: wire.RegisterWorkerRequest, capacity: int, most: int = 0) -> None:
+        """`capacity`: how many tasks may be working at once, those that wait for a slot included. It may change.
+
+        `most`: how many tasks are taken in all, before the session drains by itself; 0 = no end.
+        """
         self.capacity = capacity
         self.lease = Lease()
         self.registered = False
@@ -34,6 +37,7 @@ class Session:
         self.max_output_bytes = 0
         self._profile = profile
         self._book = Book()
+        self._left = float(most or "inf")  # tasks still to be taken
         self._credit = 0  # granted on this stream and not used yet
         self._engine_draining = False
         self._drain_said = False
@@ -167,7 +171,8 @@ class Session:
     def _put_credits(self, message: wire.StreamTasksRequest) -> bool:
         if self.draining or self._engine_draining:
             return False
-        more = max(self.capacity - self.working - self._credit, -self._credit)  # below 0: taken back
+        room = int(min(self.capacity - self.working, self._left))
+        more = max(room - self._credit, -self._credit)  # below 0: taken back
         # An engine that gives tasks and acknowledges nothing is not given more: the book must not grow without bound.
         if not more or (more > 0 and self._book.unacknowledged > 8 * self.capacity + 64):
             return False
@@ -196,6 +201,8 @@ class Session:
         if self.draining:  # it crossed our drain on the wire
             self.answered(wire.TaskRelease(task_token=task.task_token, reason=wire.RELEASE_REASON_DRAINED))
             return []
+        self._left -= 1
+        self.draining = not self._left
         return [Start(task)]
 
     def _on_cancel(self, cancel: wire.TaskCancel) -> list[Action]:

@@ -7,7 +7,8 @@ Exit codes (docs/cli.md repeats them; scripts rely on them):
     2  the command or what it was given        7  not permitted
        is wrong                                8  not supported here (a missing extra, an older engine)
     3  right, but refused as things stand      9  still open when the waiting time ended
-    4  no such thing                          70  a defect; 130 stopped by ctrl-c
+    4  no such thing                             (worker --once: no task came)
+                                             70  a defect; 130 stopped by ctrl-c
 """
 
 from __future__ import annotations

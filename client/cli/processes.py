@@ -7,6 +7,7 @@ itself, so that `python -m windlass.engine` in a container does the same; for th
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import tomllib
 from pathlib import Path
@@ -14,9 +15,19 @@ from typing import Any
 
 import click
 
-from windlass.client.cli.connected import wrong
+from windlass.client.cli.connected import output_option, wrong
 from windlass.client.cli.extras import load
-from windlass.client.cli.failures import UNAVAILABLE, UNSUPPORTED, WRONG
+from windlass.client.cli.failures import STILL_OPEN, UNAVAILABLE, UNSUPPORTED, WRONG
+from windlass.client.cli.screen import Screen
+
+#: The worker's own exit codes are those of sysexits.h; here they are the ones of all commands.
+_WORKER_EXITS = {
+    os.EX_UNAVAILABLE: UNAVAILABLE,
+    os.EX_OSERR: UNSUPPORTED,
+    os.EX_CONFIG: WRONG,
+    os.EX_TEMPFAIL: STILL_OPEN,
+}
+WAIT_HELP = "For the task of --once (default: 20); how long nothing comes before --until-idle ends (default: 1)."
 
 
 @click.command()
@@ -142,6 +153,10 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     envvar="WINDLASS_LOG_LEVEL",
 )
 @click.option("--log-json", is_flag=True, help="Log lines as JSON.", envvar="WINDLASS_LOG_JSON")
+@click.option("--once", is_flag=True, help="Take one task, answer it, and end; exit code 9 if none came.")
+@click.option("--until-idle", is_flag=True, help="Do what there is, and end.")
+@click.option("--wait", metavar="SECONDS", type=click.FloatRange(0), help=WAIT_HELP)
+@output_option
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -151,14 +166,40 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     help="TOML file: keys as the flags, top level or under [worker].",
     envvar="WINDLASS_CONFIG",
 )
-def worker(**flags: Any) -> None:
-    """Run a worker until ctrl-c or SIGTERM.
+def worker(once: bool, until_idle: bool, wait: float | None, output: str, **flags: Any) -> None:
+    """Run a worker until ctrl-c or SIGTERM, or with --once or --until-idle until it has done that.
 
     It takes tasks from an engine and runs each in a jail of its own. Settings come from these flags, then the
     environment (WINDLASS_ENGINE, WINDLASS_SLOTS, …), then the TOML file (--config or WINDLASS_CONFIG).
     """
-    settings: Any = load("windlass.worker.settings", "worker")
     program: Any = load("windlass.worker.main", "worker")
+    errand = _errand(once, until_idle, wait)
+    chosen = _settings(flags)
+    with asyncio.Runner(loop_factory=load("uvloop", "worker").new_event_loop) as runner:
+        code, done = runner.run(program.run_errand(chosen, errand))
+    if errand is not None and code in (os.EX_OK, os.EX_TEMPFAIL):
+        counts = dataclasses.asdict(done)
+        shown = [(name, str(count)) for name, count in counts.items() if name != "failures"]
+        Screen(output).fields(shown, counts)
+    raise click.exceptions.Exit(_WORKER_EXITS.get(code, code))
+
+
+def _errand(once: bool, until_idle: bool, wait: float | None) -> Any:
+    """What the worker is to do before it ends; None: go on."""
+    if once and until_idle:
+        raise wrong("--once and --until-idle: give one of them")
+    if not once and not until_idle:
+        if wait is not None:
+            raise wrong("--wait goes with --once or --until-idle")
+        return None
+    hosting: Any = load("windlass.worker.hosting", "worker")
+    usual = hosting.WAIT_FOR_ONE_S if once else hosting.WAIT_FOR_MORE_S
+    return hosting.Errand(most=int(once), wait_s=usual if wait is None else wait)
+
+
+def _settings(flags: dict[str, Any]) -> Any:
+    """The worker's settings, checked."""
+    settings: Any = load("windlass.worker.settings", "worker")
     chosen = settings.WorkerSettings(
         engines=_parts(flags["engine"]),
         namespace=flags["namespace"],
@@ -181,13 +222,7 @@ def worker(**flags: Any) -> None:
         chosen.check()
     except settings.BadSettings as error:
         raise wrong(str(error)) from error
-    with asyncio.Runner(loop_factory=load("uvloop", "worker").new_event_loop) as runner:
-        code = runner.run(program.run(chosen))
-    raise click.exceptions.Exit(_WORKER_EXITS.get(code, code))
-
-
-#: The worker's own exit codes are those of sysexits.h; here they are the ones of all commands.
-_WORKER_EXITS = {os.EX_UNAVAILABLE: UNAVAILABLE, os.EX_OSERR: UNSUPPORTED, os.EX_CONFIG: WRONG}
+    return chosen
 
 
 def _as_flag(value: Any) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.programs import EXAMPLES, ROOT, STOP_SECONDS, Engine, Program, Terminal
+from tests.acceptance.programs import EXAMPLES, ROOT, STOP_SECONDS, Engine, Program, Terminal, engine
 from windlass.client.cli import processes
 from windlass.client.cli.children import free_port
 from windlass.client.cli.extras import load
@@ -90,6 +90,40 @@ def _worker_flags(folder: Path, environment: dict[str, str], *arguments: str) ->
     )
     flags: dict[str, object] = json.loads(done.stdout)
     return flags
+
+
+def test_a_worker_for_one_task_and_one_for_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with engine(tmp_path) as running:
+        windlass = Terminal(capsys, running.address)
+        windlass.good("register", str(EXAMPLES / "hello.yaml"))
+        none = _worker_ends(running, "--once", "--wait", "0.1", "--output", "json")
+        assert (none[0], none[1]["started"]) == (9, 0)
+        for name in ("Ada", "Alan", "Grace"):
+            windlass.good("start", "hello", "--input", json.dumps({"name": name}))
+        one = _worker_ends(running, "--once", "--output", "json")
+        assert (one[0], one[1]) == (0, {**none[1], "started": 1, "succeeded": 1})
+        rest = _worker_ends(running, "--until-idle", "--output", "json")
+        assert (rest[0], rest[1]["succeeded"]) == (0, 2)
+        assert json.loads(windlass.good("workers", "list", "--output", "json")) == []
+        runs = json.loads(windlass.good("list", "--output", "json"))
+        assert [run["state"] for run in runs] == ["completed"] * 3
+
+
+def _worker_ends(running: Engine, *arguments: str) -> tuple[int, dict[str, object]]:
+    """A worker that ends by itself: its exit code and what it wrote."""
+    command = [sys.executable, "-m", "windlass.client.cli", "worker", "--engine", running.address, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=STOP_SECONDS, check=False)
+    return ended.returncode, json.loads(ended.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(("--once", "--until-idle"), "give one of them"), (("--wait", "1"), "goes with --once")],
+)
+def test_errands_that_contradict_each_other(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    worker = Program(tmp_path / "log", "worker", *arguments)
+    assert worker.end() == 2
+    assert says in worker.said
 
 
 def test_a_setting_that_the_worker_does_not_know_is_named(tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ class FakeClock(Clock):
 class Served:
     """An engine, its server, and a client's view of it."""
 
-    def __init__(self, engine: Engine, clock: FakeClock, channel: grpc.aio.Channel) -> None:
-        self.engine, self.clock, self.channel = engine, clock, channel
+    def __init__(self, engine: Engine, clock: FakeClock, channel: grpc.aio.Channel, address: str) -> None:
+        self.engine, self.clock, self.channel, self.address = engine, clock, channel, address
         self.runs: Any = workflow_service_pb2_grpc.WorkflowServiceStub(channel)
         self.definitions: Any = definition_service_pb2_grpc.DefinitionServiceStub(channel)
         self.workers: Any = worker_service_pb2_grpc.WorkerServiceStub(channel)
@@ -144,9 +144,10 @@ async def serving(storage: Storage | None = None, **options: Any) -> AsyncIterat
     server = Server(engine, "127.0.0.1:0")
     await engine.start()
     await server.start()
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
+    address = f"127.0.0.1:{server.port}"
+    channel = grpc.aio.insecure_channel(address)
     try:
-        yield Served(engine, clock, channel)
+        yield Served(engine, clock, channel, address)
     finally:
         await channel.close()
         await server.stop()
