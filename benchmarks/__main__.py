@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import socket
 import statistics
 import sys
 import tempfile
@@ -128,8 +129,18 @@ def wanted(only: str, shape: str, way: str, in_flight: int) -> bool:
     return not only or not names.isdisjoint(only.split(","))
 
 
+def listening(host: str, port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
 async def ready(address: str) -> None:
-    """Wait until the engine answers."""
+    """Wait until the engine answers. Looks at the port first, because gRPC waits a second after a refusal."""
+    host, _, port = address.rpartition(":")
+    async with asyncio.timeout(60):
+        while not listening(host, int(port)):  # noqa: ASYNC110 - it is another process that must come so far
+            await asyncio.sleep(0.005)
     async with grpc.aio.insecure_channel(address) as channel:
         await asyncio.wait_for(channel.channel_ready(), 60)
 
