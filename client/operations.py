@@ -90,3 +90,7 @@ class Operations(Part):
         if by is None and to is None:
             request.next_timer = True
         return await self.connection.call(self._admin.AdvanceTime, request)
+
+    async def maintain(self) -> wire.RunMaintenanceResponse:
+        """Has the engine that answers do at once what its loops do when it is due, and gives what was done."""
+        return await self.connection.call(self._admin.RunMaintenance, wire.RunMaintenanceRequest())

@@ -41,6 +41,7 @@ class Claims(Loop):
         self._most = CLAIM_SHARED if transition.storage.shared else CLAIM_LOCAL
         self._aside: dict[bytes, tuple[int, QueueKey]] = {}  #: entries set aside: until when, and of which queue
         self._trying = b""
+        self._leased = 0  #: tasks leased by the transaction under way, or the last one
         dispatch.on_claimable = self.wake
 
     async def turn(self) -> float | None:
@@ -66,6 +67,7 @@ class Claims(Loop):
                 rows = await self._transition.storage.read(lambda tr: self._first(tr, ring, limit))
                 full = len(rows) == limit
                 await self._transition.run(lambda unit: self._take(unit, ring, rows))
+            self.done["tasks_claimed"] += self._leased
         except BaseException as error:
             self._dispatch.backlog.add(ring)
             if not isinstance(error, Exception) or (isinstance(error, StorageError) and not isinstance(error, Refused)):
@@ -108,6 +110,7 @@ class Claims(Loop):
         )
 
     async def _take(self, unit: Unit, ring: QueueKey, rows: list[Row]) -> None:
+        self._leased = 0
         for key, value in rows:
             self._trying = key
             if self._transition.storage.shared and await unit.tr.get(key) is None:
@@ -120,6 +123,7 @@ class Claims(Loop):
             leased = False
             try:
                 leased = await self._lease(unit, session, ring, key, value)
+                self._leased += leased
             finally:
                 if not leased:  # refused, or the store failed on the way; what was leased the unit gives back
                     self._dispatch.release(session)

@@ -5,6 +5,7 @@ runs on.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: Queue and timer shards of a store that several engines may share: about four per expected engine (foundationdb.md).
 SHARDS_SHARED: Final = 16
+#: Turns of one loop that one `maintain` makes at most.
+TURNS_MAX: Final = 100
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +96,23 @@ class Engine:
         for loop in self._loops:
             loop.start()
         self.accepting = True
+
+    async def maintain(self) -> tuple[Counter[str], bool]:
+        """What the loops do by themselves, now and at once: renew what this engine looks after, fire due timers, return
+        the leases of lapsed workers and of overdue attempts, hand queued tasks to workers with credit, and remove what
+        has outlived its time. What was done, by name, and whether more was due than TURNS_MAX turns of a loop take.
+
+        For tests, operators, and hosts that give an engine its time call by call. Raises StorageError.
+        """
+        done: Counter[str] = Counter()
+        left = False
+        if self.storage.shared:
+            await self.members.maintain(1)
+        for loop in (self.timers, self.sessions, self.deadlines, self.claims, self.sweeper):
+            counts, more = await loop.maintain(TURNS_MAX)
+            done += counts
+            left |= more
+        return done, left
 
     def check_accepting(self) -> None:
         """Raises EngineError ENGINE_DRAINING while the engine stops."""

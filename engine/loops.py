@@ -1,6 +1,8 @@
 """The contract of the engine's background loops: `start` returns at once, `stop` waits for the end, a second stop is
 fine.
 
+`maintain` makes a loop's turns in the caller's own time: never two at once with the loop's own.
+
 A loop sleeps until it is woken or until the time it asked for; it never polls while idle. An unexpected error is logged
 and the loop goes on after a growing pause, because an engine without its timers would look healthy and stand still.
 """
@@ -11,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import Final
 
 from windlass.storage.port import StorageError
@@ -19,6 +22,8 @@ log = logging.getLogger(__name__)
 
 #: Pause after a failed turn, doubling up to the second figure, in seconds.
 PAUSE_SECONDS: Final = (0.05, 5.0)
+#: What a turn returns that has not done all that is due: 0, or this many seconds to leave the others room.
+SOON_SECONDS: Final = 0.05
 
 
 class Loop(ABC):
@@ -26,7 +31,9 @@ class Loop(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.done: Counter[str] = Counter()  #: what its turns did since the start, by name; only whatever was committed
         self._wake = asyncio.Event()
+        self._alone = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -45,6 +52,20 @@ class Loop(ABC):
         """Make a turn soon."""
         self._wake.set()
 
+    async def maintain(self, turns: int) -> tuple[Counter[str], bool]:
+        """Make turns until nothing is due, `turns` at most: what they did, and whether something is left.
+
+        Raises StorageError if the store fails; what was done before is counted in `done`.
+        """
+        before = self.done.copy()
+        for _ in range(turns):
+            async with self._alone:
+                seconds = await self.turn()
+            if seconds not in (0, SOON_SECONDS):
+                return self.done - before, False
+        self.wake()  # what the loop sleeps for may be another time now
+        return self.done - before, True
+
     @abstractmethod
     async def turn(self) -> float | None:
         """Do what is due; return the seconds until the next turn, or None to sleep until woken."""
@@ -54,7 +75,8 @@ class Loop(ABC):
         while True:
             self._wake.clear()
             try:
-                seconds = await self.turn()
+                async with self._alone:
+                    seconds = await self.turn()
                 pause = PAUSE_SECONDS[0]
             except StorageError as error:
                 log.warning("%s: the store failed, trying again in %.2f s: %s", self.name, pause, error)

@@ -155,9 +155,11 @@ class Sessions(Loop):
                 self._expires[session_id] = record.expires_us
                 return
             log.warning("worker %s (session %s) is silent: its tasks go to others", record.worker, session_id)
-        await self._close(session_id, crashed=True, reason="the worker's lease lapsed")
+        if await self._close(session_id, crashed=True, reason="the worker's lease lapsed"):
+            self.done["sessions_lapsed"] += 1
 
-    async def _close(self, session_id: str, *, crashed: bool, reason: str) -> None:
+    async def _close(self, session_id: str, *, crashed: bool, reason: str) -> bool:
+        """True unless the session was renewed meanwhile."""
         now = self._clock.now_us()
 
         async def body(tr: Transaction) -> bool:
@@ -168,11 +170,12 @@ class Sessions(Loop):
             return True
 
         if not await self._storage.transact(body):
-            return
+            return False
         self._hang_up(session_id)
         tasks = [task for task, _ in await self.leases_of(session_id)]
         await self._return(tasks, crashed, reason)
         self._expires.pop(session_id, None)
+        return True
 
     def suspect(self, session_ids: Iterable[str]) -> None:
         """A commit is unknown that may have leased tasks to these sessions: look for leases nobody delivered."""
@@ -190,7 +193,7 @@ class Sessions(Loop):
         for at in range(0, len(tasks), RETURN_BATCH):
             chunk = tasks[at : at + RETURN_BATCH]
             jitter = self._clock.random.random()
-            await self._leases.report(
+            told = await self._leases.report(
                 [
                     (
                         t,
@@ -201,6 +204,7 @@ class Sessions(Loop):
                     for t in chunk
                 ]
             )
+            self.done["leases_returned"] += sum(each.error is None for each in told)
 
     async def leases_of(self, session_id: str) -> list[tuple[TaskKey, LeaseRecord]]:
         """The leases of a session, from the store."""
@@ -236,6 +240,7 @@ class Deadlines(Loop):
                     overdue.append((task, self._command(task, kind)))
                     holders.append(session)
         for (task, _), holder, told in zip(overdue, holders, await self._leases.report(overdue), strict=True):
+            self.done["attempts_timed_out"] += told.error is None
             holder.held.pop(task, None)  # or it ended elsewhere, as with a result given to another engine
             holder.outlet.send_stop(task, "timed_out" if told.error is None else "lost")
         return self._interval if watching else None

@@ -12,7 +12,7 @@ from typing import Final
 
 from windlass.engine import keys
 from windlass.engine.clock import Clock
-from windlass.engine.loops import Loop
+from windlass.engine.loops import SOON_SECONDS, Loop
 from windlass.engine.reading import workflows
 from windlass.engine.records import MessageRecord, NamespaceRecord, RequestRecord, unpack
 from windlass.engine.requests import TTL_US, still_open
@@ -41,14 +41,14 @@ class Sweeper(Loop):
         for record in await self._namespaces():
             if record.retention_us:
                 full |= await self._retention(record)
-        return 0.05 if full else self._sweep_us / 1e6
+        return SOON_SECONDS if full else self._sweep_us / 1e6
 
     async def _expired(self) -> bool:
         begin = keys.expiries()
         until = begin + keys.integer(self._clock.now_us())
         rows = await self._read(begin, until)
         if rows:
-            await self._transition.run(lambda unit: self._remove(unit, rows))
+            self.done["records_removed"] += await self._transition.run(lambda unit: self._remove(unit, rows))
         return len(rows) == BATCH
 
     async def _read(self, begin: bytes, end: bytes) -> list[Row]:
@@ -57,7 +57,8 @@ class Sweeper(Loop):
 
         return await self._transition.storage.read(body)
 
-    async def _remove(self, unit: Unit, rows: list[Row]) -> None:
+    async def _remove(self, unit: Unit, rows: list[Row]) -> int:
+        removed = 0
         for key, _ in rows:
             _, _, kind, *parts = keys.unpack(key)
             target = keys.request(*map(str, parts)) if kind == "request" else keys.messages(*map(str, parts))
@@ -69,6 +70,8 @@ class Sweeper(Loop):
                 unit.tr.set(keys.expiry(unit.now_us + TTL_US, "request", *map(str, parts)), b"")  # look again then
             else:
                 unit.tr.clear(target)
+                removed += 1
+        return removed
 
     async def _namespaces(self) -> list[NamespaceRecord]:
         begin, end = keys.namespace(), keys.end(keys.namespace())
@@ -88,18 +91,22 @@ class Sweeper(Loop):
                 end = head + keys.text(f"{limit_us // 1000:012x}")
                 rows = await self._read(self._cursors.pop(head, head), end)
                 if rows:
-                    await self._transition.run(lambda unit, rows=rows: self._delete(unit, rows, limit_us))  # type: ignore[misc]
+                    removed = await self._transition.run(lambda unit, rows=rows: self._delete(unit, rows, limit_us))  # type: ignore[misc]
+                    self.done["runs_removed"] += removed
                 if len(rows) == BATCH:  # behind runs that closed late, others may have expired
                     self._cursors[head] = rows[-1][0] + b"\x00"
                     full = True
         return full
 
-    async def _delete(self, unit: Unit, rows: list[Row], limit_us: int) -> None:
+    async def _delete(self, unit: Unit, rows: list[Row], limit_us: int) -> int:
+        removed = 0
         for key, _ in rows:
             _, ns, _, _, run_id = keys.unpack(key)
             state = await unit.peek(str(ns), str(run_id))
             if state is not None and 0 < state.closed_us <= limit_us:
                 await clear_run(unit, state)
+                removed += 1
+        return removed
 
 
 def _expires_us(kind: str, value: bytes) -> int:

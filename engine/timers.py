@@ -91,7 +91,7 @@ class Timers(Loop):
     async def fire(self, rows: list[Row]) -> None:
         """Fire these timers, in order; one at a time if they cannot be fired together."""
         try:
-            await self._transition.run(lambda unit: self._fire(unit, rows))
+            self.done["timers_fired"] += await self._transition.run(lambda unit: self._fire(unit, rows))
         except Exception as error:
             if isinstance(error, StorageError) and not isinstance(error, Refused):
                 raise
@@ -102,11 +102,13 @@ class Timers(Loop):
             for row in rows:
                 await self.fire([row])
 
-    async def _fire(self, unit: Unit, rows: list[Row]) -> None:
+    async def _fire(self, unit: Unit, rows: list[Row]) -> int:
+        fired = 0
         for key, value in rows:
             if await unit.tr.get(key) is None:
                 continue  # cancelled, or fired by another engine
             unit.tr.clear(key)
+            fired += 1
             ns, run_id, timer, due_us = _parts(key)
             try:
                 await self._one(unit, ns, run_id, timer, due_us, value)
@@ -115,6 +117,7 @@ class Timers(Loop):
             except EngineError as error:
                 if error.reason != "RUN_NOT_FOUND":
                     raise
+        return fired
 
     async def _one(self, unit: Unit, ns: str, run_id: str, timer: str, due_us: int, value: bytes) -> None:
         if not value:

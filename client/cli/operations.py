@@ -73,6 +73,15 @@ async def info(client: Client, screen: Screen) -> None:
     screen.fields(rows, reply)
 
 
+@click.command()
+@connected
+async def maintain(client: Client, screen: Screen) -> None:
+    """Have the engine do at once what it does by itself when it is due: timers, silent workers, queues, retention."""
+    reply = await client.maintain()
+    counts = [(field.name.replace("_", " "), getattr(reply, field.name)) for field in reply.DESCRIPTOR.fields]
+    screen.fields(counts, reply)
+
+
 @click.group()
 def namespace() -> None:
     """Tenants: each has its own definitions, runs and workers."""
@@ -119,4 +128,4 @@ async def advance_time(client: Client, screen: Screen, seconds: float | None) ->
         screen.say(f"it is {local_time(reply.current_time)}; {reply.fired} timers fired")
 
 
-COMMANDS = (workers, queue, info, namespace)
+COMMANDS = (workers, queue, info, maintain, namespace)

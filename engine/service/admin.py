@@ -217,3 +217,9 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
                 tr.set(keys.namespace(ns), pack(msgspec.structs.replace(record, virtual_now_us=now)))
 
         await self._engine.storage.transact(body)
+
+    @rpc
+    async def RunMaintenance(self, request: pb.RunMaintenanceRequest) -> pb.RunMaintenanceResponse:
+        self._engine.check_accepting()
+        done, more = await self._engine.maintain()
+        return pb.RunMaintenanceResponse(more=more, **done)

@@ -88,6 +88,11 @@ def test_a_run_is_stepped_through_one_state_at_a_time(windlass: Terminal) -> Non
     assert "RUN_CLOSED" in err
 
 
+def test_maintenance_says_what_it_did(windlass: Terminal) -> None:
+    assert "timers fired" in windlass.good("maintain")
+    assert json.loads(windlass.good("maintain", "-o", "json"))["more"] is False
+
+
 def test_a_person_approves(windlass: Terminal) -> None:
     windlass.good("start", "expense", "--id", "chair", "--input", '{"who": "ada", "amount": 420, "for": "a chair"}')
     (question,) = json.loads(windlass.good("escalations", "list", "-o", "json"))

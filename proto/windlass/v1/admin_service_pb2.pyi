@@ -489,3 +489,70 @@ class AdvanceTimeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdvanceTimeResponse: _TypeAlias = AdvanceTimeResponse  # noqa: Y015
+
+@_typing.final
+class RunMaintenanceRequest(_message.Message):
+    """Request of RunMaintenance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunMaintenanceRequest: _TypeAlias = RunMaintenanceRequest  # noqa: Y015
+
+@_typing.final
+class RunMaintenanceResponse(_message.Message):
+    """Response of RunMaintenance: how much of each this call did; what the loops did meanwhile by themselves is not in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMERS_FIRED_FIELD_NUMBER: _builtins.int
+    SESSIONS_LAPSED_FIELD_NUMBER: _builtins.int
+    LEASES_RETURNED_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_TIMED_OUT_FIELD_NUMBER: _builtins.int
+    TASKS_CLAIMED_FIELD_NUMBER: _builtins.int
+    RECORDS_REMOVED_FIELD_NUMBER: _builtins.int
+    RUNS_REMOVED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    timers_fired: _builtins.int
+    """Due timers fired, work put off by earlier transactions included."""
+    sessions_lapsed: _builtins.int
+    """Workers' sessions that had lapsed and were closed."""
+    leases_returned: _builtins.int
+    """Leases that went back: of lapsed sessions, and tasks that were never delivered."""
+    attempts_timed_out: _builtins.int
+    """Attempts ended because they were over their time or without heartbeats for too long."""
+    tasks_claimed: _builtins.int
+    """Queued tasks handed to workers."""
+    records_removed: _builtins.int
+    """Remembered requests and kept messages that had expired."""
+    runs_removed: _builtins.int
+    """Closed runs older than their namespace's retention."""
+    more: _builtins.bool
+    """More was due than one call does: call again."""
+    def __init__(
+        self,
+        *,
+        timers_fired: _builtins.int = ...,
+        sessions_lapsed: _builtins.int = ...,
+        leases_returned: _builtins.int = ...,
+        attempts_timed_out: _builtins.int = ...,
+        tasks_claimed: _builtins.int = ...,
+        records_removed: _builtins.int = ...,
+        runs_removed: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_timed_out", b"attempts_timed_out", "leases_returned", b"leases_returned", "more", b"more", "records_removed", b"records_removed", "runs_removed", b"runs_removed", "sessions_lapsed", b"sessions_lapsed", "tasks_claimed", b"tasks_claimed", "timers_fired", b"timers_fired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunMaintenanceResponse: _TypeAlias = RunMaintenanceResponse  # noqa: Y015

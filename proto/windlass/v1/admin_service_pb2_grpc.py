@@ -65,6 +65,11 @@ class AdminServiceStub:
                 request_serializer=windlass_dot_v1_dot_admin__service__pb2.AdvanceTimeRequest.SerializeToString,
                 response_deserializer=windlass_dot_v1_dot_admin__service__pb2.AdvanceTimeResponse.FromString,
                 _registered_method=True)
+        self.RunMaintenance = channel.unary_unary(
+                '/windlass.v1.AdminService/RunMaintenance',
+                request_serializer=windlass_dot_v1_dot_admin__service__pb2.RunMaintenanceRequest.SerializeToString,
+                response_deserializer=windlass_dot_v1_dot_admin__service__pb2.RunMaintenanceResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -119,6 +124,17 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RunMaintenance(self, request, context):
+        """Does at once, on this engine, what its loops do by themselves when it is due: fires timers, returns the leases of
+        workers that fell silent and of attempts over their time, hands queued tasks to workers with free slots, and
+        removes what has outlived its time. Never needed for a run to move; for tests, operators, and hosts that give an
+        engine its time call by call. Harmless to repeat.
+        Errors: ENGINE_DRAINING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -151,6 +167,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.AdvanceTime,
                     request_deserializer=windlass_dot_v1_dot_admin__service__pb2.AdvanceTimeRequest.FromString,
                     response_serializer=windlass_dot_v1_dot_admin__service__pb2.AdvanceTimeResponse.SerializeToString,
+            ),
+            'RunMaintenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunMaintenance,
+                    request_deserializer=windlass_dot_v1_dot_admin__service__pb2.RunMaintenanceRequest.FromString,
+                    response_serializer=windlass_dot_v1_dot_admin__service__pb2.RunMaintenanceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -316,6 +337,33 @@ class AdminService:
             '/windlass.v1.AdminService/AdvanceTime',
             windlass_dot_v1_dot_admin__service__pb2.AdvanceTimeRequest.SerializeToString,
             windlass_dot_v1_dot_admin__service__pb2.AdvanceTimeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunMaintenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/windlass.v1.AdminService/RunMaintenance',
+            windlass_dot_v1_dot_admin__service__pb2.RunMaintenanceRequest.SerializeToString,
+            windlass_dot_v1_dot_admin__service__pb2.RunMaintenanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

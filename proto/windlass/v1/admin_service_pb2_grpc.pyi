@@ -57,6 +57,13 @@ class AdminServiceStub:
     """Moves the clock of a namespace with virtual time forward and fires what is due, in order.
     Errors: NAMESPACE_NOT_FOUND, NOT_VIRTUAL_TIME, TIME_IN_PAST.
     """
+    RunMaintenance: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RunMaintenanceRequest, _admin_service_pb2.RunMaintenanceResponse]
+    """Does at once, on this engine, what its loops do by themselves when it is due: fires timers, returns the leases of
+    workers that fell silent and of attempts over their time, hands queued tasks to workers with free slots, and
+    removes what has outlived its time. Never needed for a run to move; for tests, operators, and hosts that give an
+    engine its time call by call. Harmless to repeat.
+    Errors: ENGINE_DRAINING.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -86,6 +93,13 @@ class AdminServiceAsyncStub(AdminServiceStub):
     AdvanceTime: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.AdvanceTimeRequest, _admin_service_pb2.AdvanceTimeResponse]  # type: ignore[assignment]
     """Moves the clock of a namespace with virtual time forward and fires what is due, in order.
     Errors: NAMESPACE_NOT_FOUND, NOT_VIRTUAL_TIME, TIME_IN_PAST.
+    """
+    RunMaintenance: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RunMaintenanceRequest, _admin_service_pb2.RunMaintenanceResponse]  # type: ignore[assignment]
+    """Does at once, on this engine, what its loops do by themselves when it is due: fires timers, returns the leases of
+    workers that fell silent and of attempts over their time, hands queued tasks to workers with free slots, and
+    removes what has outlived its time. Never needed for a run to move; for tests, operators, and hosts that give an
+    engine its time call by call. Harmless to repeat.
+    Errors: ENGINE_DRAINING.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -149,6 +163,19 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.AdvanceTimeResponse, _abc.Awaitable[_admin_service_pb2.AdvanceTimeResponse]]:
         """Moves the clock of a namespace with virtual time forward and fires what is due, in order.
         Errors: NAMESPACE_NOT_FOUND, NOT_VIRTUAL_TIME, TIME_IN_PAST.
+        """
+
+    @_abc_1.abstractmethod
+    def RunMaintenance(
+        self,
+        request: _admin_service_pb2.RunMaintenanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RunMaintenanceResponse, _abc.Awaitable[_admin_service_pb2.RunMaintenanceResponse]]:
+        """Does at once, on this engine, what its loops do by themselves when it is due: fires timers, returns the leases of
+        workers that fell silent and of attempts over their time, hands queued tasks to workers with free slots, and
+        removes what has outlived its time. Never needed for a run to move; for tests, operators, and hosts that give an
+        engine its time call by call. Harmless to repeat.
+        Errors: ENGINE_DRAINING.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
