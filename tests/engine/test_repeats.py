@@ -108,6 +108,11 @@ async def unpause_run(served: Served) -> Call:
     return Call(served.runs.UnpauseRun, pb.UnpauseRunRequest(run_id=run_id), changing("workflow_id", "w"))
 
 
+async def step_run(served: Served) -> Call:
+    run_id = await served.start("wait", workflow_id="w", paused=True)
+    return Call(served.runs.StepRun, pb.StepRunRequest(run_id=run_id), changing("workflow_id", "w"))
+
+
 async def set_variables(served: Served) -> Call:
     request = pb.SetVariablesRequest(run_id=await served.start("wait"), values={"a": b"1"})
     return Call(served.runs.SetVariables, request, changing("by", "bob"))
@@ -189,8 +194,8 @@ async def advance_time(served: Served) -> Call:
 
 CALLS = [
     start_run, start_and_wait, signal_with_start, start_task, fork_run, signal_run, update_run, resolve_wait,
-    cancel_run, fail_run, terminate_run, pause_run, unpause_run, set_variables, delete_run, resolve_incident,
-    register_definition, set_default_revision, delete_definition, reply_escalation, cancel_escalation,
+    cancel_run, fail_run, terminate_run, pause_run, unpause_run, step_run, set_variables, delete_run,
+    resolve_incident, register_definition, set_default_revision, delete_definition, reply_escalation, cancel_escalation,
     publish_message, create_namespace, update_namespace, advance_time,
 ]  # fmt: skip
 
