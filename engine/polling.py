@@ -1,15 +1,22 @@
-"""The outlet of workers that poll: what was sent to them waits here for their next call."""
+"""The outlet of workers that poll: what was sent to them waits here for their next call.
+
+Theory of operation. What one answer carried is kept until the next poll comes: only then is it known to have arrived.
+A worker that numbers its polls and repeats one under its number, because the answer was lost, gets the same tasks
+again, as far as their leases still stand. Only the newest poll of a session counts: an older one that still waits here
+(its caller gave up, and nobody told us) is answered empty and takes nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Container
 
-from windlass.engine.core.commands import TaskFailed
+from windlass.engine.core.commands import Failure, TaskFailed
 from windlass.engine.dispatch import Assignment
 from windlass.engine.leases import token_of
-from windlass.engine.tasks import failed_unsent, next_tasks
+from windlass.engine.tasks import TASKS_MAX, failed_unsent, next_tasks
 from windlass.engine.work import TaskKey
 from windlass.v1 import worker_service_pb2 as pb
 
@@ -22,7 +29,14 @@ class Mailbox:
         self.unsent: list[tuple[TaskKey, TaskFailed]] = []  #: reports on tasks that no message can hold
         self._cancels: list[pb.TaskCancel] = []
         self._filled = asyncio.Event()
+        self._number = 0  # of the last poll that had one
+        self._carried: tuple[list[Assignment], list[pb.TaskCancel]] = [], []  # by the last answer
         self.drain = False
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that have not been sent."""
+        return len(self._tasks)
 
     def send_tasks(self, assignments: list[Assignment]) -> None:
         self._tasks += assignments
@@ -40,19 +54,54 @@ class Mailbox:
     def lapsed(self) -> None:
         self._filled.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Until something came, or the time is over."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._filled.wait()
+    def begin(self, number: int, held: Container[TaskKey]) -> asyncio.Event:
+        """A poll comes in; what it waits for. If it repeats the last one, what that one's answer carried is due again.
+
+        `held`: the session's leases; the others have ended meanwhile.
+        """
+        if number and number == self._number:
+            self.put_back(held)
+        self._number, self._carried = number, ([], [])
+        older, self._filled = self._filled, asyncio.Event()
+        older.set()
+        if self._tasks or self._cancels or self.drain:
+            self._filled.set()
+        return self._filled
+
+    def newest(self, poll: asyncio.Event) -> bool:
+        """Whether no other poll has come since this one began."""
+        return poll is self._filled
+
+    def put_back(self, held: Container[TaskKey]) -> None:
+        """What the last answer carried did not arrive."""
+        tasks, cancels = self._carried
+        self._tasks.extendleft(each for each in reversed(tasks) if each.task in held)
+        self._cancels[:0] = cancels
+        self._carried = [], []
 
     def take_cancels(self) -> list[pb.TaskCancel]:
         cancels, self._cancels = self._cancels, []
         return cancels
 
-    def empty(self) -> pb.PollTasksResponse:
-        """What waits, as far as one message holds it, as the answer of a poll."""
-        tasks = next_tasks(self._tasks, lambda each, failure: self.unsent.append(failed_unsent(each, failure)))
+    def empty(self, most: int = TASKS_MAX) -> pb.PollTasksResponse:
+        """What waits, up to `most` tasks and as far as one message holds it, as the answer of a poll."""
+        before = list(self._tasks)
+        refused: set[int] = set()
+
+        def refuse(each: Assignment, failure: Failure) -> None:
+            refused.add(id(each))
+            self.unsent.append(failed_unsent(each, failure))
+
+        tasks = next_tasks(self._tasks, refuse, most)
+        taken = before[: len(before) - len(self._tasks)]
+        self._carried = [each for each in taken if id(each) not in refused], self.take_cancels()
         if not self._tasks:
             self._filled.clear()
-        return pb.PollTasksResponse(tasks=tasks, cancels=self.take_cancels(), drain=self.drain)
+        return pb.PollTasksResponse(tasks=tasks, cancels=self._carried[1], drain=self.drain)
+
+
+async def wait(poll: asyncio.Event, seconds: float) -> None:
+    """Until something came, or the time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await poll.wait()

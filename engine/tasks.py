@@ -25,14 +25,16 @@ TASKS_BYTES: Final = 3 << 20
 TASK_BYTES_MAX: Final = 32 << 20
 
 
-def next_tasks(waiting: deque[Assignment], refused: Callable[[Assignment, Failure], None]) -> list[pb.Task]:
-    """As many of the waiting tasks as one message holds, and at least one; they are taken from `waiting`.
+def next_tasks(
+    waiting: deque[Assignment], refused: Callable[[Assignment, Failure], None], most: int = TASKS_MAX
+) -> list[pb.Task]:
+    """As many of the waiting tasks as one message holds, up to `most`, and at least one; they are taken from `waiting`.
 
     A task that fits into no message is given to `refused`, with the failure of its attempt.
     """
     taken: list[pb.Task] = []
     size = 0
-    while waiting and len(taken) < TASKS_MAX:
+    while waiting and len(taken) < most:
         message = task_message(waiting[0])
         bytes_more = message.ByteSize()
         if taken and size + bytes_more > TASKS_BYTES:

@@ -3,10 +3,11 @@
     python examples/minimal_worker.py 127.0.0.1:7711
 
 It is what a worker in any language with gRPC comes down to. It offers one handler, `shout`, to definitions that say
-`task: {runtime: python, handler: shout}`, and it keeps the three promises that a worker makes:
+`task: {runtime: python, handler: shout}`, and it keeps the four promises that a worker makes:
 
 * it renews its lease while it works (the heartbeat thread), well within the lease's time;
 * it hands in a result until the engine has taken or refused it, and drops what is refused;
+* it resumes its session when the answer of a poll was lost, so that tasks which never arrived go to others at once;
 * it starts nothing new when it is told to stop, and ends its session.
 """
 
@@ -37,10 +38,15 @@ def shout(task: wire.Task) -> bytes:
 HANDLERS: dict[str, Callable[[wire.Task], bytes]] = {"shout": shout}
 
 
-def register(stub: Stub) -> wire.RegisterWorkerResponse:
-    """Open a session: the lease of everything that this worker will hold."""
+def register(stub: Stub, resume: str) -> wire.RegisterWorkerResponse:
+    """Open a session, the lease of everything that this worker will hold, or go on with the one named by `resume`.
+
+    Between two polls this worker holds nothing, so it names no tokens: what the session has by the engine's book was
+    in an answer that never came, and is given back.
+    """
     return stub.RegisterWorker(
         wire.RegisterWorkerRequest(
+            resume_session_id=resume,
             worker_id="minimal",
             instance_id=uuid.uuid4().hex,
             slots=1,
@@ -48,7 +54,9 @@ def register(stub: Stub) -> wire.RegisterWorkerResponse:
             runtimes=[common_pb2.RuntimeInfo(name="python", version=sys.version.split()[0])],
             handlers=[common_pb2.StepType(handler=name, runtime="python") for name in HANDLERS],
             sdk="minimal-worker",
-        )
+        ),
+        wait_for_ready=True,
+        timeout=30,
     )
 
 
@@ -89,7 +97,7 @@ def hand_in(stub: Stub, session_id: str, results: list[wire.TaskResult], stopped
 
 
 def work(stub: Stub, session: wire.RegisterWorkerResponse, stopped: threading.Event) -> None:
-    """Poll, run, hand in. Raises grpc.RpcError when the session is gone."""
+    """Poll, run, hand in. Raises grpc.RpcError when a poll fails or the session is gone."""
     while not stopped.is_set():
         poll = wire.PollTasksRequest(session_id=session.session_id, max_tasks=1)
         poll.wait_timeout.FromSeconds(2)
@@ -98,9 +106,12 @@ def work(stub: Stub, session: wire.RegisterWorkerResponse, stopped: threading.Ev
             hand_in(stub, session.session_id, [run(task) for task in tasks], stopped)
 
 
-def one_session(stub: Stub, stopped: threading.Event) -> None:
-    """Register and work, until the worker stops or its session is gone. Raises grpc.RpcError for anything else."""
-    session = register(stub)
+def one_session(stub: Stub, resume: str, stopped: threading.Event) -> str:
+    """Register and work, until the worker stops or a poll fails. Returns the session to go on with, "" for none.
+
+    Raises grpc.RpcError for what trying again cannot mend.
+    """
+    session = register(stub, resume)
     print(f"registered as {session.worker_id}, session {session.session_id}", file=sys.stderr)
     over = threading.Event()
     alive = threading.Thread(target=keep_alive, args=(stub, session, over), daemon=True)
@@ -109,11 +120,16 @@ def one_session(stub: Stub, stopped: threading.Event) -> None:
         work(stub, session, stopped)
         stub.DrainWorker(wire.DrainWorkerRequest(session_id=session.session_id, close=True))
     except grpc.RpcError as error:
-        if error.code() is not grpc.StatusCode.NOT_FOUND:
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            print("the session has lapsed: what was held is somebody else's now", file=sys.stderr)
+        elif error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            print(f"an answer was lost, going on: {error.code().name} {error.details()}", file=sys.stderr)
+            return session.session_id
+        else:
             raise
-        print("the session has lapsed: what was held is somebody else's now", file=sys.stderr)
     finally:
         over.set()
+    return ""
 
 
 def main(engine: str) -> int:
@@ -122,10 +138,10 @@ def main(engine: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     with grpc.insecure_channel(engine) as channel:
-        stub = Stub(channel)
+        stub, session = Stub(channel), ""
         while not stopped.is_set():
             try:
-                one_session(stub, stopped)
+                session = one_session(stub, session, stopped)
             except grpc.RpcError as error:
                 print(f"{engine}: {error.code().name} {error.details()}", file=sys.stderr)
                 return 1

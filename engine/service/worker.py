@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Final, TypeVar
 
@@ -15,12 +16,16 @@ from windlass.engine.leases import Report, parse_token, token_of
 from windlass.engine.link import Link, Workers, registered, releases_in, results_in, session_record
 from windlass.engine.modules import Modules
 from windlass.engine.pacing import Pace
-from windlass.engine.polling import Mailbox
+from windlass.engine.polling import Mailbox, wait
 from windlass.engine.service import convert
 from windlass.engine.service.status import Context, refuse, rpc, rpc_stream, to_status
+from windlass.engine.tasks import TASKS_MAX
 from windlass.engine.work import TaskKey
+from windlass.storage.port import StorageError
 from windlass.v1 import worker_service_pb2 as pb
 from windlass.v1 import worker_service_pb2_grpc
+
+log = logging.getLogger(__name__)
 
 #: Longest wait of one PollTasks call, in µs.
 POLL_MAX_US: Final = 30_000_000
@@ -111,19 +116,39 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             raise EngineError("INVALID_FIELD", "max_tasks must not be negative", field="max_tasks")
         mailbox = await self._mailbox(request.session_id)
         await self._workers.sessions.renew(request.session_id)
-        wait_us = convert.span_us(request.wait_timeout, "wait_timeout") or 20_000_000
+        wait_us = convert.span_us(request.wait_timeout, "wait_timeout") or POLL_MAX_US
+        most = min(max(1, request.max_tasks), TASKS_MAX)
         connected = self._workers.dispatch.connected[request.session_id]
+        poll = mailbox.begin(request.number, connected.held)
         connected.credits = 0
-        self._workers.dispatch.grant(request.session_id, max(1, request.max_tasks))
+        self._workers.dispatch.grant(request.session_id, max(0, most - mailbox.waiting))
         try:
-            await mailbox.wait(min(wait_us, POLL_MAX_US) / 1e6)
+            await wait(poll, min(wait_us, POLL_MAX_US) / 1e6)
         finally:
-            connected.credits = 0
-        reply = mailbox.empty()
-        unsent, mailbox.unsent = mailbox.unsent, []
-        if unsent:
-            await self._workers.leases.report(unsent)
+            if mailbox.newest(poll):
+                connected.credits = 0
+        if not mailbox.newest(poll):
+            return pb.PollTasksResponse()
+        reply = mailbox.empty(most)
+        try:
+            await self._refuse_unsent(mailbox)
+        except BaseException:
+            if mailbox.newest(poll):
+                mailbox.put_back(connected.held)
+            raise
         return reply
+
+    async def _refuse_unsent(self, mailbox: Mailbox) -> None:
+        """Fail the tasks that no message can hold. While the store does not answer they wait for the next poll."""
+        unsent, mailbox.unsent = mailbox.unsent, []
+        try:
+            if unsent:
+                await self._workers.leases.report(unsent)
+        except BaseException as error:
+            mailbox.unsent[:0] = unsent
+            if not isinstance(error, StorageError):
+                raise
+            log.warning("tasks that are too large to be sent wait for the store: %s", error)
 
     @rpc
     async def HeartbeatTasks(self, request: pb.HeartbeatTasksRequest) -> pb.HeartbeatTasksResponse:

@@ -7,8 +7,12 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
+
+import grpc
 
 from tests.worker.fake_engine import FakeEngine
+from windlass.v1 import worker_service_pb2 as wire
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "minimal_worker.py"
 
@@ -33,5 +37,32 @@ async def test_the_minimal_worker_works_fails_and_leaves(engine: FakeEngine) -> 
         assert len(engine.left) == 1
     finally:
         if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+class LosingEngine(FakeEngine):
+    """The answer of the first poll that has tasks never arrives."""
+
+    lost: wire.PollTasksResponse | None = None
+
+    async def PollTasks(self, request: wire.PollTasksRequest, context: Any) -> wire.PollTasksResponse:
+        reply = await super().PollTasks(request, context)
+        if reply.tasks and self.lost is None:
+            self.lost = reply
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+        return reply
+
+
+async def test_what_a_lost_answer_carried_comes_back_at_once() -> None:
+    async with LosingEngine(lease_s=600) as engine:
+        task = engine.submit("python", handler="shout", input=b'{"text": "hello"}')
+        process = await asyncio.create_subprocess_exec(sys.executable, str(SCRIPT), engine.address)
+        try:
+            await asyncio.wait_for(task.done.wait(), 30)
+            assert engine.lost is not None
+            assert [each.resume_session_id for each in engine.registers] == ["", *engine.sessions]
+            assert task.epoch == 2
+        finally:
             process.kill()
             await process.wait()

@@ -992,10 +992,16 @@ class PollTasksRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     MAX_TASKS_FIELD_NUMBER: _builtins.int
     WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """From RegisterWorker."""
     max_tasks: _builtins.int
     """At most this many. 0 = 1."""
+    number: _builtins.int
+    """Number of this poll, rising from 1 within the session. A poll that is repeated under the number of the last one,
+    because its answer did not come, is given the tasks of that answer again. 0 = what an answer carried is never
+    sent again; register with resume_session_id to give it back.
+    """
     @_builtins.property
     def wait_timeout(self) -> _duration_pb2.Duration:
         """How long to wait for the first; capped by the engine (30 s). Unset = the cap."""
@@ -1006,10 +1012,11 @@ class PollTasksRequest(_message.Message):
         session_id: _builtins.str = ...,
         max_tasks: _builtins.int = ...,
         wait_timeout: _duration_pb2.Duration | None = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait_timeout", b"wait_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tasks", b"max_tasks", "session_id", b"session_id", "wait_timeout", b"wait_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tasks", b"max_tasks", "number", b"number", "session_id", b"session_id", "wait_timeout", b"wait_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
