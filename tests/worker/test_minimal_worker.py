@@ -55,7 +55,8 @@ class LosingEngine(FakeEngine):
 
 
 async def test_what_a_lost_answer_carried_comes_back_at_once() -> None:
-    async with LosingEngine(lease_s=600) as engine:
+    engine = LosingEngine(lease_s=600)
+    async with engine:
         task = engine.submit("python", handler="shout", input=b'{"text": "hello"}')
         process = await asyncio.create_subprocess_exec(sys.executable, str(SCRIPT), engine.address)
         try:
