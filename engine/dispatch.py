@@ -66,6 +66,7 @@ class Outlet(Protocol):
     def send_stop(self, task: TaskKey, reason: str) -> None: ...
     def send_drain(self) -> None: ...
     def lapsed(self) -> None: ...
+    def replaced(self) -> None: ...
 
 
 class Connected:
@@ -125,6 +126,7 @@ class Dispatch:
         old = self.connected.get(record.session)
         if old is not None:
             self.disconnect(record.session, old.outlet)
+            old.outlet.replaced()
         session = self.connected[record.session] = Connected(record, outlet)
         for ring in session.rings:
             self._rings.setdefault(ring, deque()).append(session)

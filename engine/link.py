@@ -69,7 +69,8 @@ class Link:
         self._tasks: deque[Assignment] = deque()
         self._wake = asyncio.Event()
         self._recording: set[asyncio.Task[None]] = set()
-        self.closed = self._lapsed = False
+        self.closed = False
+        self._over: EngineError | None = None  #: why the session is no longer this stream's
 
     # From the worker
 
@@ -90,6 +91,8 @@ class Link:
     def receive(self, message: pb.StreamTasksRequest) -> None:
         """Any later message."""
         assert self.session is not None
+        if self._over is not None:
+            return  # credits and heartbeats would go to whoever has the session now
         if message.task_heartbeats:  # before the results: a failed attempt's last checkpoint is the next one's first
             self._beat(message.task_heartbeats)
         if message.results or message.releases:
@@ -188,7 +191,13 @@ class Link:
 
     def lapsed(self) -> None:
         """The session is gone: end the stream, so that the worker registers again."""
-        self._lapsed = True
+        self._over = EngineError("SESSION_NOT_FOUND", "the worker's session has lapsed; register again")
+        self._wake.set()
+
+    def replaced(self) -> None:
+        """Another stream resumed the session, here or at another engine: the tasks are that one's."""
+        message = "another stream has taken over this session: drop its tasks, and register without it"
+        self._over = EngineError("SESSION_REPLACED", message)
         self._wake.set()
 
     def hang_up(self) -> None:
@@ -197,10 +206,12 @@ class Link:
         self._wake.set()
 
     async def next(self) -> pb.StreamTasksResponse | None:
-        """Wait for something to say, and say all of it; None at the end. Raises EngineError SESSION_NOT_FOUND."""
+        """Wait for something to say, and say all of it; None at the end. Raises EngineError SESSION_NOT_FOUND,
+        SESSION_REPLACED.
+        """
         await self._wake.wait()
-        if self._lapsed:
-            raise EngineError("SESSION_NOT_FOUND", "the worker's session has lapsed; register again")
+        if self._over is not None:
+            raise self._over
         if self.closed and not self._tasks and not self._out.ByteSize():
             return None
         out, self._out = self._out, pb.StreamTasksResponse()
@@ -233,8 +244,8 @@ class Link:
         self.closed = True
         self._workers.links.discard(self)
         if self.session is not None:
-            self._workers.dispatch.disconnect(self.session.record.session, self)
-            if self.session.record.draining and not self.session.held:
+            mine = self._workers.dispatch.disconnect(self.session.record.session, self) is not None
+            if mine and self.session.record.draining and not self.session.held:
                 try:
                     await self._workers.sessions.end(self.session.record.session, "the worker drained")
                 except StorageError as error:

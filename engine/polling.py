@@ -54,6 +54,10 @@ class Mailbox:
     def lapsed(self) -> None:
         self._filled.set()
 
+    def replaced(self) -> None:
+        """A poll that still waits here is answered empty; its successor finds the session where it is now."""
+        self._filled.set()
+
     def begin(self, number: int, held: Container[TaskKey]) -> asyncio.Event:
         """A poll comes in; what it waits for. If it repeats the last one, what that one's answer carried is due again.
 

@@ -137,7 +137,7 @@ class Sessions(Loop):
         for record in records:
             self._expires[record.session] = record.expires_us
             if moved(self._dispatch, record):
-                self._hang_up(record.session)
+                self._hang_up(record.session, replaced=True)
         for session_id in [s for s, expires in self._expires.items() if expires <= now]:
             await self._lapse(session_id, now)
         await self._return(await self._strays.find({record.session for record in records}), False, "not delivered")
@@ -183,11 +183,14 @@ class Sessions(Loop):
             self._strays.suspect(session_id)
         self.wake()
 
-    def _hang_up(self, session_id: str) -> None:
+    def _hang_up(self, session_id: str, *, replaced: bool = False) -> None:
         session = self._dispatch.connected.get(session_id)
         if session is not None:
             self._dispatch.disconnect(session_id, session.outlet)
-            session.outlet.lapsed()
+            if replaced:
+                session.outlet.replaced()
+            else:
+                session.outlet.lapsed()
 
     async def _return(self, tasks: list[TaskKey], crashed: bool, reason: str) -> None:
         for at in range(0, len(tasks), RETURN_BATCH):

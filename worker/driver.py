@@ -33,8 +33,11 @@ GATHER_GAPS: Final = 5
 REGISTER_WITHIN_S: Final = 10.0
 #: After the last task has been given back, this long for the engine to take it down.
 FAREWELL_S: Final = 2.0
-#: The engine forgot the session; the worker registers anew.
-_FORGOTTEN: Final = "SESSION_NOT_FOUND"
+#: The session is gone, or another stream's: nothing that is held counts, and the worker registers anew.
+_FORGOTTEN: Final = {
+    "SESSION_NOT_FOUND": "the engine does not know the session any more",
+    "SESSION_REPLACED": "another stream has taken over the session",
+}
 
 
 class Worker:
@@ -177,8 +180,8 @@ class Worker:
         self.contact.clear()
         self.alone.set()
         self.session.lost()
-        if error is not None and error.refusal.reason == _FORGOTTEN:
-            self._perform(self.session.forgotten("the engine does not know the session any more"))
+        if error is not None and error.refusal.reason in _FORGOTTEN:
+            self._perform(self.session.forgotten(_FORGOTTEN[error.refusal.reason]))
         self._arm()
         if self._wire is not None:
             current, self._wire = self._wire, None

@@ -15,6 +15,7 @@ from tests.storage import backends_postgres
 from windlass.definition.compile import compile_canonical
 from windlass.engine.core.commands import Signal
 from windlass.engine.engine import Engine, Options
+from windlass.engine.errors import EngineError
 from windlass.engine.service import starts
 from windlass.storage.memory import MemoryWorld
 from windlass.storage.port import Storage
@@ -156,6 +157,19 @@ async def test_a_worker_takes_its_session_to_the_other_engine(engines: Pair) -> 
     assert again.session_id == worker.session_id
     again.finish(again.held[0], "there")
     assert (await wait(first, run_id)).context["done"] == b'"there"'
+
+
+async def test_the_stream_at_the_old_engine_is_told_that_it_is_replaced(engines: Pair) -> None:
+    first, second = engines
+    old = await TestWorker(first, lambda task: 1).connect()
+    await old.until(lambda: bool(old.session_id))
+    await TestWorker(second, lambda task: 2).connect(resume=old.session_id)
+    first.sessions.wake()
+    with pytest.raises(EngineError) as refused:
+        await old._task  # type: ignore[misc]
+    assert refused.value.reason == "SESSION_REPLACED"
+    assert old.session_id not in first.dispatch.connected
+    assert (await second.sessions.find(old.session_id)).engine == second.engine_id
 
 
 async def test_the_tasks_of_a_worker_whose_engine_died_come_back(engines: Pair) -> None:

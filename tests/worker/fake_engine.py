@@ -88,6 +88,7 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
         self.messages: list[wire.StreamTasksRequest] = []
         self.left: list[str] = []
         self.refuse_with: status_pb2.Status | None = None  # answer to every result
+        self.gone = grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"  # how the stream of a session that is gone ends
         self.mute = False  # hear everything, say nothing
         self.forget_sessions = False
         self.changed = asyncio.Condition()
@@ -297,7 +298,7 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
             while (message := await mine.get()) is not None:
                 yield message
             if row.id not in self.sessions:
-                await self._abort(context, grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+                await self._abort(context, *self.gone)
         finally:
             reader.cancel()
             if row.stream is mine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import grpc
 import pytest
 from google.rpc import code_pb2
 
@@ -117,7 +118,13 @@ async def test_an_engine_that_restarts_finds_its_worker_with_what_it_held(
     assert slow.token in [token for register in engine.registers for token in register.held_task_tokens]
 
 
-async def test_a_lapsed_session_is_followed_by_a_new_one(engine: FakeEngine, start_worker: StartWorker) -> None:
+@pytest.mark.parametrize(
+    "gone", [(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"), (grpc.StatusCode.ABORTED, "SESSION_REPLACED")]
+)
+async def test_a_lapsed_or_replaced_session_is_followed_by_a_new_one(
+    engine: FakeEngine, start_worker: StartWorker, gone: tuple[grpc.StatusCode, str]
+) -> None:
+    engine.gone = gone
     worker, _ = await start_worker(engine.address)
     stored = engine.submit("javascript", code=FOREVER, timeout_s=60)
     await asyncio.wait_for(worker.busy.wait(), 30)

@@ -99,7 +99,7 @@ class WorkerServiceServicer:
         sends whatever it has, batched. Ending the stream does not end the session: the worker may reconnect, to any engine,
         until the lease runs out.
         Errors: INVALID_FIELD (first message without register), SESSION_NOT_FOUND (the session lapsed: register anew),
-        ENGINE_DRAINING (reconnect elsewhere).
+        SESSION_REPLACED (a newer stream resumed the session: drop its tasks), ENGINE_DRAINING (reconnect elsewhere).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

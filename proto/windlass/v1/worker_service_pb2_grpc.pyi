@@ -56,7 +56,7 @@ class WorkerServiceStub:
     sends whatever it has, batched. Ending the stream does not end the session: the worker may reconnect, to any engine,
     until the lease runs out.
     Errors: INVALID_FIELD (first message without register), SESSION_NOT_FOUND (the session lapsed: register anew),
-    ENGINE_DRAINING (reconnect elsewhere).
+    SESSION_REPLACED (a newer stream resumed the session: drop its tasks), ENGINE_DRAINING (reconnect elsewhere).
     """
     PollTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.PollTasksRequest, _worker_service_pb2.PollTasksResponse]
     """Long poll for tasks. Answers empty before the caller's deadline. Renews the session's lease.
@@ -102,7 +102,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     sends whatever it has, batched. Ending the stream does not end the session: the worker may reconnect, to any engine,
     until the lease runs out.
     Errors: INVALID_FIELD (first message without register), SESSION_NOT_FOUND (the session lapsed: register anew),
-    ENGINE_DRAINING (reconnect elsewhere).
+    SESSION_REPLACED (a newer stream resumed the session: drop its tasks), ENGINE_DRAINING (reconnect elsewhere).
     """
     PollTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.PollTasksRequest, _worker_service_pb2.PollTasksResponse]  # type: ignore[assignment]
     """Long poll for tasks. Answers empty before the caller's deadline. Renews the session's lease.
@@ -157,7 +157,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         sends whatever it has, batched. Ending the stream does not end the session: the worker may reconnect, to any engine,
         until the lease runs out.
         Errors: INVALID_FIELD (first message without register), SESSION_NOT_FOUND (the session lapsed: register anew),
-        ENGINE_DRAINING (reconnect elsewhere).
+        SESSION_REPLACED (a newer stream resumed the session: drop its tasks), ENGINE_DRAINING (reconnect elsewhere).
         """
 
     @_abc_1.abstractmethod
