@@ -16,8 +16,10 @@ from windlass.engine.records import (
     OutboxRecord,
     chunks_of,
     clear_large,
+    get_large,
     pack,
     set_large,
+    set_record,
     unpack,
 )
 from windlass.engine.unit import Unit
@@ -117,27 +119,30 @@ async def open_escalation(unit: Unit, work: Work, effect: fx.OpenEscalation) -> 
     record = EscalationRecord(
         work.ns, effect.escalation_id, work.run_id, work.state.workflow, "pending", effect.details, unit.now_us
     )
-    unit.tr.set(keys.escalations(work.ns, "pending", effect.escalation_id), pack(record))
+    set_record(unit.tr, keys.escalations(work.ns, "pending", effect.escalation_id), pack(record))
 
 
 async def close_escalation(unit: Unit, work: Work, effect: fx.CloseEscalation) -> None:
     key = keys.escalations(work.ns, "pending", effect.escalation_id)
-    value = await unit.tr.get(key)
+    value = await get_large(unit.tr, key)
     if value is None:
         return
     record = unpack(EscalationRecord, value)
-    unit.tr.clear(key)
+    clear_large(unit.tr, key, len(value))
     closed = msgspec.structs.replace(
         record, status=effect.status, values=effect.values, by=effect.by, closed_us=unit.now_us
     )
-    unit.tr.set(keys.escalations(work.ns, effect.status, effect.escalation_id), pack(closed))
+    set_record(unit.tr, keys.escalations(work.ns, effect.status, effect.escalation_id), pack(closed))
+
+
+#: What the index of incidents shows of a message; all of it is in the run's history.
+INCIDENT_CHARACTERS: Final = 8000
 
 
 async def open_incident(unit: Unit, work: Work, effect: fx.OpenIncident) -> None:
     assert work.state is not None
-    record = IncidentRecord(
-        work.ns, work.run_id, effect.incident_id, work.state.workflow, effect.code, effect.message, unit.now_us
-    )
+    code, message = effect.code[:INCIDENT_CHARACTERS], effect.message[:INCIDENT_CHARACTERS]
+    record = IncidentRecord(work.ns, work.run_id, effect.incident_id, work.state.workflow, code, message, unit.now_us)
     unit.tr.set(keys.incidents(work.ns, work.run_id, effect.incident_id), pack(record))
 
 

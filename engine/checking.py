@@ -105,7 +105,7 @@ class Tables:
         )
         self.timers: dict[RunKey, list[Any]] = defaultdict(list)
         self.deferred: dict[RunKey, list[Any]] = defaultdict(list)
-        self.escalations = self._by_run("ESCALATION", _pending)
+        self.escalations = self._by_run("ESCALATION", _pending, 3)
         self.incidents = self._by_run("INCIDENT", lambda e: ((e.parts[0], e.parts[1]), e.parts[2]))
         self.listed = self._by_run("LISTING", lambda e: ((e.parts[0], e.parts[3]), (e.parts[1], e.parts[2])))
         for entry in self.entries("TIMER", 5):
@@ -125,14 +125,18 @@ class Tables:
             if last is not None:
                 yield last
             last = Entry(elements, value)
-            if table in ("RUN", "EVENTS", "ITEM", "INBOX", "OUTBOX"):
+            if table in ("TIMER", "ESCALATION") and value[:1] == b"\1":
+                last = Entry(elements, b"")
+            elif table in ("RUN", "EVENTS", "ITEM", "INBOX", "OUTBOX"):
                 last = Entry(elements, value[1:] if value[:1] == b"\0" else b"")
         if last is not None:
             yield last
 
-    def _by_run(self, table: str, take: Callable[[Entry], tuple[RunKey, Any] | None]) -> dict[RunKey, list[Any]]:
+    def _by_run(
+        self, table: str, take: Callable[[Entry], tuple[RunKey, Any] | None], parts: int = 99
+    ) -> dict[RunKey, list[Any]]:
         found: dict[RunKey, list[Any]] = defaultdict(list)
-        for entry in self.entries(table, 99):
+        for entry in self.entries(table, parts):
             taken = take(entry)
             if taken is not None:
                 found[taken[0]].append(taken[1])

@@ -12,21 +12,21 @@ A key is a tuple whose first element is its table's number. Layouts (ns = namesp
 | LISTING      | ns, workflow, status, run_id                        | empty: the index behind lists and counts        |
 | OPEN         | ns, workflow, revision                              | counter of open runs (atomic add)               |
 | WORKFLOW_ID  | ns, workflow_id                                     | run_id of its newest run                        |
-| REQUEST      | ns, request_id                                      | what was asked and answered (deduplication)     |
+| REQUEST      | ns, request_id [, chunk]                            | what was asked and answered (deduplication)     |
 | EXPIRY       | time, kind, parts …                                 | empty: what to sweep when                       |
 | QUEUE        | ns, queue, kind, shard, 255 - priority, queued time, run_id, visit, path | attempt                    |
 | LEASE        | session, ns, run_id, visit, path                    | LeaseRecord                                     |
 | SESSION      | session                                             | SessionRecord of a worker                       |
-| TIMER        | shard, due, ns, run_id, timer id                    | empty, or a command that was put off            |
+| TIMER        | shard, due, ns, run_id, timer id [, chunk]          | empty, or a command that was put off            |
 | VIRTUAL      | ns, due, run_id, timer id                           | as TIMER, for namespaces with virtual time      |
-| ESCALATION   | ns, status, escalation_id                           | EscalationRecord                                |
+| ESCALATION   | ns, status, escalation_id [, chunk]                 | EscalationRecord                                |
 | INCIDENT     | ns, run_id, incident_id                             | IncidentRecord                                  |
 | OUTBOX       | ns, versionstamp                                    | OutboxRecord                                    |
 | DEFINITION   | ns, name                                            | DefinitionRecord: default revision, etag        |
 | REVISION     | ns, name, revision [, chunk]                        | RevisionRecord with the canonical document      |
 | MODULE       | ns, digest [, chunk]                                | ModuleRecord, then the bytes in chunks          |
 | SUBSCRIPTION | ns, message name, correlation key, run_id, wait id  | empty: a wait that a message may reach          |
-| MESSAGE      | ns, message name, correlation key, message id       | MessageRecord kept until its time to live ends  |
+| MESSAGE      | ns, message name, correlation key, id [, chunk]     | MessageRecord kept until its time to live ends  |
 | NAMESPACE    | ns                                                  | NamespaceRecord                                 |
 | ENGINE       | engine id                                           | EngineRecord, renewed while the engine lives    |
 | BUMP         | topic …                                             | counter watched by other engines                |

@@ -1,7 +1,8 @@
 """The shell's stored records, and how values of any size are kept under one key.
 
 A value is stored whole behind a zero byte, or, above CHUNK_BYTES, as a one byte, the number of chunks (2 bytes), and
-the chunks under the key followed by their number. Callers see one value; the absolute limit is VALUE_MAX.
+the chunks under the key followed by their number. Records that are rarely large (`set_record`) do without the zero
+byte: msgpack of a record begins with neither. Callers see one value; the absolute limit is VALUE_MAX.
 """
 
 from __future__ import annotations
@@ -178,10 +179,12 @@ def unpack(kind: type[T], value: bytes) -> T:
 
 
 async def get_large(tr: Transaction, key: bytes, *, snapshot: bool = False) -> bytes | None:
-    """The value kept under `key` by `set_large`, or None."""
+    """The value kept under `key` by `set_large` or `set_record`, or None."""
     head = await tr.get(key, snapshot=snapshot)
     if head is None or head[0] == 0:
         return head and head[1:]
+    if head[0] != 1:
+        return head
     rows = await tr.get_range(key + b"\x14", key + b"\x1d", snapshot=snapshot)
     return b"".join(value for _, value in rows)
 
@@ -198,6 +201,38 @@ def set_large(tr: Transaction, key: bytes, value: bytes, before: int = 0) -> Non
         return
     for suffix, chunk in chunks_of(value):
         tr.set(key + suffix, chunk)
+
+
+def set_record(tr: Transaction, key: bytes, value: bytes) -> None:
+    """Keep a packed record that is seldom above CHUNK_BYTES. Raises EngineError PAYLOAD_TOO_LARGE above VALUE_MAX."""
+    if len(value) <= CHUNK_BYTES:
+        tr.set(key, value)
+    else:
+        set_large(tr, key, value)
+
+
+async def whole_rows(
+    tr: Transaction, begin: bytes, end: bytes, limit: int, parts: int, *, snapshot: bool = False
+) -> list[Row]:
+    """The next `limit` rows of a range, with the whole values of those kept by `set_large` or `set_record`.
+
+    `parts`: elements of a key; rows whose keys have more are chunks, and do not count.
+    """
+    found: list[Row] = []
+    while len(found) < limit:
+        rows = await tr.get_range(begin, end, limit=limit, snapshot=snapshot)
+        for key, value in rows:
+            if len(keys.unpack(key)) != parts or len(found) == limit:
+                continue
+            if value[:1] == b"\1":
+                value = await get_large(tr, key, snapshot=snapshot) or b""
+            elif value[:1] == b"\0":
+                value = value[1:]
+            found.append((key, value))
+        if len(rows) < limit:
+            break
+        begin = rows[-1][0] + b"\x00"
+    return found
 
 
 def chunks_of(value: bytes) -> Iterator[Row]:

@@ -12,7 +12,7 @@ from typing import Final
 from windlass.engine import keys
 from windlass.engine.core.state import CLOSED
 from windlass.engine.errors import EngineError
-from windlass.engine.records import RequestRecord, pack, unpack
+from windlass.engine.records import RequestRecord, get_large, pack, set_record, unpack
 from windlass.engine.unit import Unit
 
 #: How long an answer is remembered unless the caller says otherwise: one day.
@@ -26,7 +26,7 @@ def digest(message: bytes) -> bytes:
 
 async def recall(unit: Unit, ns: str, request_id: str, method: str, digest: bytes) -> bytes | None:
     """The answer given before, or None. Raises EngineError REQUEST_ID_REUSED if it was given to another question."""
-    value = await unit.tr.get(keys.request(ns, request_id))
+    value = await get_large(unit.tr, keys.request(ns, request_id))
     if value is None:
         return None
     record = unpack(RequestRecord, value)
@@ -60,5 +60,5 @@ def remember(
 ) -> None:
     """Keep the answer for `ttl_us`, and as long as the run `run_id` is open; note when to sweep it."""
     expires = unit.now_us + ttl_us
-    unit.tr.set(keys.request(ns, request_id), pack(RequestRecord(method, digest, reply, expires, run_id)))
+    set_record(unit.tr, keys.request(ns, request_id), pack(RequestRecord(method, digest, reply, expires, run_id)))
     unit.tr.set(keys.expiry(expires, "request", ns, request_id), b"")

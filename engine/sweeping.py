@@ -14,7 +14,14 @@ from windlass.engine import keys
 from windlass.engine.clock import Clock
 from windlass.engine.loops import SOON_SECONDS, Loop
 from windlass.engine.reading import workflows
-from windlass.engine.records import MessageRecord, NamespaceRecord, RequestRecord, unpack
+from windlass.engine.records import (
+    MessageRecord,
+    NamespaceRecord,
+    RequestRecord,
+    clear_large,
+    get_large,
+    unpack,
+)
 from windlass.engine.requests import TTL_US, still_open
 from windlass.engine.run_rows import clear_run
 from windlass.engine.transition import Transition
@@ -62,14 +69,14 @@ class Sweeper(Loop):
         for key, _ in rows:
             _, _, kind, *parts = keys.unpack(key)
             target = keys.request(*map(str, parts)) if kind == "request" else keys.messages(*map(str, parts))
-            value = await unit.tr.get(target)
+            value = await get_large(unit.tr, target)
             unit.tr.clear(key)
             if value is None or _expires_us(str(kind), value) > unit.now_us:
                 continue
             if kind == "request" and await still_open(unit, str(parts[0]), unpack(RequestRecord, value)):
                 unit.tr.set(keys.expiry(unit.now_us + TTL_US, "request", *map(str, parts)), b"")  # look again then
             else:
-                unit.tr.clear(target)
+                clear_large(unit.tr, target, len(value))
                 removed += 1
         return removed
 

@@ -19,6 +19,7 @@ from windlass.engine.core.decide import Rejection
 from windlass.engine.core.effects import StartChild
 from windlass.engine.errors import EngineError
 from windlass.engine.loops import Loop
+from windlass.engine.records import clear_large, whole_rows
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
 from windlass.storage.port import Refused, Row, StorageError, Transaction
@@ -84,7 +85,7 @@ class Timers(Loop):
 
     async def _look(self, begin: bytes, limit: int) -> list[Row]:
         async def body(tr: Transaction) -> list[Row]:
-            return await tr.get_range(begin, keys.end(begin), limit=limit, snapshot=True)
+            return await whole_rows(tr, begin, keys.end(begin), limit, 6, snapshot=True)
 
         return await self._transition.storage.read(body)
 
@@ -107,7 +108,7 @@ class Timers(Loop):
         for key, value in rows:
             if await unit.tr.get(key) is None:
                 continue  # cancelled, or fired by another engine
-            unit.tr.clear(key)
+            clear_large(unit.tr, key, len(value))
             fired += 1
             ns, run_id, timer, due_us = _parts(key)
             try:
@@ -134,12 +135,12 @@ class Timers(Loop):
         """A timer that its run cannot digest: drop it and park the run, visibly. If even that fails, set it aside for
         a while: those behind it must not wait for its repair.
         """
-        key, _ = row
+        key, value = row
         ns, run_id, timer, _ = _parts(key)
         log.error("timer %s of run %s cannot be fired", timer, run_id, exc_info=error)
 
         async def work(unit: Unit) -> None:
-            unit.tr.clear(key)
+            clear_large(unit.tr, key, len(value))
             await unit.give(ns, run_id, RaiseIncident(code="TIMER_FAILED", message=f"timer {timer}: {error}"))
 
         try:

@@ -25,7 +25,7 @@ from windlass.engine.definitions import Definitions
 from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
 from windlass.engine.notices import Notices
-from windlass.engine.records import MessageRecord, get_large, pack, unpack
+from windlass.engine.records import MessageRecord, clear_large, get_large, pack, unpack, whole_rows
 from windlass.engine.unit import Unit
 from windlass.engine.work import After
 from windlass.storage.port import CommitUnknown, Storage, StorageError, Transaction
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 HISTORY_KEEP = 10_000
 #: Kept messages of one name and key that a new wait looks through.
 KEPT_READ_MAX = 1000
+#: Of them read at a time: they may be large.
+KEPT_PAGE = 50
 
 
 class Transition:
@@ -153,23 +155,35 @@ class Transition:
         self, unit: Unit, ns: str, run_id: str, wanted: fx.SubscribeMessage, *, later: bool = False
     ) -> None:
         """Give a new wait the first kept message that it takes; one that does not fit stays for another wait."""
-        head = keys.messages(ns, wanted.name, wanted.correlation_key)
-        for key, value in await unit.tr.get_range(head, keys.end(head), limit=KEPT_READ_MAX):
-            record = unpack(MessageRecord, value)
-            if record.delivered or record.expires_us <= unit.now_us:
-                continue
-            signal = cmd.Signal(name=wanted.name, payload=record.payload, wait_id=wanted.wait_id)
-            if later:
-                unit.put_off(ns, run_id, signal)
-            else:
-                try:
-                    await unit.give(ns, run_id, signal)
-                except Rejection as refused:
-                    if refused.reason == "SIGNAL_SCHEMA_MISMATCH":
-                        continue
-                    return  # the wait is over
-            unit.tr.set(key, pack(msgspec.structs.replace(record, delivered=True)))
-            return
+        begin = keys.messages(ns, wanted.name, wanted.correlation_key)
+        end, read = keys.end(begin), 0
+        while read < KEPT_READ_MAX:
+            rows = await whole_rows(unit.tr, begin, end, KEPT_PAGE, 5)
+            for key, value in rows:
+                if await self._offer(unit, ns, run_id, wanted, key, value, later):
+                    return
+            if len(rows) < KEPT_PAGE:
+                return
+            begin, read = rows[-1][0] + b"\x00", read + len(rows)
+
+    async def _offer(
+        self, unit: Unit, ns: str, run_id: str, wanted: fx.SubscribeMessage, key: bytes, value: bytes, later: bool
+    ) -> bool:
+        """Offer one kept message to a wait. Whether the search is over: it was taken, or the wait is over."""
+        record = unpack(MessageRecord, value)
+        if record.delivered or record.expires_us <= unit.now_us:
+            return False
+        signal = cmd.Signal(name=wanted.name, payload=record.payload, wait_id=wanted.wait_id)
+        if later:
+            unit.put_off(ns, run_id, signal)
+        else:
+            try:
+                await unit.give(ns, run_id, signal)
+            except Rejection as refused:
+                return refused.reason != "SIGNAL_SCHEMA_MISMATCH"
+        clear_large(unit.tr, key, len(value))
+        unit.tr.set(key, pack(msgspec.structs.replace(record, payload=b"", delivered=True)))
+        return True
 
     async def start_child(self, unit: Unit, ns: str, child: fx.StartChild) -> None:
         """Start a child run in its parent's transaction; one that cannot start reports its failure at once."""

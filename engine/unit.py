@@ -26,7 +26,7 @@ from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.core.tree import owner_of
 from windlass.engine.errors import EngineError
 from windlass.engine.postponed import Postponed
-from windlass.engine.records import get_large, joined, pack, unpack
+from windlass.engine.records import get_large, joined, pack, set_record, unpack
 from windlass.engine.run_rows import write_run
 from windlass.engine.work import After, Work
 from windlass.storage.port import Transaction
@@ -251,7 +251,7 @@ class Unit:
         self.postponed += 1
         due = self.now_us
         name = f"~{self._put_off_as}-{self.postponed:06}"
-        self.tr.set(keys.timer(self.shard(run_id), due, ns, run_id, name), postponed.pack(work))
+        set_record(self.tr, keys.timer(self.shard(run_id), due, ns, run_id, name), postponed.pack(work))
         self.armed(due)
 
     def armed(self, due_us: int) -> None:

@@ -11,13 +11,22 @@ from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.queues import depths
 from windlass.engine.reading import page_key, page_position, page_size, page_token
-from windlass.engine.records import MessageRecord, OutboxRecord, SessionRecord, get_large, pack, unpack
+from windlass.engine.records import (
+    MessageRecord,
+    OutboxRecord,
+    SessionRecord,
+    clear_large,
+    get_large,
+    pack,
+    set_record,
+    unpack,
+    whole_rows,
+)
 from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.status import rpc
 from windlass.engine.starting import check_name
 from windlass.engine.unit import Unit
-from windlass.storage.port import Row, Transaction
 from windlass.v1 import common_pb2, event_service_pb2, event_service_pb2_grpc, queue_service_pb2, queue_service_pb2_grpc
 
 #: Waits that one published message may reach.
@@ -129,7 +138,7 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         head = keys.outbox(ns)
         begin = page_key(request.page_token, head)
 
-        rows = await self._engine.storage.read(lambda tr: _outbox_page(tr, begin, keys.end(head), size + 1))
+        rows = await self._engine.storage.read(lambda tr: whole_rows(tr, begin, keys.end(head), size + 1, 3))
         response = event_service_pb2.ListOutboxResponse()
         for _, value in rows[:size]:
             record = unpack(OutboxRecord, value)
@@ -140,20 +149,6 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
         else:
             response.next_page_token = request.page_token  # stays good for what comes
         return response
-
-
-async def _outbox_page(tr: Transaction, begin: bytes, end: bytes, size: int) -> list[Row]:
-    """The next `size` outbox rows, whole: rows of the range that are chunks of a large one do not count."""
-    found: list[Row] = []
-    while len(found) < size:
-        rows = await tr.get_range(begin, end, limit=size)
-        if not rows:
-            break
-        for key, _ in rows:
-            if len(keys.unpack(key)) == 3:
-                found.append((key, await get_large(tr, key) or b""))
-        begin = rows[-1][0] + b"\x00"
-    return found[:size]
 
 
 def _event(ns: str, record: OutboxRecord) -> event_service_pb2.OutboxEvent:
@@ -170,7 +165,7 @@ async def _publish(
     unit: Unit, ns: str, name: str, key: str, message_id: str, payload: bytes, ttl_us: int, given: bool
 ) -> event_service_pb2.PublishMessageResponse:
     kept_key = keys.messages(ns, name, key, message_id)
-    known = await unit.tr.get(kept_key)
+    known = await get_large(unit.tr, kept_key)
     if known is not None and unpack(MessageRecord, known).expires_us > unit.now_us:
         raise EngineError(
             "MESSAGE_DUPLICATE", f"message {message_id!r} was published before and is still kept", message_id=message_id
@@ -190,8 +185,10 @@ async def _publish(
         response.runs.append(common_pb2.RunRef(namespace=ns, run_id=str(run_id)))
     if ttl_us and (given or not response.runs):
         expires = unit.now_us + ttl_us
-        record = MessageRecord(payload, expires, unit.now_us, delivered=bool(response.runs))
-        unit.tr.set(kept_key, pack(record))
+        delivered = bool(response.runs)
+        record = MessageRecord(b"" if delivered else payload, expires, unit.now_us, delivered=delivered)
+        clear_large(unit.tr, kept_key, len(known or b""))  # of the same id, its time over and not swept yet
+        set_record(unit.tr, kept_key, pack(record))
         unit.tr.set(keys.expiry(expires, "message", ns, name, key, message_id), b"")
         response.kept = not response.runs
     return response

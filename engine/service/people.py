@@ -10,12 +10,12 @@ from windlass.engine.definitions import parse_json
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.reading import page_key, page_size, page_token
-from windlass.engine.records import EscalationRecord, unpack
+from windlass.engine.records import EscalationRecord, get_large, unpack, whole_rows
 from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, once
 from windlass.engine.service.status import rpc
 from windlass.engine.unit import Unit
-from windlass.storage.port import Row, Transaction
+from windlass.storage.port import Transaction
 from windlass.v1 import human_task_service_pb2 as pb
 from windlass.v1 import human_task_service_pb2_grpc
 
@@ -43,7 +43,7 @@ class HumanTaskServicer(human_task_service_pb2_grpc.HumanTaskServiceServicer):
         response = pb.ListEscalationsResponse()
         while len(response.escalations) < size:
             at = begin
-            rows = await self._engine.storage.read(lambda tr, at=at: _rows(tr, at, keys.end(head), size + 1))  # type: ignore[misc]
+            rows = await self._engine.storage.read(lambda tr, at=at: whole_rows(tr, at, keys.end(head), size + 1, 4))  # type: ignore[misc]
             for number, (key, value) in enumerate(rows):
                 shown = escalation_out(unpack(EscalationRecord, value))
                 if request.run_id in ("", shown.run.run_id) and request.to in ("", shown.to):
@@ -97,14 +97,10 @@ class HumanTaskServicer(human_task_service_pb2_grpc.HumanTaskServiceServicer):
         return await once(self._engine, Asked(ns, request.request_id, request), pb.Escalation, work)
 
 
-async def _rows(tr: Transaction, begin: bytes, end: bytes, limit: int) -> list[Row]:
-    return await tr.get_range(begin, end, limit=limit)
-
-
 async def find(tr: Transaction, ns: str, escalation_id: str) -> EscalationRecord:
     """An escalation in whatever state. Raises EngineError ESCALATION_NOT_FOUND."""
     for status in _STATES:
-        value = await tr.get(keys.escalations(ns, status, escalation_id))
+        value = await get_large(tr, keys.escalations(ns, status, escalation_id))
         if value is not None:
             return unpack(EscalationRecord, value)
     raise EngineError(
