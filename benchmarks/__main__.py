@@ -25,7 +25,7 @@ from typing import Final
 import grpc
 import uvloop
 
-from benchmarks.load import Batch, Load, Unary, held, started
+from benchmarks.load import Batch, Load, Unary, started
 from benchmarks.machine import facts, headline
 from benchmarks.processes import Stack, stack, store_of
 from benchmarks.report import HEAD, TARGETS, Row, cells, save, shown
@@ -59,10 +59,10 @@ async def measure(running: Stack, client: Client, line: tuple[str, str, int], se
     async with grpc.aio.insecure_channel(running.address) as channel:
         kind = Batch if way == "batch" else Unary
         async with started(kind(channel, shape, in_flight)) as loop:
-            await held(loop, max(1.0, seconds / 3))
+            length = await loop.warm(seconds)
             for _ in range(windows):
                 before = await used(running, client)
-                load = await held(loop, seconds)
+                load = await loop.window(length)
                 after = await used(running, client)
                 found.append((load, {name: after[name] - before[name] for name in after}))
     return summary(line, found, running.memory())

@@ -58,15 +58,42 @@ class Load:
 class Loop:
     """A closed loop under way. Subclasses make the calls."""
 
-    def __init__(self, channel: grpc.aio.Channel, workflow: str, in_flight: int) -> None:
-        self.stub = workflow_service_pb2_grpc.WorkflowServiceStub(channel)
+    def __init__(self, in_flight: int) -> None:
         self.in_flight = in_flight
-        payload = common_pb2.Payload(data=input_of(workflow))
-        self.request = pb.StartRunRequest(workflow=workflow, input=payload)
         self.load = Load()
         self.going = True
         #: A workflow ended.
         self.ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until `going` is false and everything has ended. Raises ConnectionError when the engine goes away."""
+        raise NotImplementedError
+
+    async def window(self, seconds: float) -> Load:
+        """A window of `seconds`, in which at least one workflow ends unless nothing ends within ten times that."""
+        self.cut()
+        self.ended.clear()
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.ended.wait(), 9 * seconds)
+        return self.cut()
+
+    async def warm(self, seconds: float) -> float:
+        """Run until as many workflows have ended as are in flight, but not for ever; how long windows should be.
+
+        That is `seconds`, or three times what a workflow takes: a shorter window would see waves, not a rate.
+        """
+        ended: list[float] = []
+        until = time.perf_counter() + 10 * max(seconds, 1.0)
+        while not ended or (len(ended) < self.in_flight and time.perf_counter() < until):
+            ended += (await self.window(max(seconds / 3, 0.2))).latencies_ms
+            if not ended and time.perf_counter() > until:
+                return seconds
+        return max(seconds, 3 * statistics.median(ended) / 1000)
+
+    async def stop(self) -> None:
+        """Send no more; `run` ends when what is open has ended."""
+        self.going = False
 
     def cut(self) -> Load:
         """End the window under way, begin the next one, and give the ended one."""
@@ -74,16 +101,23 @@ class Loop:
         ended.seconds = self.load.began - ended.began
         return ended
 
-    def _took(self, began: float, completed: bool) -> None:
+    def took(self, began: float, completed: bool) -> None:
+        """Record a workflow that ended."""
         self.load.took(began, completed)
         self.ended.set()
 
-    async def run(self) -> None:
-        """Until `going` is false and everything has ended. Raises ConnectionError when the engine goes away."""
-        raise NotImplementedError
+
+class Runs(Loop):
+    """A loop that starts runs of an engine."""
+
+    def __init__(self, channel: grpc.aio.Channel, workflow: str, in_flight: int) -> None:
+        super().__init__(in_flight)
+        self.stub = workflow_service_pb2_grpc.WorkflowServiceStub(channel)
+        payload = common_pb2.Payload(data=input_of(workflow))
+        self.request = pb.StartRunRequest(workflow=workflow, input=payload)
 
 
-class Batch(Loop):
+class Batch(Runs):
     """One StreamRuns call; new runs are sent in batches as others end."""
 
     _tag = 0
@@ -103,7 +137,7 @@ class Batch(Loop):
                     continue
                 ended += 1
                 completed = kind == "closed" and outcome.closed.state == common_pb2.RUN_STATE_COMPLETED
-                self._took(began.pop(outcome.tag), completed)
+                self.took(began.pop(outcome.tag), completed)
             if ended and self.going:
                 await stream.write(self._batch(ended, began))
         await stream.done_writing()
@@ -118,7 +152,7 @@ class Batch(Loop):
         return message
 
 
-class Unary(Loop):
+class Unary(Runs):
     """Callers that each start a workflow and wait for its end, again and again."""
 
     async def run(self) -> None:
@@ -129,7 +163,7 @@ class Unary(Loop):
         while self.going:
             began = time.perf_counter()
             reply = await self.stub.StartAndWaitRun(request)
-            self._took(began, reply.result.state == common_pb2.RUN_STATE_COMPLETED)
+            self.took(began, reply.result.state == common_pb2.RUN_STATE_COMPLETED)
 
 
 @asynccontextmanager
@@ -139,15 +173,5 @@ async def started(loop: Loop) -> AsyncIterator[Loop]:
     try:
         yield loop
     finally:
-        loop.going = False
+        await loop.stop()
         await asyncio.wait_for(work, 120)
-
-
-async def held(loop: Loop, seconds: float) -> Load:
-    """A window of `seconds`, in which at least one workflow ends unless nothing ends within ten times that."""
-    loop.cut()
-    loop.ended.clear()
-    await asyncio.sleep(seconds)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(loop.ended.wait(), 9 * seconds)
-    return loop.cut()

@@ -9,7 +9,7 @@ import grpc
 from benchmarks.__main__ import worker_options
 from benchmarks.extra.figures import Asked, Figure
 from benchmarks.extra.filling import fill, prepare
-from benchmarks.load import Batch, held, started
+from benchmarks.load import Batch, started
 from benchmarks.processes import Stack, cpu_seconds, rss_mb, stack
 from windlass.client import Client
 
@@ -38,10 +38,10 @@ async def _beside(running: Stack, asked: Asked, size: int, what: str) -> list[Fi
     costs: list[float] = []
     rates: list[float] = []
     async with grpc.aio.insecure_channel(running.address) as channel, started(Batch(channel, "w1", IN_FLIGHT)) as loop:
-        await held(loop, asked.seconds / 2)
+        length = await loop.warm(asked.seconds)
         for _ in range(WINDOWS):
             before = cpu_seconds(running.engine.pid)
-            load = await held(loop, asked.seconds)
+            load = await loop.window(length)
             costs.append((cpu_seconds(running.engine.pid) - before) * 1e6 / max(load.finished, 1))
             rates.append(load.rate)
     beside = f"beside {what} runs"
