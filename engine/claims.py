@@ -18,7 +18,7 @@ from windlass.engine.core.decide import Rejection
 from windlass.engine.dispatch import Dispatch, QueueKey
 from windlass.engine.errors import EngineError
 from windlass.engine.loops import Loop
-from windlass.engine.records import unpack
+from windlass.engine.records import QueuedRecord, unpack
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
 from windlass.storage.port import Refused, Row, StorageError, Transaction
@@ -30,6 +30,8 @@ CLAIM_SHARED: Final = 10
 CLAIM_LOCAL: Final = 64
 #: An entry that cannot be claimed even by itself is tried again after this: those behind it must not wait for it.
 ASIDE_US: Final = 60_000_000
+#: One whose workers with free slots have said that they cannot run it is looked at again after this.
+UNABLE_LOOK_US: Final = 1_000_000
 
 
 class Claims(Loop):
@@ -115,28 +117,32 @@ class Claims(Loop):
             self._trying = key
             if self._transition.storage.shared and await unit.tr.get(key) is None:
                 continue  # another engine was faster
-            session = self._dispatch.reserve(*ring, claiming=True)
+            queued = unpack(QueuedRecord, value)
+            avoid = queued.avoid if queued.avoid_us > unit.now_us else ()
+            session = self._dispatch.reserve(*ring, claiming=True, avoid=avoid)
+            if session is None and avoid:  # whoever has a free slot cannot run it: those behind it must not wait
+                self._aside[key] = unit.now_us + UNABLE_LOOK_US, ring
+                continue
             if session is None:
                 unit.after.queued.add(ring)
                 return
             self._dispatch.offered(ring)
             leased = False
             try:
-                leased = await self._lease(unit, session, ring, key, value)
+                leased = await self._lease(unit, session, ring, key, queued)
                 self._leased += leased
             finally:
                 if not leased:  # refused, or the store failed on the way; what was leased the unit gives back
                     self._dispatch.release(session)
             unit.tr.clear(key)
 
-    async def _lease(self, unit: Unit, session: str, ring: QueueKey, key: bytes, value: bytes) -> bool:
+    async def _lease(self, unit: Unit, session: str, ring: QueueKey, key: bytes, queued: QueuedRecord) -> bool:
         run_id, visit, path = keys.queued_task(keys.queue(*ring), key)
-        attempt, start_to_close_us, heartbeat_us = unpack(tuple[int, int, int], value)
         try:
             work = await unit.load(ring[0], run_id)
-            await unit.lease_to(work, path, visit, session, start_to_close_us, heartbeat_us)
+            await unit.lease_to(work, path, visit, session, queued.start_to_close_us, queued.heartbeat_us)
         except Rejection as refused:
-            log.warning("queue entry of %s %s attempt %d was stale: %s", run_id, path, attempt, refused)
+            log.warning("queue entry of %s %s attempt %d was stale: %s", run_id, path, queued.attempt, refused)
             return False
         except EngineError as error:
             if error.reason != "RUN_NOT_FOUND":

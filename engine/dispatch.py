@@ -164,11 +164,13 @@ class Dispatch:
 
     # Choosing
 
-    def reserve(self, ns: str, queue: str, kind: str, *, claiming: bool = False) -> str | None:
+    def reserve(
+        self, ns: str, queue: str, kind: str, *, claiming: bool = False, avoid: tuple[str, ...] = ()
+    ) -> str | None:
         """The session whose turn it is, with one credit taken; None if there is none or others wait before it.
 
         A worker for which tasks of any kind lie queued takes from the queues only: else a run that goes from step to
-        step would keep it from them for ever.
+        step would keep it from them for ever. `avoid`: sessions that cannot run this task.
         """
         ring = (ns, queue, kind)
         waiting: set[QueueKey] = set() if claiming else self.backlog | self.claiming
@@ -180,6 +182,8 @@ class Dispatch:
             session = members[0]
             members.rotate(-1)
             if waiting and not waiting.isdisjoint(session.rings):
+                continue
+            if avoid and session.record.session in avoid:
                 continue
             if session.credits > 0 and not session.record.draining:
                 session.credits -= 1

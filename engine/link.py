@@ -327,6 +327,7 @@ def releases_in(releases: Iterable[pb.TaskRelease], clock: Clock) -> list[tuple[
             visit=task[2],
             epoch=task[4],
             crashed=crashed,
+            unable=release.reason == pb.RELEASE_REASON_UNABLE,
             reason=release.message,
             jitter=clock.random.random(),
         )

@@ -69,6 +69,11 @@ async def why_queued(engine: Engine, state: RunState, reason: Reason) -> tuple[s
     able = [s for s in on_queue if kind in s.kinds]
     if not able:
         return f"{reason.what}; no worker on queue {queue!r} can run {kind!r}", _advice(kind, on_queue)
+    willing = [s for s in able if s.session not in reason.unable]
+    if not willing:
+        lack = "every worker that serves it lacks something that the task needs, and is asked again within a minute"
+        return f"{reason.what}; {lack}", "give these workers what they lack, or start one that has it"
+    able = willing
     slots = sum(s.slots for s in able)
     return f"{reason.what}; all {slots} slots of {len(able)} able workers are busy", "wait, or start more workers"
 

@@ -35,6 +35,16 @@ class LeaseRecord(Stored, frozen=True):
     heartbeat_us: int = 0  #: longest gap between heartbeats; 0 = not asked
 
 
+class QueuedRecord(Stored, frozen=True):
+    """A task in its queue."""
+
+    attempt: int
+    start_to_close_us: int
+    heartbeat_us: int
+    avoid: tuple[str, ...] = ()  #: sessions that cannot run it, not to be asked before `avoid_us`
+    avoid_us: int = 0
+
+
 class SessionRecord(Stored, frozen=True):
     """A worker's registration. Its leases hold as long as `expires_us` is renewed."""
 

@@ -182,7 +182,8 @@ class Unit:
     async def lease(self, work: Work, task: ScheduleTask) -> None:
         """Hand a task to the worker whose turn it is, or queue it if none has a free slot."""
         kind = f"{task.runtime}:{task.handler}" if task.handler else task.runtime
-        session = self.transition.dispatch.reserve(work.ns, task.queue, kind)
+        avoid = task.avoid if task.avoid_us > self.now_us else ()
+        session = self.transition.dispatch.reserve(work.ns, task.queue, kind, avoid=avoid)
         if session is None:
             self.enqueue(work, task, kind)
         else:
@@ -211,7 +212,8 @@ class Unit:
         head = keys.queue(work.ns, task.queue, kind)
         shard = self.shard(work.run_id)
         entry = keys.queue_entry(head, shard, task.priority, task.queued_us, work.run_id, task.visit, task.path)
-        self.tr.set(entry, pack((task.attempt, task.start_to_close_us, task.heartbeat_us)))
+        queued: tuple[object, ...] = (task.attempt, task.start_to_close_us, task.heartbeat_us)
+        self.tr.set(entry, pack((*queued, task.avoid, task.avoid_us) if task.avoid else queued))
         self.after.queued.add((work.ns, task.queue, kind))
 
     def shard(self, run_id: str) -> int:

@@ -29,7 +29,14 @@ from windlass.engine.core.definition import Branch
 from windlass.engine.core.effects import ArmTimer
 from windlass.engine.core.events import AttemptEnded, AttemptStarted, TaskCompleted
 from windlass.engine.core.joining import winding_down
-from windlass.engine.core.limits import CONTEXT_BYTES_MAX, CRASHES_MAX, OUTPUT_BYTES_MAX, RESUME_BYTES_MAX
+from windlass.engine.core.limits import (
+    CONTEXT_BYTES_MAX,
+    CRASHES_MAX,
+    OUTPUT_BYTES_MAX,
+    RESUME_BYTES_MAX,
+    UNABLE_MAX,
+    UNABLE_US,
+)
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.retry import delay_us, retryable
 from windlass.engine.core.scheduling import schedule
@@ -243,7 +250,10 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         return
     if not command.crashed:
         release(turn, path, node)
-        requeue(turn, path, replace(node, session="", lease_us=0), branch, "returned")
+        if command.unable:
+            _pass_on(turn, path, node, branch, command.reason)
+        else:
+            requeue(turn, path, replace(node, session="", lease_us=0), branch, "returned")
         return
     most = (branch.retry or turn.definition.retry).max_attempts
     last = node.crashes + 1 >= CRASHES_MAX or (most and node.attempt >= most)
@@ -257,6 +267,16 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         requeue(turn, path, replace(node, session="", lease_us=0), branch, "crashed")
     else:
         _crash_backoff(turn, path, node, branch, command)
+
+
+def _pass_on(turn: Turn, path: str, node: Node, branch: Branch, reason: str) -> None:
+    """The worker cannot run it: to another one. It is not asked again for a while, for it may get what it lacks."""
+    failure = Failure("UNABLE", f"worker {node.worker} cannot run it: {reason or 'it did not say why'}")
+    unable = (*(session for session in node.unable if session != node.session), node.session)[-UNABLE_MAX:]
+    node = replace(
+        node, session="", lease_us=0, failure=failure, unable=unable, unable_us=turn.now_us + UNABLE_US
+    )  # fmt: skip
+    turn.apply(AttemptEnded(turn.now_us, path, "unable", failure, queued_again(turn, path, node, branch)))
 
 
 def _crash_backoff(turn: Turn, path: str, node: Node, branch: Branch, command: TaskReturned) -> None:
@@ -295,5 +315,5 @@ def queued_again(turn: Turn, path: str, node: Node, branch: Branch) -> Node:
     """The node as queued (or held, while the run is paused), with what is owed for it."""
     if turn.state.paused_us:
         return replace(node, phase="held")
-    schedule(turn, path, task_of(branch), branch.timeouts, node.attempt)
+    schedule(turn, path, task_of(branch), branch.timeouts, node.attempt, node)
     return replace(node, phase="queued", queued_us=turn.now_us)

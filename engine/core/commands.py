@@ -114,7 +114,8 @@ class TaskFailed(Command, frozen=True):
 
 
 class TaskReturned(Command, frozen=True):
-    """The lease ended without a result. `crashed`: the worker or its slot died; else it was drained."""
+    """The lease ended without a result. `crashed`: the worker or its slot died; `unable`: it lacks what the task needs;
+    else it was drained."""
 
     path: str
     visit: int
@@ -122,6 +123,7 @@ class TaskReturned(Command, frozen=True):
     crashed: bool
     reason: str = ""
     jitter: float = 0.5
+    unable: bool = False
 
 
 class TaskHeartbeat(Command, frozen=True):

@@ -40,6 +40,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()  #: signal, event: what is missing
     child: str = ""  #: child: its run
     incident_id: str = ""
+    unable: tuple[str, ...] = ()  #: queued: sessions of workers that gave it back and are not asked again now
 
 
 def explain(
@@ -139,6 +140,7 @@ def _reason(state: RunState, path: str, node: Node, now_us: int, definition: Def
     return Reason(
         kind=kind, what=what, path=path, since_us=since_us, due_us=_due(node), limit_us=_limit(node), queue=queue,
         task_kind=task_kind, names=names, child=node.child,
+        unable=node.unable if kind == "queued" and node.unable_us > now_us else (),
     )  # fmt: skip
 
 
@@ -148,7 +150,8 @@ def _words(
     """kind, sentence, since, names."""
     match node.phase, node.kind:
         case "queued", _:
-            return "queued", f"its task waits for a worker (attempt {node.attempt})", node.queued_us, ()
+            what = f"its task waits for a worker (attempt {node.attempt})"
+            return "queued", what + _refusals(node, now_us), node.queued_us, ()
         case "held", _:
             return "held", "its task is held back by the pause", state.paused_us, ()
         case "leased", _:
@@ -179,6 +182,13 @@ def _words(
         case _:
             checks = node.counts[0] if node.counts else 0
             return "poll", f"its task was not ready and is asked again (check {checks + 1})", node.opened_us, ()
+
+
+def _refusals(node: Node, now_us: int) -> str:
+    if not node.unable or node.unable_us <= now_us or node.failure is None:
+        return ""
+    many = f"{len(node.unable)} workers" if len(node.unable) > 1 else "a worker"
+    return f"; {many} gave it back as not able to run it, the last: {node.failure.message}"
 
 
 def _kind_of(timer: str) -> str:

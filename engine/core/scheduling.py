@@ -9,7 +9,8 @@ from windlass.engine.core.state import Node
 from windlass.engine.core.turn import Turn
 
 
-def schedule(turn: Turn, path: str, task: TaskBody, timeouts: Timeouts, attempt: int) -> None:
+def schedule(turn: Turn, path: str, task: TaskBody, timeouts: Timeouts, attempt: int, node: Node | None = None) -> None:
+    """`node`: as it was before, if it was queued before."""
     state = turn.state
     turn.owe(
         ScheduleTask(
@@ -23,6 +24,8 @@ def schedule(turn: Turn, path: str, task: TaskBody, timeouts: Timeouts, attempt:
             queued_us=turn.now_us,
             start_to_close_us=timeouts.start_to_close_us or START_TO_CLOSE_US,
             heartbeat_us=timeouts.heartbeat_us or 0,
+            avoid=node.unable if node is not None else (),
+            avoid_us=node.unable_us if node is not None else 0,
         )
     )
 

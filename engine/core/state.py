@@ -53,6 +53,8 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     queued_us: int = 0  #: when the task was put into its queue, as in its ScheduleTask
     recorded: int = 0  #: epoch of the last attempt whose own result was recorded
     checkpoint: bytes = b""  #: JSON: what the last attempt kept for the next one
+    unable: tuple[str, ...] = ()  #: sessions of workers that gave the task back because they cannot run it
+    unable_us: int = 0  #: until when they are not asked again
 
 
 class Move(msgspec.Struct, frozen=True, array_like=True):

@@ -11,7 +11,7 @@ from tests.core.build import ONCE, QUICK, SECOND, branch, limits, number_schema,
 from tests.core.world import World
 from windlass.engine.core import commands as c
 from windlass.engine.core.definition import Limits, RetryPolicy
-from windlass.engine.core.limits import CONTEXT_BYTES_MAX, CRASHES_MAX, START_TO_CLOSE_US
+from windlass.engine.core.limits import CONTEXT_BYTES_MAX, CRASHES_MAX, START_TO_CLOSE_US, UNABLE_US
 from windlass.engine.core.retry import delay_us, retryable
 
 
@@ -261,3 +261,20 @@ def test_a_timeout_that_the_worker_judged_is_a_timeout_too() -> None:
     world = World(workflow(state("s", branch(task(), retry=ONCE), on("timeout", "late")), state("late"))).start()
     world.fail(code="TIMEOUT")
     assert world.state.state == "late"
+
+
+def test_a_worker_that_cannot_run_it_is_avoided_for_a_while_and_no_attempt_is_used() -> None:
+    world = World(workflow(state("s", task()), retry=ONCE)).start()
+    world.lease()
+    given_back = c.TaskReturned(path="", visit=1, epoch=1, crashed=False, unable=True, reason="no such module")
+    world.do(given_back)
+    queued = world.queue[1, ""]
+    assert (queued.avoid, queued.avoid_us, queued.attempt) == (("s",), world.now + UNABLE_US, 1)
+    assert world.events[-1].why == "unable"
+    assert world.state.failure is not None
+    assert "no such module" in world.state.failure.message
+    world.lease()
+    world.do(msgspec.structs.replace(given_back, epoch=2))
+    assert world.node().unable == ("s",), "the same worker is remembered once"
+    world.do(c.Cancel(source="user"))
+    assert world.state.status == "cancelled"
