@@ -100,6 +100,7 @@ async def append_outbox(unit: Unit, work: Work, effect: fx.AppendOutbox) -> None
     place = unit.outbox_rows.to_bytes(2, "big")
     for suffix, value in chunks_of(pack(record)):
         unit.tr.set_versionstamped_key(keys.outbox(work.ns) + b"\x33", place + suffix, value)
+    unit.tr.set_versionstamped_key(keys.emitted(work.ns, work.run_id) + b"\x33", place, b"")
 
 
 async def buffer_signal(unit: Unit, work: Work, effect: fx.BufferSignal) -> None:

@@ -25,7 +25,7 @@ from windlass.engine.core import invariants
 from windlass.engine.core.commands import Continue
 from windlass.engine.core.events import AnyEvent, Compacted, decode_events
 from windlass.engine.core.state import CLOSED, Node, RunState
-from windlass.engine.records import unpack
+from windlass.engine.records import OutboxRecord, unpack
 from windlass.storage.port import Row, Storage, Transaction
 
 #: Rows from begin to end, in key order, all of one snapshot.
@@ -106,6 +106,7 @@ class Tables:
         self.timers: dict[RunKey, list[Any]] = defaultdict(list)
         self.deferred: dict[RunKey, list[Any]] = defaultdict(list)
         self.escalations = self._by_run("ESCALATION", _pending, 3)
+        self.answered = self._by_run("ESCALATION", _answered, 3)
         self.incidents = self._by_run("INCIDENT", lambda e: ((e.parts[0], e.parts[1]), e.parts[2]))
         self.listed = self._by_run("LISTING", lambda e: ((e.parts[0], e.parts[3]), (e.parts[1], e.parts[2])))
         for entry in self.entries("TIMER", 5):
@@ -159,6 +160,11 @@ def _pending(entry: Entry) -> tuple[RunKey, str] | None:
     return ((ns, escalation_id.split(":", 1)[0]), escalation_id) if status == "pending" else None
 
 
+def _answered(entry: Entry) -> tuple[RunKey, str] | None:
+    ns, status, escalation_id = entry.parts
+    return ((ns, escalation_id.split(":", 1)[0]), escalation_id) if status != "pending" else None
+
+
 def _run(tables: Tables, ns: str, run_id: str, state: RunState) -> Iterator[str]:
     """One run: its history, its record, its index rows."""
     items = {e.parts[2]: unpack(Node, e.value) for e in tables.entries("ITEM", 3, keys.items(ns, run_id))}
@@ -201,13 +207,30 @@ def _indexed(tables: Tables, run: RunKey, state: RunState, items: dict[str, Node
 
 def _orphans(tables: Tables, seen: set[RunKey]) -> Iterator[str]:
     """Rows of runs that do not exist."""
-    for name in ("queued", "leased", "timers", "incidents", "listed", "escalations"):
+    for name in ("queued", "leased", "timers", "incidents", "listed", "escalations", "answered"):
         for run, rows in getattr(tables, name).items():
             if run not in seen and rows:
                 yield f"run {run[1]} does not exist and has {name} rows: {rows[:3]}"
     for table in ("ITEM", "EVENTS", "INBOX"):
         lost = {e.parts[1] for e in tables.entries(table, 99) if (e.parts[0], e.parts[1]) not in seen}
         yield from (f"run {run_id} does not exist and has {table} rows" for run_id in sorted(lost))
+    for entry in tables.entries("SUBSCRIPTION", 5):
+        if (entry.parts[0], entry.parts[3]) not in seen:
+            yield f"run {entry.parts[3]} does not exist and is subscribed to message {entry.parts[1]}"
+    for entry in tables.entries("WORKFLOW_ID", 2):
+        if (entry.parts[0], entry.value.decode()) not in seen:
+            yield f"workflow id {entry.parts[1]} belongs to run {entry.value.decode()}, which does not exist"
+    yield from _outbox(tables, seen)
+
+
+def _outbox(tables: Tables, seen: set[RunKey]) -> Iterator[str]:
+    """Outbox rows and their index; those of a deleted run may wait for the sweeper."""
+    going = {e.parts[2:] for e in tables.entries("EXPIRY", 99) if e.parts[1] == "emitted"}
+    indexed = {(ns, run_id, stamp) for ns, run_id, stamp in (e.parts for e in tables.entries("EMITTED", 3))}
+    rows = {(e.parts[0], unpack(OutboxRecord, e.value).run_id, e.parts[1]) for e in tables.entries("OUTBOX", 2)}
+    yield from (f"run {row[1]} has an index row for no outbox row" for row in sorted(indexed - rows))
+    gone = {row[:2] for row in rows} - seen - going
+    yield from (f"run {run_id} does not exist and has outbox rows" for _, run_id in sorted(gone))
 
 
 def _counters(tables: Tables, open_runs: Counter[tuple[str, str, str]]) -> Iterator[str]:

@@ -30,6 +30,7 @@ A key is a tuple whose first element is its table's number. Layouts (ns = namesp
 | NAMESPACE    | ns                                                  | NamespaceRecord                                 |
 | ENGINE       | engine id                                           | EngineRecord, renewed while the engine lives    |
 | BUMP         | topic …                                             | counter watched by other engines                |
+| EMITTED      | ns, run_id, versionstamp                            | empty: the run's rows in the outbox             |
 
 Run ids begin with their time, so runs lie in the order of their start and neighbours share pages. QUEUE and TIMER carry
 a shard (a hash of the run) because on a cluster a single range would be hot; a store of one engine has one shard.
@@ -66,6 +67,7 @@ _NAMES: Final = [
     "NAMESPACE",
     "ENGINE",
     "BUMP",
+    "EMITTED",
 ]
 #: Table number to name, for `windlass storage dump`.
 TABLES: Final = dict(enumerate(_NAMES, start=1))
@@ -264,6 +266,10 @@ def incidents(ns: str, run_id: str | None = None, incident_id: str | None = None
 
 def outbox(ns: str) -> bytes:
     return _table("OUTBOX") + text(ns)
+
+
+def emitted(ns: str, run_id: str) -> bytes:
+    return _table("EMITTED") + text(ns) + text(run_id)
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from windlass.engine import keys
 from windlass.engine.core.branches import has_items
@@ -73,10 +73,16 @@ def _compact(unit: Unit, work: Work) -> None:
     work.state = after
 
 
-async def clear_run(unit: Unit, state: RunState) -> None:
-    """Remove a closed run with everything of it: record, items, events, inbox, index rows, incidents, questions.
+#: Outbox rows removed with their run; of more than these the sweeper removes the rest, so many at a time.
+EMITTED_AT_ONCE: Final = 20
+EMITTED_BATCH: Final = 500
 
-    Its workflow id becomes free, unless a newer run has it.
+
+async def clear_run(unit: Unit, state: RunState) -> None:
+    """Remove a closed run with all of it: record, items, events, inbox, index rows, incidents, questions, outbox rows.
+
+    Its workflow id becomes free, unless a newer run has it. What stays has a time of its own: remembered requests, and
+    messages kept for whoever waits for them.
     """
     tr, ns, run_id = unit.tr, state.namespace, state.run_id
     name = keys.workflow_id(ns, state.workflow_id)
@@ -89,3 +95,15 @@ async def clear_run(unit: Unit, state: RunState) -> None:
         begin = keys.escalations(ns, status) + keys.text(f"{run_id}:")[:-1]
         tr.clear_range(begin, begin + b"\xff")
     tr.clear(keys.listing(ns, state.workflow, state.status, run_id))
+    if await clear_emitted(unit, ns, run_id, EMITTED_AT_ONCE):
+        tr.set(keys.expiry(unit.now_us, "emitted", ns, run_id), b"")
+
+
+async def clear_emitted(unit: Unit, ns: str, run_id: str, most: int = EMITTED_BATCH) -> bool:
+    """Remove outbox rows of a run that is gone. Whether there may be more of them."""
+    head = keys.emitted(ns, run_id)
+    rows = await unit.tr.get_range(head, keys.end(head), limit=most)
+    for key, _ in rows:
+        clear_large(unit.tr, keys.outbox(ns) + key[len(head) :])
+        unit.tr.clear(key)
+    return len(rows) == most

@@ -23,7 +23,7 @@ from windlass.engine.records import (
     unpack,
 )
 from windlass.engine.requests import TTL_US, still_open
-from windlass.engine.run_rows import clear_run
+from windlass.engine.run_rows import EMITTED_BATCH, clear_emitted, clear_run
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
 from windlass.storage.port import Row, Transaction
@@ -54,9 +54,26 @@ class Sweeper(Loop):
         begin = keys.expiries()
         until = begin + keys.integer(self._clock.now_us())
         rows = await self._read(begin, until)
-        if rows:
-            self.done["records_removed"] += await self._transition.run(lambda unit: self._remove(unit, rows))
+        outboxes = [key for key, _ in rows if keys.unpack(key)[2] == "emitted"]
+        rest = [row for row in rows if row[0] not in outboxes]
+        if rest:
+            self.done["records_removed"] += await self._transition.run(lambda unit: self._remove(unit, rest))
+        for key in outboxes:
+            await self._clear_outbox(key)
         return len(rows) == BATCH
+
+    async def _clear_outbox(self, expiry: bytes) -> None:
+        """Remove what a deleted run left in the outbox."""
+        _, _, _, ns, run_id = map(str, keys.unpack(expiry))
+
+        async def work(unit: Unit) -> bool:
+            more = await clear_emitted(unit, ns, run_id)
+            if not more:
+                unit.tr.clear(expiry)
+            return more
+
+        while await self._transition.run(work):
+            self.done["records_removed"] += EMITTED_BATCH
 
     async def _read(self, begin: bytes, end: bytes) -> list[Row]:
         async def body(tr: Transaction) -> list[Row]:
