@@ -259,6 +259,7 @@ class SlotPool:
             seat.last_used = now
             seat.give(jobs)
             seat.child.send(*messages_for(seat.child, jobs))
+            seat.gather()
             if (surplus := self._seats.to_sacrifice()) is not None:
                 self._give_up(surplus, "another namespace needs its slot")
         self._full = bool(self._queue)
@@ -350,6 +351,8 @@ class SlotPool:
                 case _:
                     seat.child.kill("it said something that nobody asked for")
         self._pump()
+        if (seat := self._seats.of(child)) is not None:
+            seat.gather()
 
     def _noted(self, seat: Seat, number: int, note: Note) -> None:
         if seat.is_ghost(number):

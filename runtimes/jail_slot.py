@@ -71,6 +71,8 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._transports: list[asyncio.BaseTransport] = []
         self._writer: asyncio.WriteTransport | None = None
+        self._reader: asyncio.ReadTransport | None = None
+        self._leaving_alone: asyncio.TimerHandle | None = None
         self._reaping: asyncio.Task[None] | None = None
         #: Set when the process has ended and was collected.
         self.ended = asyncio.Event()
@@ -100,15 +102,30 @@ class Child:
             with contextlib.suppress(PermissionError):  # an unprivileged user over its pipe quota: smaller pipes do
                 fcntl.fcntl(_file(pipe), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, _file(process.stdin))
-        reader, _ = await loop.connect_read_pipe(lambda: ChildEnds(self._data, self._ended), _file(process.stdout))
+        self._reader, _ = await loop.connect_read_pipe(
+            lambda: ChildEnds(self._data, self._ended), _file(process.stdout)
+        )
         words, _ = await loop.connect_read_pipe(lambda: ChildEnds(self._words, _nothing), _file(process.stderr))
-        self._transports = [self._writer, reader, words]
+        self._transports = [self._writer, self._reader, words]
         self.send(hello)
 
     def send(self, *messages: ToChild) -> None:
         """Write messages, in order. Nothing is lost when the child is gone: its end is reported anyway."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(b"".join(map(encode_frame, messages)))
+
+    def leave_alone(self, seconds: float) -> None:
+        """Let what it says gather in its pipe for a while: each waking of this process takes a core from a child."""
+        if self._leaving_alone is None and self._reader is not None and not self.killed_because:
+            self._reader.pause_reading()
+            self._leaving_alone = asyncio.get_running_loop().call_later(seconds, self._listen)
+
+    def _listen(self) -> None:
+        if self._leaving_alone is not None and self._reader is not None:
+            self._leaving_alone.cancel()
+            self._leaving_alone = None
+            if not self._reader.is_closing():
+                self._reader.resume_reading()
 
     def keep(self, name: str, data: bytes) -> list[ToChild]:
         """Return the messages that make the child know `data` under `name`, and forget what it used longest ago."""
@@ -127,6 +144,7 @@ class Child:
         if self._process is not None and not self.killed_because:
             self.killed_because = because
             self._process.kill()
+            self._listen()
 
     def _data(self, data: bytes) -> None:
         try:
