@@ -23,7 +23,7 @@ from windlass.worker.slots import Job, Queueing, Slots, Tally
 from windlass.worker.transport import WireError
 
 #: As many tasks are taken per slot as it does in about this time: the most that a task waits here for others.
-AHEAD_S: Final = 0.01
+AHEAD_S: Final = 0.05
 #: A task that has not begun after this is given back.
 PATIENCE_S: Final = 0.25
 #: Weight of the newest task in that average.
@@ -44,7 +44,7 @@ class Execution:
         journal: Journal,
         *,
         slots: int,
-        prefetch: int = 64,
+        prefetch: int = 256,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         """`jail` runs untrusted code, `handlers` the runtime "python"; None = this worker has none of them.

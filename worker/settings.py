@@ -29,7 +29,7 @@ class WorkerSettings:
     #: Tasks that run at the same time.
     slots: int = 2
     #: Most short tasks that are taken per slot; see `windlass.worker.execution`.
-    prefetch: int = 64
+    prefetch: int = 256
     #: Modules with trusted Python handlers, by import name.
     handlers: tuple[str, ...] = ()
     #: Offer the ready-made handlers (HTTP request, webhook, email, log) as well.
@@ -61,8 +61,8 @@ class WorkerSettings:
             raise BadSettings(f"--engine takes host:port, and at least one; got {', '.join(self.engines) or 'none'}")
         if not 1 <= self.slots <= 1024:
             raise BadSettings(f"--slots must be between 1 and 1024; got {self.slots}")
-        if not 1 <= self.prefetch <= 64:
-            raise BadSettings(f"--prefetch must be between 1 and 64; got {self.prefetch}")
+        if not 1 <= self.prefetch <= 256:
+            raise BadSettings(f"--prefetch must be between 1 and 256; got {self.prefetch}")
         if unknown := [name for name in self.runtimes if name not in KNOWN_RUNTIMES]:
             known = ", ".join(KNOWN_RUNTIMES)
             raise BadSettings(f"--runtimes: there is no runtime {unknown[0]!r}; known are {known}")
