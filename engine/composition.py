@@ -95,20 +95,28 @@ async def serve(settings: Settings, ready: asyncio.Event | None = None) -> int:
         history_keep=settings.history_keep,
         storage_name=name,
     )
-    engine = Engine(storage, compile_canonical, options=options, check_code=check_code)
-    server = Server(engine, settings.listen)
     try:
-        return await _serve(engine, server, name, stop, ready)
+        async with contextlib.AsyncExitStack() as ends:  # each end runs whatever became of the others, the store's last
+            ends.push_async_callback(storage.close)
+            engine = Engine(storage, compile_canonical, options=options, check_code=check_code)
+            ends.push_async_callback(engine.stop)
+            await _serve(engine, Server(engine, settings.listen), name, stop, ready, ends)
     except PortInUse as error:
         print(f"windlass engine: {error}", file=sys.stderr)
         return EXIT_CANNOT_START
-    finally:
-        await engine.stop()
-        await storage.close()
+    return 0
 
 
-async def _serve(engine: Engine, server: Server, name: str, stop: asyncio.Event, ready: asyncio.Event | None) -> int:
+async def _serve(
+    engine: Engine,
+    server: Server,
+    name: str,
+    stop: asyncio.Event,
+    ready: asyncio.Event | None,
+    ends: contextlib.AsyncExitStack,
+) -> None:
     await server.start()
+    ends.push_async_callback(server.stop)
     await engine.start()
     gc.freeze()  # what was loaded so far is not garbage: the collector need not look at it again
     log.info("engine %s serves on %s, store %s", engine.engine_id, server.address, name)
@@ -116,8 +124,6 @@ async def _serve(engine: Engine, server: Server, name: str, stop: asyncio.Event,
         ready.set()
     await stop.wait()
     log.info("stopping: workers are drained, open calls answered")
-    await server.stop()
-    return 0
 
 
 def run(settings: Settings) -> int:
