@@ -11,6 +11,7 @@ from windlass.v1 import admin_service_pb2 as wire
 from windlass.v1 import admin_service_pb2_grpc as stubs
 from windlass.v1 import queue_service_pb2 as queue_wire
 from windlass.v1 import queue_service_pb2_grpc as queue_stubs
+from windlass.v1.common_pb2 import RetryPolicy
 
 
 class Operations(Part):
@@ -52,17 +53,38 @@ class Operations(Part):
         description: str = "",
         retention: timedelta | float | None = None,
         virtual_time: bool = False,
+        open_runs: int = 0,
+        queued_tasks: int = 0,
+        starts_per_second: float = 0.0,
+        max_attempts: int | None = None,
     ) -> wire.Namespace:
-        """Makes a namespace. `retention`: how long closed runs are kept. Raises WindlassError (NAMESPACE_EXISTS)."""
+        """Makes a namespace. `retention`: how long closed runs are kept. Raises WindlassError (NAMESPACE_EXISTS).
+
+        Limits beyond which starts are refused (0 = none): `open_runs` at a time, `queued_tasks` of one queue,
+        `starts_per_second`. `max_attempts` of tasks for which neither step nor definition say how often they are tried.
+        """
         namespace = wire.Namespace(
             name=name,
             display_name=display_name,
             description=description,
             retention=span(retention),
             virtual_time=virtual_time,
+            limits=wire.NamespaceLimits(
+                open_runs=open_runs, queued_tasks=queued_tasks, starts_per_second=starts_per_second
+            ),
+            default_retry=None if max_attempts is None else RetryPolicy(max_attempts=max_attempts),
         )
         request = wire.CreateNamespaceRequest(namespace=namespace, request_id=new_id())
         return (await self.connection.call(self._admin.CreateNamespace, request)).namespace
+
+    async def update_namespace(self, namespace: wire.Namespace, *fields: str) -> wire.Namespace:
+        """Changes these fields of a namespace (display_name, description, retention, limits, default_retry) to what the
+        message says. With its `etag` set only if nobody changed it since. Raises WindlassError (NAMESPACE_NOT_FOUND,
+        ETAG_MISMATCH, INVALID_FIELD).
+        """
+        request = wire.UpdateNamespaceRequest(namespace=namespace, request_id=new_id())
+        request.update_mask.paths.extend(fields)
+        return (await self.connection.call(self._admin.UpdateNamespace, request)).namespace
 
     async def get_namespace(self, name: str) -> wire.Namespace:
         """A namespace. Raises WindlassError (NAMESPACE_NOT_FOUND)."""

@@ -82,7 +82,7 @@ class Engine:
         self.workers = Workers(self.clock, self.dispatch, self.leases, self.sessions, self.notices, self.engine_id)
         self.transition.on_unknown = self.sessions.suspect
         self.accepting = False
-        self._loops = [self.timers, self.claims, self.sessions, self.deadlines, self.sweeper]
+        self._loops = [self.timers, self.claims, self.sessions, self.deadlines, self.sweeper, self.transition.quotas]
         if storage.shared:
             self._loops += [self.members, self.feed]
 
@@ -93,6 +93,7 @@ class Engine:
         """Begin work: overdue timers fire, lapsed sessions are closed, queued tasks wait for workers."""
         if self.storage.shared:
             await self.members.turn()
+        await self.transition.quotas.begin()
         for loop in self._loops:
             loop.start()
         self.accepting = True

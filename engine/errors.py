@@ -69,6 +69,9 @@ CODES: Final[dict[str, grpc.StatusCode]] = {
     "CONTEXT_TOO_LARGE": _EXHAUSTED,
     "MODULE_TOO_LARGE": _EXHAUSTED,
     "STORE_FULL": _EXHAUSTED,
+    "INBOX_FULL": _EXHAUSTED,
+    "BACKLOG_FULL": _EXHAUSTED,
+    "RATE_LIMITED": _EXHAUSTED,
     "ENGINE_DRAINING": _UNAVAILABLE,
     "STORE_UNAVAILABLE": _UNAVAILABLE,
     "COMMIT_UNKNOWN": _UNAVAILABLE,
@@ -77,7 +80,10 @@ CODES: Final[dict[str, grpc.StatusCode]] = {
 }
 
 #: Reasons whose call may simply be repeated after a short wait (RetryInfo is attached).
-RETRYABLE: Final = frozenset({"ENGINE_DRAINING", "STORE_UNAVAILABLE", "COMMIT_UNKNOWN", "TRANSACTION_CONFLICT"})
+RETRYABLE: Final = frozenset({
+    "ENGINE_DRAINING", "STORE_UNAVAILABLE", "COMMIT_UNKNOWN", "TRANSACTION_CONFLICT", "INBOX_FULL", "BACKLOG_FULL",
+    "RATE_LIMITED",
+})  # fmt: skip
 
 
 #: Places and what is wrong there.
@@ -94,10 +100,12 @@ class EngineError(Exception):
         *,
         violations: Violations = (),
         metadata: Mapping[str, str] | None = None,
+        retry_us: int = 0,
         **more: str,
     ) -> None:
         super().__init__(message)
         self.reason, self.metadata = reason, {**(metadata or {}), **more}
+        self.retry_us = retry_us  #: when a repeated call may do better, if that is known
         self.violations = violations  #: for INVALID_ARGUMENT: each place and what is wrong there
 
     @property

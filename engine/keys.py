@@ -174,7 +174,7 @@ def _listing_head(ns: str, workflow: str, status: str) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def open_runs(ns: str, workflow: str, revision: str | None = None) -> bytes:
+def open_runs(ns: str, workflow: str | None, revision: str | None = None) -> bytes:
     return _parts(_OPEN, ns, workflow, revision)
 
 
@@ -214,6 +214,10 @@ def queued_task(head: bytes, key: bytes) -> tuple[str, int, str]:
     size = key[at] - 0x14
     visit = int.from_bytes(key[at + 1 : at + 1 + size], "big")
     return run_id, visit, _read_text(key, at + 2 + size)[0]
+
+
+def queue_named(ns: str, name: str) -> bytes:
+    return _QUEUE + text(ns) + text(name)
 
 
 def queues(ns: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from windlass.engine import keys
+from windlass.engine.core.definition import RetryPolicy
 from windlass.engine.errors import EngineError
 from windlass.storage.port import Row, Transaction
 
@@ -146,6 +147,14 @@ class NamespaceRecord(Stored, frozen=True):
     virtual_now_us: int = 0
     display_name: str = ""
     updated_us: int = 0
+    open_runs: int = 0  #: starts are refused while as many runs are open; 0 = no limit, as with the next two
+    queued_tasks: int = 0  #: starts are refused while one queue holds as many tasks
+    starts_per_second: float = 0.0
+    retry: RetryPolicy | None = None  #: where neither step nor definition say one
+
+    def asks_much(self) -> bool:
+        """True if a start must look at it."""
+        return bool(self.open_runs or self.queued_tasks or self.starts_per_second or self.retry)
 
 
 class EngineRecord(Stored, frozen=True):

@@ -116,7 +116,7 @@ async def start(unit: Unit, plan: StartPlan) -> Started:
     """Start a run in this unit, or find the one that an earlier, equal request started.
 
     Raises EngineError WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, INVALID_JSON,
-    RUN_ALREADY_STARTED, REQUEST_ID_REUSED, NAMESPACE_NOT_FOUND, and Rejection.
+    RUN_ALREADY_STARTED, REQUEST_ID_REUSED, NAMESPACE_NOT_FOUND, BACKLOG_FULL, RATE_LIMITED, and Rejection.
     """
     tr, ns = unit.tr, plan.namespace
     if plan.request_id or plan.idempotency_key or unit.tr.maybe_committed:
@@ -211,7 +211,8 @@ def _already(plan: StartPlan, state: RunState) -> EngineError:
 
 
 async def _create(unit: Unit, plan: StartPlan, definition: Definition) -> None:
-    ns = plan.namespace
+    ns, quotas = plan.namespace, unit.transition.quotas
+    quotas.admit(ns, plan.queue or definition.queue, plan.run_id)
     virtual, now_us = False, unit.now_us
     if ns != "default":
         record = await unit.transition.definitions.namespace(unit.tr, ns)
@@ -233,6 +234,7 @@ async def _create(unit: Unit, plan: StartPlan, definition: Definition) -> None:
         forked_from=plan.forked_from,
         virtual_time=virtual,
         paused=plan.paused,
+        retry=quotas.retry_of(ns),
     )
     await unit.apply(unit.create(ns, plan.run_id, definition), command)
     if plan.workflow_id:

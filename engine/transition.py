@@ -25,6 +25,7 @@ from windlass.engine.definitions import Definitions
 from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
 from windlass.engine.notices import Notices
+from windlass.engine.quotas import Quotas
 from windlass.engine.records import MessageRecord, clear_large, get_large, pack, unpack, whole_rows
 from windlass.engine.unit import Unit
 from windlass.engine.work import After
@@ -56,6 +57,7 @@ class Transition:
     ) -> None:
         self.storage, self.clock, self.definitions = storage, clock, definitions
         self.dispatch, self.notices, self.shards = dispatch, notices, shards
+        self.quotas = Quotas(storage, clock)
         self.carrying = CARRYING
         self.history_keep = HISTORY_KEEP  #: events after which a run's log is begun afresh
         #: Called with the sessions that an unknown commit may have leased tasks to.
@@ -214,6 +216,7 @@ class Transition:
             parent=child.parent,
             root_run_id=parent.root_run_id or parent.run_id,
             virtual_time=parent.virtual_time,
+            retry=parent.retry,
         )
         await unit.apply(unit.create(ns, child.run_id, definition), start)
         if child.workflow_id:

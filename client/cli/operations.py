@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from windlass.client.cli.connected import connected, limit_option
+from windlass.client.cli.connected import connected, limit_option, wrong
 from windlass.client.cli.plain import enum_name, local_time, plain
 from windlass.client.cli.screen import Screen
 from windlass.client.client import Client
@@ -101,19 +102,64 @@ def _namespace(each: admin_service_pb2.Namespace) -> tuple[Any, ...]:
     return each.name, local_time(each.create_time), kept, "virtual" if each.virtual_time else "real", each.description
 
 
+def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a namespace that both `create` and `update` take."""
+    for option in (
+        click.option("--max-attempts", type=click.IntRange(0), help="Attempts of tasks that say none; 0: no limit."),
+        click.option("--starts-per-second", type=click.FloatRange(0), help="Runs started a second; 0: no limit."),
+        click.option("--queued-tasks", type=click.IntRange(0), help="Tasks that wait in one queue; 0: no limit."),
+        click.option("--open-runs", type=click.IntRange(0), help="Runs open at a time; 0: no limit."),
+    ):
+        command = option(command)
+    return command
+
+
 @namespace.command()
 @click.argument("name")
+@_limits
 @click.option("--description", default="", help="What it is for.")
 @click.option("--retention", type=float, help="Seconds for which closed runs are kept. Default: for ever.")
 @click.option("--virtual-time", is_flag=True, help="Its clock moves by `advance-time` only. For tests.")
 @connected
 async def create(client: Client, screen: Screen, name: str, **options: Any) -> None:
     """Make a namespace."""
-    made = await client.create_namespace(name, **options)
+    made = await client.create_namespace(name, **{key: given for key, given in options.items() if given is not None})
     if screen.json:
         screen.value(plain(made))
     else:
         screen.say(f"namespace {made.name} is there; use it with --namespace {made.name}")
+
+
+@namespace.command()
+@click.argument("name")
+@_limits
+@click.option("--description", help="What it is for.")
+@click.option("--retention", type=float, help="Seconds for which closed runs are kept; 0: for ever.")
+@connected
+async def update(client: Client, screen: Screen, name: str, **options: Any) -> None:
+    """Change a namespace: what is given, and nothing else."""
+    given = {key: each for key, each in options.items() if each is not None}
+    if not given:
+        raise wrong("change what? see windlass namespace update --help")
+    changed, fields = await client.get_namespace(name), set[str]()
+    for key, each in given.items():
+        if key in ("open_runs", "queued_tasks", "starts_per_second"):
+            setattr(changed.limits, key, each)
+            fields.add("limits")
+        elif key == "max_attempts":
+            changed.default_retry.max_attempts = each
+            fields.add("default_retry")
+        elif key == "retention":
+            changed.retention.FromMicroseconds(int(each * 1e6))
+            fields.add(key)
+        else:
+            changed.description = each
+            fields.add(key)
+    changed = await client.update_namespace(changed, *sorted(fields))
+    if screen.json:
+        screen.value(plain(changed))
+    else:
+        screen.say(f"namespace {changed.name} is changed")
 
 
 @namespace.command("advance-time")

@@ -25,7 +25,7 @@ from windlass.engine.core.commands import (
     TaskTimedOut,
 )
 from windlass.engine.core.compensation import undo_entry
-from windlass.engine.core.definition import Branch
+from windlass.engine.core.definition import Branch, RetryPolicy
 from windlass.engine.core.effects import ArmTimer
 from windlass.engine.core.events import AttemptEnded, AttemptStarted, TaskCompleted
 from windlass.engine.core.joining import winding_down
@@ -38,7 +38,7 @@ from windlass.engine.core.limits import (
     UNABLE_US,
 )
 from windlass.engine.core.refusal import Rejection
-from windlass.engine.core.retry import delay_us, retryable
+from windlass.engine.core.retry import DEFAULT_POLICY, delay_us, retryable
 from windlass.engine.core.scheduling import schedule
 from windlass.engine.core.state import Node
 from windlass.engine.core.stopping import release
@@ -217,7 +217,7 @@ def _attempt_failed(
     """Try again by the policy, or close the node."""
     release(turn, path, node)
     recorded = why == "failed"
-    policy = branch.retry or turn.definition.retry
+    policy = _policy(turn, branch)
     again = retryable(policy, failure, node.attempt) and not task_of(branch).at_most_once
     again = again and not winding_down(turn.state)
     if again and failure.next_delay_us is not None:
@@ -238,6 +238,11 @@ def _attempt_failed(
     turn.apply(AttemptEnded(turn.now_us, path, why, failure, backoff))
 
 
+def _policy(turn: Turn, branch: Branch) -> RetryPolicy:
+    """The nearest that was said: step, definition, namespace."""
+    return branch.retry or turn.definition.retry or turn.state.retry or DEFAULT_POLICY
+
+
 def returned(turn: Turn, command: TaskReturned) -> None:
     """The lease ended without a result. One that was given back does not count as an attempt; a crash does, and when
     the attempts or the crash cap are used up by one, the run is parked: nobody knows whether the task acted.
@@ -255,7 +260,7 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         else:
             requeue(turn, path, replace(node, session="", lease_us=0), branch, "returned")
         return
-    most = (branch.retry or turn.definition.retry).max_attempts
+    most = _policy(turn, branch).max_attempts
     last = node.crashes + 1 >= CRASHES_MAX or (most and node.attempt >= most)
     node = replace(node, crashes=node.crashes + 1, attempt=node.attempt + (not last))
     if task_of(branch).at_most_once:
@@ -281,7 +286,7 @@ def _pass_on(turn: Turn, path: str, node: Node, branch: Branch, reason: str) -> 
 
 def _crash_backoff(turn: Turn, path: str, node: Node, branch: Branch, command: TaskReturned) -> None:
     release(turn, path, node)
-    due_us = turn.now_us + delay_us(branch.retry or turn.definition.retry, node.crashes - 1, command.jitter)
+    due_us = turn.now_us + delay_us(_policy(turn, branch), node.crashes - 1, command.jitter)
     failure = Failure("CRASHED", f"the worker or its slot died: {command.reason}")
     backoff = replace(
         node,

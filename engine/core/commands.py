@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from windlass.engine.core.definition import RetryPolicy
+
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """Root of all commands."""
@@ -57,6 +59,7 @@ class Start(Command, frozen=True):
     forked_from: str = ""
     virtual_time: bool = False
     paused: bool = False  #: paused before its first state
+    retry: RetryPolicy | None = None  #: of its namespace: where neither step nor definition say one
 
 
 class Spawn(msgspec.Struct, frozen=True, kw_only=True):

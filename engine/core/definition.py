@@ -286,7 +286,7 @@ class Definition(Record, frozen=True, kw_only=True):
     scopes: Mapping[str, Scope] = {}
     updates: Mapping[str, Update] = {}
     catches: tuple[Catch, ...] = ()
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy | None = None  #: None = the namespace's default
     on_unhandled: str = "fail"  #: fail | incident
     unread_signals: str = "allow"  #: allow | refuse completion (the run then fails with UNREAD_SIGNALS)
     compensate_on: tuple[str, ...] = ("failure", "cancel")

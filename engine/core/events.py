@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from windlass.engine.core.commands import Failure, ParentRef
+from windlass.engine.core.definition import RetryPolicy
 from windlass.engine.core.state import Incident, Move, Node, RunState, Undo
 
 
@@ -41,6 +42,7 @@ class RunStarted(Event, frozen=True, tag=1):
     timers: tuple[tuple[str, int], ...] = ()
     timeout_us: int | None = None
     timeout_from: str = "start"
+    retry: RetryPolicy | None = None  #: of its namespace, at that time
 
 
 class RunBegan(Event, frozen=True, tag=2):

@@ -35,6 +35,7 @@ def _started(_: RunState | None, items: Items, event: e.RunStarted) -> RunState:
         timeout_us=event.timeout_us,
         timeout_from=event.timeout_from,
         move=Move("state", event.state),
+        retry=event.retry,
     )
 
 

@@ -13,6 +13,7 @@ RESUME_BYTES_MAX = 100_000  #: resume state of a poll, a checkpoint, an escalati
 EMITS_MAX = 100  #: events that one attempt may emit
 EMIT_BYTES_MAX = 100_000  #: payloads of these together
 CRASHES_MAX = 5  #: crashes of one task; then an incident
+INBOX_MAX = 10_000  #: signals that one run keeps unread
 UNABLE_US = 60_000_000  #: a worker that cannot run a task is not asked again for it before
 UNABLE_MAX = 50  #: workers of which one task remembers that
 UNDO_MAX = 1000  #: completed states that wait for a possible compensation

@@ -13,6 +13,10 @@ NOT_RETRYABLE = frozenset({
 })  # fmt: skip
 
 
+#: Where neither step, definition nor namespace say anything.
+DEFAULT_POLICY = RetryPolicy()
+
+
 def retryable(policy: RetryPolicy, failure: Failure, attempt: int) -> bool:
     """True if another attempt may follow attempt number `attempt` (from 1) that failed so."""
     if policy.max_attempts and attempt >= policy.max_attempts:

@@ -13,6 +13,7 @@ from windlass.engine.core.definition import Transition
 from windlass.engine.core.effects import BufferSignal, ConsumeSignal
 from windlass.engine.core.events import SignalBuffered, SignalTaken
 from windlass.engine.core.jsontext import BAD_JSON
+from windlass.engine.core.limits import INBOX_MAX
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.routing import event_names, moment, passes, take
 from windlass.engine.core.state import Node
@@ -20,7 +21,9 @@ from windlass.engine.core.turn import Extra, Problem, Turn, evaluating, visit_of
 
 
 def signal(turn: Turn, command: Signal) -> None:
-    """Raises Rejection SIGNAL_SCHEMA_MISMATCH if the wait that wants it does not accept the payload."""
+    """Raises Rejection SIGNAL_SCHEMA_MISMATCH if the wait that wants it does not accept the payload, and
+    INBOX_FULL if nothing wants it and the run keeps too many already.
+    """
     name, payload = command.name, command.payload or b"null"
     if flaw := jsontext.flaw(payload):
         raise Rejection("INVALID_JSON", f"the payload of signal {name!r} is {flaw}")
@@ -43,6 +46,9 @@ def signal(turn: Turn, command: Signal) -> None:
         turn.apply(SignalTaken(turn.now_us, name, payload, ""))
         _go(turn, transition, name, payload)
     else:
+        if turn.state.inbox >= INBOX_MAX:
+            message = f"the run keeps {turn.state.inbox} signals unread, {INBOX_MAX} are allowed; let it take some"
+            raise Rejection("INBOX_FULL", message, run_id=turn.state.run_id, limit=str(INBOX_MAX))
         turn.apply(SignalBuffered(turn.now_us, name, payload))
         turn.owe(BufferSignal(name=name, payload=payload))
 

@@ -54,6 +54,7 @@ def started(definition: Definition, command: Start, now_us: int) -> tuple[RunSta
         timers,
         timeout_us,
         command.timeout_from,
+        command.retry,
     )
     return event, effects
 

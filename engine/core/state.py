@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from windlass.engine.core.commands import Failure, ParentRef
+from windlass.engine.core.definition import RetryPolicy
 
 #: Run states (stored as these strings).
 OPEN = frozenset({"pending", "running", "waiting", "paused", "incident", "cancelling"})
@@ -150,3 +151,4 @@ class RunState(msgspec.Struct, frozen=True, array_like=True):
     first_task_us: int = 0  #: when the first task was leased
     compacted: int = 0  #: number of the event that carries the whole state, the last one made; 0 = none
     step_until: int = 0  #: number of the visit before which the step that is under way ends; 0 = no step
+    retry: RetryPolicy | None = None  #: of its namespace, when it was started

@@ -15,7 +15,7 @@ from windlass.engine.errors import EngineError
 from windlass.engine.modules import MODULE_BYTES_MAX
 from windlass.engine.reading import page_position, page_size, page_token
 from windlass.engine.records import NamespaceRecord, pack, unpack
-from windlass.engine.service import convert
+from windlass.engine.service import convert, namespaces
 from windlass.engine.service.asking import Asked, once
 from windlass.engine.service.status import rpc
 from windlass.engine.starting import check_name
@@ -29,6 +29,8 @@ FEATURES: Final = ("stream_tasks", "stream_runs", "virtual_time", "publish_messa
 #: Timers fired by one AdvanceTime before it answers with what is left.
 FIRED_MAX: Final = 10_000
 BATCH: Final = 100
+#: Fields of a namespace that an update may change.
+_CHANGEABLE: Final = ("display_name", "description", "retention", "limits", "default_retry")
 
 
 def package_version() -> str:
@@ -67,6 +69,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
                 "context_bytes": limits.CONTEXT_BYTES_MAX,
                 "map_open": limits.MAP_OPEN_MAX,
                 "message_bytes": 4 << 20,
+                "inbox_signals": limits.INBOX_MAX,
             },
             runtimes=sorted({kind for s in await engine.sessions.all() for kind in s.kinds}),
             counters=engine.storage.counts() if isinstance(engine.storage, Counted) else {},
@@ -89,6 +92,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             virtual_now if wanted.virtual_time else 0,
             display_name=wanted.display_name,
             updated_us=now,
+            retry=namespaces.retry_in(wanted),
+            **namespaces.limits_in(wanted.limits),
         )
 
         async def work(unit: Unit) -> pb.CreateNamespaceResponse:
@@ -99,7 +104,10 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
                 unit.tr.set(keys.namespace(name), pack(record))
             return pb.CreateNamespaceResponse(namespace=self._out(record))
 
-        return await once(self._engine, Asked(name, request.request_id, request), pb.CreateNamespaceResponse, work)
+        asked = Asked(name, request.request_id, request)
+        response = await once(self._engine, asked, pb.CreateNamespaceResponse, work)
+        await self._engine.transition.quotas.refresh()
+        return response
 
     @rpc
     async def GetNamespace(self, request: pb.GetNamespaceRequest) -> pb.GetNamespaceResponse:
@@ -127,9 +135,13 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         wanted = request.namespace
         name = check_name(wanted.name, "namespace.name")
         changes: dict[str, object] = {}
-        for path in request.update_mask.paths or ("display_name", "description", "retention"):
+        for path in request.update_mask.paths or _CHANGEABLE:
             if path == "retention":
                 changes["retention_us"] = convert.span_us(wanted.retention, "retention")
+            elif path == "limits":
+                changes |= namespaces.limits_in(wanted.limits)
+            elif path == "default_retry":
+                changes["retry"] = namespaces.retry_in(wanted)
             elif path in ("description", "display_name"):
                 changes[path] = getattr(wanted, path)
             else:
@@ -143,11 +155,14 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             unit.tr.set(keys.namespace(name), pack(record))
             return pb.UpdateNamespaceResponse(namespace=self._out(record))
 
-        return await once(self._engine, Asked(name, request.request_id, request), pb.UpdateNamespaceResponse, work)
+        asked = Asked(name, request.request_id, request)
+        response = await once(self._engine, asked, pb.UpdateNamespaceResponse, work)
+        await self._engine.transition.quotas.refresh()
+        return response
 
     def _out(self, record: NamespaceRecord) -> pb.Namespace:
         now = record.virtual_now_us if record.virtual_time else self._engine.clock.now_us()
-        return pb.Namespace(
+        message = pb.Namespace(
             name=record.name,
             display_name=record.display_name,
             description=record.description,
@@ -158,6 +173,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
             update_time=convert.timestamp(record.updated_us),
             etag=str(record.updated_us),
         )
+        namespaces.show(record, message)
+        return message
 
     @rpc
     async def AdvanceTime(self, request: pb.AdvanceTimeRequest) -> pb.AdvanceTimeResponse:

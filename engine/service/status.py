@@ -31,6 +31,8 @@ Context = Any  #: grpc.aio.ServicerContext, generic in ways no handler needs
 
 #: Wait suggested to callers that may repeat the call, in seconds.
 RETRY_SECONDS = 1
+#: Whose quota is used up: the first of these that the error names.
+_SUBJECTS = ("run_id", "queue", "namespace")
 
 
 def to_engine_error(error: Exception) -> EngineError:
@@ -58,15 +60,21 @@ def to_status(error: EngineError) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     details: list[Any] = [info]
     if error.reason in RETRYABLE:
-        details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_SECONDS)))
+        delay = duration_pb2.Duration()
+        delay.FromMicroseconds(error.retry_us or RETRY_SECONDS * 1_000_000)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     code: tuple[int, str] = error.code.value
     if error.code is grpc.StatusCode.INVALID_ARGUMENT:
         details.append(_bad_request(error))
     elif error.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS):
         details.append(_resource(error))
     elif error.code is grpc.StatusCode.FAILED_PRECONDITION:
-        violation = error_details_pb2.PreconditionFailure.Violation(type=error.reason, description=str(error))
-        details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
+        unmet = error_details_pb2.PreconditionFailure.Violation(type=error.reason, description=str(error))
+        details.append(error_details_pb2.PreconditionFailure(violations=[unmet]))
+    elif error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        subject = next((f"{name}:{error.metadata[name]}" for name in _SUBJECTS if name in error.metadata), "")
+        violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=str(error))
+        details.append(error_details_pb2.QuotaFailure(violations=[violation]))
     return status_pb2.Status(code=code[0], message=str(error), details=[_any(detail) for detail in details])
 
 

@@ -93,6 +93,18 @@ def test_maintenance_says_what_it_did(windlass: Terminal) -> None:
     assert json.loads(windlass.good("maintain", "-o", "json"))["more"] is False
 
 
+def test_a_namespace_gets_limits_and_keeps_them_until_they_are_changed(windlass: Terminal) -> None:
+    windlass.good("namespace", "create", "limited", "--open-runs", "1", "--max-attempts", "2")
+    windlass.good("register", str(EXAMPLES / "signals/delivery.yaml"), "--namespace", "limited")
+    windlass.good("start", "delivery", "--namespace", "limited", "--input", '{"parcel": "P-1"}')
+    changed = json.loads(windlass.good("namespace", "update", "limited", "--queued-tasks", "5", "-o", "json"))
+    assert (int(changed["limits"]["open_runs"]), int(changed["limits"]["queued_tasks"])) == (1, 5)
+    assert changed["default_retry"]["max_attempts"] == 2
+    assert windlass("namespace", "update", "limited")[0] == 2
+    windlass.good("namespace", "update", "limited", "--open-runs", "0")
+    windlass.good("start", "delivery", "--namespace", "limited", "--input", '{"parcel": "P-2"}')
+
+
 def test_a_person_approves(windlass: Terminal) -> None:
     windlass.good("start", "expense", "--id", "chair", "--input", '{"who": "ada", "amount": 420, "for": "a chair"}')
     (question,) = json.loads(windlass.good("escalations", "list", "-o", "json"))

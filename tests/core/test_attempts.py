@@ -278,3 +278,18 @@ def test_a_worker_that_cannot_run_it_is_avoided_for_a_while_and_no_attempt_is_us
     assert world.node().unable == ("s",), "the same worker is remembered once"
     world.do(c.Cancel(source="user"))
     assert world.state.status == "cancelled"
+
+
+def test_the_nearest_retry_policy_counts() -> None:
+    """Step, definition, namespace (given at the start), built in."""
+    twice, often = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=9)
+    for step, whole, tenant, most in (
+        (ONCE, often, often, 1), (None, twice, often, 2), (None, None, twice, 2), (None, None, None, 3),
+    ):  # fmt: skip
+        world = World(workflow(state("s", branch(task(), retry=step)), retry=whole)).start(retry=tenant)
+        for _ in range(most - 1):
+            world.fail()
+            assert world.node().phase == "backoff"
+            world.pass_time(60)
+        world.fail()
+        assert world.state.status == "failed"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 from tests.core.build import SECOND, branch, expression, number_schema, on, state, task, template, workflow
 from tests.core.world import World
 from windlass.engine.core import commands as c
+from windlass.engine.core import signals
 from windlass.engine.core.definition import Branch, MapBody, ParallelBody, TaskAction, WaitBody
 from windlass.engine.core.selectors import Key
 
@@ -191,3 +193,13 @@ def test_signals_that_come_while_actions_run_wait_for_the_body() -> None:
     assert world.state.inbox == 1
     world.succeed("enter!0")
     assert world.output() == {"a": 1}
+
+
+def test_the_inbox_has_a_limit_and_a_wait_still_gets_its_signal() -> None:
+    world = World(workflow(state("w", wait("a"), on("success", "x")), state("x", wait("b")))).start()
+    with patch.object(signals, "INBOX_MAX", 2):
+        world.signal("b", 1)
+        world.signal("b", 2)
+        assert world.refused(c.Signal(name="b", payload=b"3")) == "INBOX_FULL"
+        world.signal("a")
+        assert world.state.status == "completed", "what is waited for is never refused"

@@ -52,9 +52,11 @@ class TestWorker:
         self.session_id = ""
         self._task: asyncio.Task[None] | None = None
 
-    async def connect(self, *, queues: tuple[str, ...] = ("default",), resume: str = "") -> TestWorker:
+    async def connect(
+        self, *, queues: tuple[str, ...] = ("default",), resume: str = "", namespace: str = ""
+    ) -> TestWorker:
         """Register and begin."""
-        request = pb.RegisterWorkerRequest(worker_id=self.name, slots=self.credits, queues=queues)
+        request = pb.RegisterWorkerRequest(worker_id=self.name, slots=self.credits, queues=queues, namespace=namespace)
         request.resume_session_id = resume
         request.held_task_tokens.extend(task.task_token for task in self.held)
         for runtime in ("javascript", "wasm"):

@@ -48,6 +48,7 @@ DETAILS: Mapping[grpc.StatusCode, type] = {
     grpc.StatusCode.NOT_FOUND: error_details_pb2.ResourceInfo,
     grpc.StatusCode.ALREADY_EXISTS: error_details_pb2.ResourceInfo,
     grpc.StatusCode.FAILED_PRECONDITION: error_details_pb2.PreconditionFailure,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: error_details_pb2.QuotaFailure,
 }
 
 

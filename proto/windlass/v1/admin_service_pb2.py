@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from windlass.v1 import common_pb2 as windlass_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwindlass/v1/admin_service.proto\x12\x0bwindlass.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetSystemInfoRequest\"\xb6\x03\n\x15GetSystemInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x11\n\tengine_id\x18\x03 \x01(\t\x12\x0f\n\x07storage\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63urrent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12>\n\x06limits\x18\x07 \x03(\x0b\x32..windlass.v1.GetSystemInfoResponse.LimitsEntry\x12\x10\n\x08runtimes\x18\x08 \x03(\t\x12\x42\n\x08\x63ounters\x18\t \x03(\x0b\x32\x30.windlass.v1.GetSystemInfoResponse.CountersEntry\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xaa\x02\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12,\n\tretention\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cvirtual_time\x18\x05 \x01(\x08\x12\x30\n\x0c\x63urrent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\"W\n\x16\x43reateNamespaceRequest\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.windlass.v1.Namespace\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"D\n\x17\x43reateNamespaceResponse\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.windlass.v1.Namespace\"#\n\x13GetNamespaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x14GetNamespaceResponse\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.windlass.v1.Namespace\">\n\x15ListNamespacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x16ListNamespacesResponse\x12*\n\nnamespaces\x18\x01 \x03(\x0b\x32\x16.windlass.v1.Namespace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x88\x01\n\x16UpdateNamespaceRequest\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.windlass.v1.Namespace\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"D\n\x17UpdateNamespaceResponse\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.windlass.v1.Namespace\"\xae\x01\n\x12\x41\x64vanceTimeRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\'\n\x02\x62y\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12(\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x14\n\nnext_timer\x18\x04 \x01(\x08H\x00\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x08\n\x06target\"V\n\x13\x41\x64vanceTimeResponse\x12\x30\n\x0c\x63urrent_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66ired\x18\x02 \x01(\x03\"\x17\n\x15RunMaintenanceRequest\"\xd0\x01\n\x16RunMaintenanceResponse\x12\x14\n\x0ctimers_fired\x18\x01 \x01(\x03\x12\x17\n\x0fsessions_lapsed\x18\x02 \x01(\x03\x12\x17\n\x0fleases_returned\x18\x03 \x01(\x03\x12\x1a\n\x12\x61ttempts_timed_out\x18\x04 \x01(\x03\x12\x15\n\rtasks_claimed\x18\x05 \x01(\x03\x12\x17\n\x0frecords_removed\x18\x06 \x01(\x03\x12\x14\n\x0cruns_removed\x18\x07 \x01(\x03\x12\x0c\n\x04more\x18\x08 \x01(\x08\x32\xff\x04\n\x0c\x41\x64minService\x12V\n\rGetSystemInfo\x12!.windlass.v1.GetSystemInfoRequest\x1a\".windlass.v1.GetSystemInfoResponse\x12\\\n\x0f\x43reateNamespace\x12#.windlass.v1.CreateNamespaceRequest\x1a$.windlass.v1.CreateNamespaceResponse\x12S\n\x0cGetNamespace\x12 .windlass.v1.GetNamespaceRequest\x1a!.windlass.v1.GetNamespaceResponse\x12Y\n\x0eListNamespaces\x12\".windlass.v1.ListNamespacesRequest\x1a#.windlass.v1.ListNamespacesResponse\x12\\\n\x0fUpdateNamespace\x12#.windlass.v1.UpdateNamespaceRequest\x1a$.windlass.v1.UpdateNamespaceResponse\x12P\n\x0b\x41\x64vanceTime\x12\x1f.windlass.v1.AdvanceTimeRequest\x1a .windlass.v1.AdvanceTimeResponse\x12Y\n\x0eRunMaintenance\x12\".windlass.v1.RunMaintenanceRequest\x1a#.windlass.v1.RunMaintenanceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwindlass/v1/admin_service.proto\x12\x0bwindlass.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18windlass/v1/common.proto\"\x16\n\x14GetSystemInfoRequest\"\xb6\x03\n\x15GetSystemInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\t\x12\x11\n\tengine_id\x18\x03 \x01(\t\x12\x0f\n\x07storage\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63urrent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12>\n\x06limits\x18\x07 \x03(\x0b\x32..windlass.v1.GetSystemInfoResponse.LimitsEntry\x12\x10\n\x08runtimes\x18\x08 \x03(\t\x12\x42\n\x08\x63ounters\x18\t \x03(\x0b\x32\x30.windlass.v1.GetSystemInfoResponse.CountersEntry\x1a-\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\x89\x03\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12,\n\tretention\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cvirtual_time\x18\x05 \x01(\x08\x12\x30\n\x0c\x63urrent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12,\n\x06limits\x18\n \x01(\x0b\x32\x1c.windlass.v1.NamespaceLimits\x12/\n\rdefault_retry\x18\x0b \x01(\x0b\x32\x18.windlass.v1.RetryPolicy\"U\n\x0fNamespaceLimits\x12\x11\n\topen_runs\x18\x01 \x01(\x03\x12\x14\n\x0cqueued_tasks\x18\x02 \x01(\x03\x12\x19\n\x11starts_per_second\x18\x03 \x01(\x01\"W\n\x16\x43reateNamespaceRequest\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.windlass.v1.Namespace\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"D\n\x17\x43reateNamespaceResponse\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.windlass.v1.Namespace\"#\n\x13GetNamespaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x14GetNamespaceResponse\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.windlass.v1.Namespace\">\n\x15ListNamespacesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x16ListNamespacesResponse\x12*\n\nnamespaces\x18\x01 \x03(\x0b\x32\x16.windlass.v1.Namespace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x88\x01\n\x16UpdateNamespaceRequest\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.windlass.v1.Namespace\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"D\n\x17UpdateNamespaceResponse\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.windlass.v1.Namespace\"\xae\x01\n\x12\x41\x64vanceTimeRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\'\n\x02\x62y\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12(\n\x02to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x14\n\nnext_timer\x18\x04 \x01(\x08H\x00\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x08\n\x06target\"V\n\x13\x41\x64vanceTimeResponse\x12\x30\n\x0c\x63urrent_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66ired\x18\x02 \x01(\x03\"\x17\n\x15RunMaintenanceRequest\"\xd0\x01\n\x16RunMaintenanceResponse\x12\x14\n\x0ctimers_fired\x18\x01 \x01(\x03\x12\x17\n\x0fsessions_lapsed\x18\x02 \x01(\x03\x12\x17\n\x0fleases_returned\x18\x03 \x01(\x03\x12\x1a\n\x12\x61ttempts_timed_out\x18\x04 \x01(\x03\x12\x15\n\rtasks_claimed\x18\x05 \x01(\x03\x12\x17\n\x0frecords_removed\x18\x06 \x01(\x03\x12\x14\n\x0cruns_removed\x18\x07 \x01(\x03\x12\x0c\n\x04more\x18\x08 \x01(\x08\x32\xff\x04\n\x0c\x41\x64minService\x12V\n\rGetSystemInfo\x12!.windlass.v1.GetSystemInfoRequest\x1a\".windlass.v1.GetSystemInfoResponse\x12\\\n\x0f\x43reateNamespace\x12#.windlass.v1.CreateNamespaceRequest\x1a$.windlass.v1.CreateNamespaceResponse\x12S\n\x0cGetNamespace\x12 .windlass.v1.GetNamespaceRequest\x1a!.windlass.v1.GetNamespaceResponse\x12Y\n\x0eListNamespaces\x12\".windlass.v1.ListNamespacesRequest\x1a#.windlass.v1.ListNamespacesResponse\x12\\\n\x0fUpdateNamespace\x12#.windlass.v1.UpdateNamespaceRequest\x1a$.windlass.v1.UpdateNamespaceResponse\x12P\n\x0b\x41\x64vanceTime\x12\x1f.windlass.v1.AdvanceTimeRequest\x1a .windlass.v1.AdvanceTimeResponse\x12Y\n\x0eRunMaintenance\x12\".windlass.v1.RunMaintenanceRequest\x1a#.windlass.v1.RunMaintenanceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,40 +39,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSYSTEMINFORESPONSE_LIMITSENTRY']._serialized_options = b'8\001'
   _globals['_GETSYSTEMINFORESPONSE_COUNTERSENTRY']._loaded_options = None
   _globals['_GETSYSTEMINFORESPONSE_COUNTERSENTRY']._serialized_options = b'8\001'
-  _globals['_GETSYSTEMINFOREQUEST']._serialized_start=147
-  _globals['_GETSYSTEMINFOREQUEST']._serialized_end=169
-  _globals['_GETSYSTEMINFORESPONSE']._serialized_start=172
-  _globals['_GETSYSTEMINFORESPONSE']._serialized_end=610
-  _globals['_GETSYSTEMINFORESPONSE_LIMITSENTRY']._serialized_start=516
-  _globals['_GETSYSTEMINFORESPONSE_LIMITSENTRY']._serialized_end=561
-  _globals['_GETSYSTEMINFORESPONSE_COUNTERSENTRY']._serialized_start=563
-  _globals['_GETSYSTEMINFORESPONSE_COUNTERSENTRY']._serialized_end=610
-  _globals['_NAMESPACE']._serialized_start=613
-  _globals['_NAMESPACE']._serialized_end=911
-  _globals['_CREATENAMESPACEREQUEST']._serialized_start=913
-  _globals['_CREATENAMESPACEREQUEST']._serialized_end=1000
-  _globals['_CREATENAMESPACERESPONSE']._serialized_start=1002
-  _globals['_CREATENAMESPACERESPONSE']._serialized_end=1070
-  _globals['_GETNAMESPACEREQUEST']._serialized_start=1072
-  _globals['_GETNAMESPACEREQUEST']._serialized_end=1107
-  _globals['_GETNAMESPACERESPONSE']._serialized_start=1109
-  _globals['_GETNAMESPACERESPONSE']._serialized_end=1174
-  _globals['_LISTNAMESPACESREQUEST']._serialized_start=1176
-  _globals['_LISTNAMESPACESREQUEST']._serialized_end=1238
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=1240
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=1333
-  _globals['_UPDATENAMESPACEREQUEST']._serialized_start=1336
-  _globals['_UPDATENAMESPACEREQUEST']._serialized_end=1472
-  _globals['_UPDATENAMESPACERESPONSE']._serialized_start=1474
-  _globals['_UPDATENAMESPACERESPONSE']._serialized_end=1542
-  _globals['_ADVANCETIMEREQUEST']._serialized_start=1545
-  _globals['_ADVANCETIMEREQUEST']._serialized_end=1719
-  _globals['_ADVANCETIMERESPONSE']._serialized_start=1721
-  _globals['_ADVANCETIMERESPONSE']._serialized_end=1807
-  _globals['_RUNMAINTENANCEREQUEST']._serialized_start=1809
-  _globals['_RUNMAINTENANCEREQUEST']._serialized_end=1832
-  _globals['_RUNMAINTENANCERESPONSE']._serialized_start=1835
-  _globals['_RUNMAINTENANCERESPONSE']._serialized_end=2043
-  _globals['_ADMINSERVICE']._serialized_start=2046
-  _globals['_ADMINSERVICE']._serialized_end=2685
+  _globals['_GETSYSTEMINFOREQUEST']._serialized_start=173
+  _globals['_GETSYSTEMINFOREQUEST']._serialized_end=195
+  _globals['_GETSYSTEMINFORESPONSE']._serialized_start=198
+  _globals['_GETSYSTEMINFORESPONSE']._serialized_end=636
+  _globals['_GETSYSTEMINFORESPONSE_LIMITSENTRY']._serialized_start=542
+  _globals['_GETSYSTEMINFORESPONSE_LIMITSENTRY']._serialized_end=587
+  _globals['_GETSYSTEMINFORESPONSE_COUNTERSENTRY']._serialized_start=589
+  _globals['_GETSYSTEMINFORESPONSE_COUNTERSENTRY']._serialized_end=636
+  _globals['_NAMESPACE']._serialized_start=639
+  _globals['_NAMESPACE']._serialized_end=1032
+  _globals['_NAMESPACELIMITS']._serialized_start=1034
+  _globals['_NAMESPACELIMITS']._serialized_end=1119
+  _globals['_CREATENAMESPACEREQUEST']._serialized_start=1121
+  _globals['_CREATENAMESPACEREQUEST']._serialized_end=1208
+  _globals['_CREATENAMESPACERESPONSE']._serialized_start=1210
+  _globals['_CREATENAMESPACERESPONSE']._serialized_end=1278
+  _globals['_GETNAMESPACEREQUEST']._serialized_start=1280
+  _globals['_GETNAMESPACEREQUEST']._serialized_end=1315
+  _globals['_GETNAMESPACERESPONSE']._serialized_start=1317
+  _globals['_GETNAMESPACERESPONSE']._serialized_end=1382
+  _globals['_LISTNAMESPACESREQUEST']._serialized_start=1384
+  _globals['_LISTNAMESPACESREQUEST']._serialized_end=1446
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=1448
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=1541
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_start=1544
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_end=1680
+  _globals['_UPDATENAMESPACERESPONSE']._serialized_start=1682
+  _globals['_UPDATENAMESPACERESPONSE']._serialized_end=1750
+  _globals['_ADVANCETIMEREQUEST']._serialized_start=1753
+  _globals['_ADVANCETIMEREQUEST']._serialized_end=1927
+  _globals['_ADVANCETIMERESPONSE']._serialized_start=1929
+  _globals['_ADVANCETIMERESPONSE']._serialized_end=2015
+  _globals['_RUNMAINTENANCEREQUEST']._serialized_start=2017
+  _globals['_RUNMAINTENANCEREQUEST']._serialized_end=2040
+  _globals['_RUNMAINTENANCERESPONSE']._serialized_start=2043
+  _globals['_RUNMAINTENANCERESPONSE']._serialized_end=2251
+  _globals['_ADMINSERVICE']._serialized_start=2254
+  _globals['_ADMINSERVICE']._serialized_end=2893
 # @@protoc_insertion_point(module_scope)

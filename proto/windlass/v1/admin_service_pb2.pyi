@@ -10,6 +10,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from windlass.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -161,6 +162,8 @@ class Namespace(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    DEFAULT_RETRY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: 1 to 63 of a-z, 0-9 and "-"."""
     display_name: _builtins.str
@@ -187,6 +190,14 @@ class Namespace(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def limits(self) -> Global___NamespaceLimits:
+        """What it may use. Unset = as much as there is."""
+
+    @_builtins.property
+    def default_retry(self) -> _common_pb2.RetryPolicy:
+        """For tasks whose step and definition say none, of runs started from now on. Unset = the engine's default."""
+
     def __init__(
         self,
         *,
@@ -199,14 +210,48 @@ class Namespace(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        limits: Global___NamespaceLimits | None = ...,
+        default_retry: _common_pb2.RetryPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "current_time", b"current_time", "retention", b"retention", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "current_time", b"current_time", "default_retry", b"default_retry", "limits", b"limits", "retention", b"retention", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "current_time", b"current_time", "description", b"description", "display_name", b"display_name", "etag", b"etag", "name", b"name", "retention", b"retention", "update_time", b"update_time", "virtual_time", b"virtual_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "current_time", b"current_time", "default_retry", b"default_retry", "description", b"description", "display_name", b"display_name", "etag", b"etag", "limits", b"limits", "name", b"name", "retention", b"retention", "update_time", b"update_time", "virtual_time", b"virtual_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Namespace: _TypeAlias = Namespace  # noqa: Y015
+
+@_typing.final
+class NamespaceLimits(_message.Message):
+    """What a namespace may use; 0 = not limited. Starts beyond it are refused with RetryInfo; children of runs never are. The
+    limits are soft: they may be passed by what several engines let in at the same moment.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_RUNS_FIELD_NUMBER: _builtins.int
+    QUEUED_TASKS_FIELD_NUMBER: _builtins.int
+    STARTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    open_runs: _builtins.int
+    """Runs open at a time; BACKLOG_FULL beyond."""
+    queued_tasks: _builtins.int
+    """Tasks of one queue that wait for a worker; BACKLOG_FULL beyond, for runs of that queue."""
+    starts_per_second: _builtins.float
+    """Runs started in a second, by each engine; RATE_LIMITED beyond. A second's worth may come at once."""
+    def __init__(
+        self,
+        *,
+        open_runs: _builtins.int = ...,
+        queued_tasks: _builtins.int = ...,
+        starts_per_second: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["open_runs", b"open_runs", "queued_tasks", b"queued_tasks", "starts_per_second", b"starts_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamespaceLimits: _TypeAlias = NamespaceLimits  # noqa: Y015
 
 @_typing.final
 class CreateNamespaceRequest(_message.Message):
@@ -377,7 +422,7 @@ class UpdateNamespaceRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: display_name, description, retention, virtual_time. Unset = all of them."""
+        """Fields to change: display_name, description, retention, limits, default_retry. Unset = all of them."""
 
     def __init__(
         self,

@@ -195,7 +195,7 @@ class WorkflowServiceServicer:
     def StartRun(self, request, context):
         """Starts a run. Durable when it answers. With an id that exists already, the two policies decide.
         Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
-        RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD.
+        RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,7 +269,7 @@ class WorkflowServiceServicer:
 
     def SignalRun(self, request, context):
         """Puts a named message into the run's inbox. Accepted whether or not something waits for it yet.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED (metadata state), SIGNAL_SCHEMA_MISMATCH, INVALID_JSON.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED (metadata state), SIGNAL_SCHEMA_MISMATCH, INVALID_JSON, INBOX_FULL (10 000 unread).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

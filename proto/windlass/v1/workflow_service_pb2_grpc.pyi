@@ -40,7 +40,7 @@ class WorkflowServiceStub:
     StartRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.StartRunRequest, _workflow_service_pb2.StartRunResponse]
     """Starts a run. Durable when it answers. With an id that exists already, the two policies decide.
     Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
-    RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD.
+    RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
     """
     StartRuns: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.StartRunsRequest, _workflow_service_pb2.StartRunsResponse]
     """Starts many runs. Each has its own result: one that is refused does not hold up the others.
@@ -78,7 +78,7 @@ class WorkflowServiceStub:
     """
     SignalRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.SignalRunRequest, _workflow_service_pb2.SignalRunResponse]
     """Puts a named message into the run's inbox. Accepted whether or not something waits for it yet.
-    Errors: RUN_NOT_FOUND, RUN_CLOSED (metadata state), SIGNAL_SCHEMA_MISMATCH, INVALID_JSON.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED (metadata state), SIGNAL_SCHEMA_MISMATCH, INVALID_JSON, INBOX_FULL (10 000 unread).
     """
     QueryRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.QueryRunRequest, _workflow_service_pb2.QueryRunResponse]
     """Reads from the run's context by a selector. Changes nothing.
@@ -174,7 +174,7 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     StartRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.StartRunRequest, _workflow_service_pb2.StartRunResponse]  # type: ignore[assignment]
     """Starts a run. Durable when it answers. With an id that exists already, the two policies decide.
     Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
-    RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD.
+    RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
     """
     StartRuns: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.StartRunsRequest, _workflow_service_pb2.StartRunsResponse]  # type: ignore[assignment]
     """Starts many runs. Each has its own result: one that is refused does not hold up the others.
@@ -212,7 +212,7 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """
     SignalRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.SignalRunRequest, _workflow_service_pb2.SignalRunResponse]  # type: ignore[assignment]
     """Puts a named message into the run's inbox. Accepted whether or not something waits for it yet.
-    Errors: RUN_NOT_FOUND, RUN_CLOSED (metadata state), SIGNAL_SCHEMA_MISMATCH, INVALID_JSON.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED (metadata state), SIGNAL_SCHEMA_MISMATCH, INVALID_JSON, INBOX_FULL (10 000 unread).
     """
     QueryRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.QueryRunRequest, _workflow_service_pb2.QueryRunResponse]  # type: ignore[assignment]
     """Reads from the run's context by a selector. Changes nothing.
@@ -311,7 +311,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_workflow_service_pb2.StartRunResponse, _abc.Awaitable[_workflow_service_pb2.StartRunResponse]]:
         """Starts a run. Durable when it answers. With an id that exists already, the two policies decide.
         Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
-        RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD.
+        RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
         """
 
     @_abc_1.abstractmethod
@@ -403,7 +403,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_service_pb2.SignalRunResponse, _abc.Awaitable[_workflow_service_pb2.SignalRunResponse]]:
         """Puts a named message into the run's inbox. Accepted whether or not something waits for it yet.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED (metadata state), SIGNAL_SCHEMA_MISMATCH, INVALID_JSON.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED (metadata state), SIGNAL_SCHEMA_MISMATCH, INVALID_JSON, INBOX_FULL (10 000 unread).
         """
 
     @_abc_1.abstractmethod
