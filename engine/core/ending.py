@@ -53,7 +53,17 @@ def close_run(turn: Turn, status: str, output: bytes = b"", failure: Failure | N
     turn.later.clear()
     turn.closed.clear()
     if state.parent is not None and not state.parent.detached:
-        turn.owe(TellParent(parent=state.parent, status=status, output=output, failure=failure))
+        told = failure if status != "cancelled" else None  # the parent sees CHILD_CANCELLED
+        turn.owe(TellParent(parent=state.parent, status=status, output=output, failure=told))
+
+
+def close_cancelled(turn: Turn) -> None:
+    """The failure says who cancelled it and why; the last error, if there was one, is its cause."""
+    cancel, last = turn.state.cancel, turn.state.failure
+    assert cancel is not None
+    message = f"cancelled by {cancel.source}" + (f": {cancel.reason}" if cancel.reason else "")
+    cause = "" if last is None else f"{last.code}: {last.message}"
+    close_run(turn, "cancelled", failure=Failure("CANCELLED", message, retryable=False, cause=cause))
 
 
 def drop_open(turn: Turn, reason: str, undo: bool = False) -> None:
@@ -180,7 +190,7 @@ def step_of_cancel(turn: Turn) -> bool:
     here = turn.definition.states[state.state] if state.state else None
     if here is None or (not here.exit and compensation.next_undo(turn.definition, state, move) is None):
         turn.apply(RunTimersSet(turn.now_us, (), "stopped"))
-        close_run(turn, "cancelled")
+        close_cancelled(turn)
         return True
     due_us = turn.now_us + SHIELD_US
     turn.owe(ArmTimer(timer="run:shield", due_us=due_us))
@@ -200,4 +210,4 @@ def grace_over(turn: Turn) -> None:
 
 def shield_over(turn: Turn) -> None:
     drop_open(turn, "the time for exit actions and compensation is over", undo=True)
-    close_run(turn, "cancelled")
+    close_cancelled(turn)

@@ -85,7 +85,7 @@ def perform(turn: Turn, move: Move, on: str) -> None:
         case "fail":
             ending.close_run(turn, "failed", failure=move.failure)
         case _:
-            ending.close_run(turn, "cancelled")
+            ending.close_cancelled(turn)
 
 
 def _enter(turn: Turn, name: str, on: str) -> None:

@@ -81,7 +81,7 @@ def json_in(given: common_pb2.Payload, field: str) -> bytes:
 
 
 def failure_of(state: RunState) -> common_pb2.Failure | None:
-    """The run's last error. A cancelled run that has none says who cancelled it."""
+    """The run's last error. A run cancelled by an earlier version kept none: then its request says who did it."""
     if state.failure is None and state.status == "cancelled" and state.cancel is not None:
         why = f": {state.cancel.reason}" if state.cancel.reason else ""
         return common_pb2.Failure(code="CANCELLED", message=f"cancelled by {state.cancel.source}{why}", retryable=False)

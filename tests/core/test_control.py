@@ -7,6 +7,7 @@ from tests.core.test_waits import wait
 from tests.core.world import NOW, World
 from windlass.engine.core import commands as c
 from windlass.engine.core.definition import EmitAction, EscalateBody, MapBody, ParallelBody, TaskAction
+from windlass.engine.core.effects import TellParent
 from windlass.engine.core.selectors import Key
 
 CANCEL = c.Cancel(source="user", reason="enough")
@@ -19,6 +20,18 @@ def test_cancel_without_running_tasks_is_immediate() -> None:
         assert world.state.status == "cancelled"
         assert world.state.cancel is not None
         assert (world.state.cancel.source, world.state.cancel.reason) == ("user", "enough")
+
+
+def test_the_record_of_a_cancelled_run_says_who_did_it_and_what_went_wrong_before() -> None:
+    world = World(workflow(state("s", task()), retry=QUICK)).start()
+    world.do(CANCEL)
+    assert world.state.failure == c.Failure("CANCELLED", "cancelled by user: enough", retryable=False)
+    world = World(workflow(state("s", task()), retry=QUICK)).start(parent=c.ParentRef("p", 1, ""))
+    world.fail(message="no luck")
+    world.do(c.Cancel(source="parent"))
+    assert world.state.failure == c.Failure("CANCELLED", "cancelled by parent", retryable=False, cause="BOOM: no luck")
+    (told,) = [each for each in world.told if isinstance(each, TellParent)]
+    assert (told.status, told.failure) == ("cancelled", None), "the parent makes CHILD_CANCELLED of it"
 
 
 def test_cancel_lets_a_running_task_stop() -> None:
