@@ -109,14 +109,18 @@ class Steering(RunCalls):
         )
         await self.connection.call(self._workflows.TerminateRun, request)
 
-    async def pause(self, run: Which, reason: str = "", *, request_id: str = "") -> str:
-        """Holds a run: no new task starts. Gives the state after the call."""
+    async def pause(self, run: Which, reason: str = "", *, keep_timeout: bool = False, request_id: str = "") -> str:
+        """Holds a run: no new task starts. Gives the state after the call.
+
+        The run's own timeout stands still meanwhile, unless `keep_timeout`; delays and waits do not.
+        """
         run_id, workflow_id = ids(run)
         request = wire.PauseRunRequest(
             namespace=self.namespace,
             run_id=run_id,
             workflow_id=workflow_id,
             reason=reason,
+            keep_timeout=keep_timeout,
             request_id=request_id or new_id(),
         )
         return state_name((await self.connection.call(self._workflows.PauseRun, request)).state)

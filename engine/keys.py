@@ -205,6 +205,11 @@ def queue_entry(head: bytes, shard: int, priority: int, queued_us: int, run_id: 
     )
 
 
+def queue_place(priority: int, queued_us: int) -> bytes:
+    """What of a `queue_entry` behind its shard says when its turn comes."""
+    return integer(255 - priority) + integer(queued_us)
+
+
 def queued_task(head: bytes, key: bytes) -> tuple[str, int, str]:
     """The run, visit and path that an entry under `head` names."""
     at = len(head)

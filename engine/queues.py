@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -14,6 +14,10 @@ from windlass.storage.port import Storage, Transaction
 if TYPE_CHECKING:
     from windlass.engine.core.explain import Reason
     from windlass.engine.engine import Engine
+
+
+#: Tasks before another one are counted up to this.
+BEFORE_MAX: Final = 1000
 
 
 class Depth(msgspec.Struct, frozen=True):
@@ -54,7 +58,29 @@ async def _depth(tr: Transaction, prefix: bytes, queue: str, kind: str) -> Depth
 
 
 async def why_queued(engine: Engine, state: RunState, reason: Reason) -> tuple[str, str]:
-    """Why a queued task does not start, and what to do about it."""
+    """Why a queued task does not start, with its place in the queue, and what to do about it."""
+    why, advice = await _why(engine, state, reason)
+    before = await _before(engine, state, reason)
+    place = f"tasks before it in its queue: {before}" if before else "it is the next in its queue"
+    return f"{why}; {place}{' or more' if before == BEFORE_MAX else ''}", advice
+
+
+async def _before(engine: Engine, state: RunState, reason: Reason) -> int:
+    """Tasks that come before it: of a higher priority, or older."""
+    head = keys.queue(state.namespace, reason.queue, reason.task_kind)
+    place = keys.queue_place(state.priority, reason.since_us)
+
+    async def body(tr: Transaction) -> int:
+        found = 0
+        for shard in range(engine.transition.shards):
+            begin = head + keys.integer(shard)
+            found += len(await tr.get_range(begin, begin + place, limit=BEFORE_MAX, snapshot=True))
+        return min(found, BEFORE_MAX)
+
+    return await engine.storage.read(body)
+
+
+async def _why(engine: Engine, state: RunState, reason: Reason) -> tuple[str, str]:
     sessions = [s for s in await engine.sessions.all() if s.namespace == state.namespace and not s.draining]
     queue, kind = reason.queue, reason.task_kind
     if not sessions:

@@ -59,10 +59,11 @@ async def fail(client: Client, screen: Screen, run: str, reason: str, code: str)
 @click.command()
 @_run
 @_reason
+@click.option("--keep-timeout", is_flag=True, help="The run's own timeout goes on meanwhile.")
 @connected
-async def pause(client: Client, screen: Screen, run: str, reason: str) -> None:
+async def pause(client: Client, screen: Screen, run: str, reason: str, keep_timeout: bool) -> None:
     """Hold a run: no new task starts, running ones finish."""
-    state = await client.pause(run, reason)
+    state = await client.pause(run, reason, keep_timeout=keep_timeout)
     _answer(screen, {"run": run, "state": state}, f"{run} is {state}; go on with: windlass unpause {run}")
 
 

@@ -215,6 +215,7 @@ class Fail(Command, frozen=True):
 
 class Pause(Command, frozen=True):
     reason: str = ""
+    keep_timeout: bool = False  #: the run's own timeout goes on, too
 
 
 class Unpause(Command, frozen=True):

@@ -1,7 +1,7 @@
 """Pause and unpause: what runs finishes, and nothing new begins.
 
-While paused, results are recorded, waits are fed and timers fire. The run's own timeout stops; timers with an absolute
-time do not.
+While paused, results are recorded, waits are fed and timers fire. The run's own timeout stops, unless it is asked to go
+on; timers with an absolute time do not.
 
 A *step* is what a debugger calls "step over": the run finishes the state it stands in (what is left of its enter
 actions, body, transition and exit actions) and is paused again as it enters the next state, before anything of that
@@ -32,14 +32,17 @@ def pause(turn: Turn, command: Pause) -> None:
         raise Rejection("RUN_CANCELLING", "the run is being cancelled and cannot be paused")
     if state.paused_us:
         return
-    stop(turn, command.reason)
+    stop(turn, command.reason, keep_timeout=command.keep_timeout)
     if state.node is not None and tree.active(state.node):
         _hold(turn, state.node_path, state.node)
 
 
-def stop(turn: Turn, reason: str) -> None:
+def stop(turn: Turn, reason: str, *, keep_timeout: bool = False) -> None:
     """Pause a run that has nothing queued."""
     state = turn.state
+    if keep_timeout:
+        turn.apply(RunPaused(turn.now_us, reason, state.timers, None))
+        return
     due = next((due_us for timer, due_us in state.timers if timer == TIMEOUT), None)
     timers = tuple(timer for timer in state.timers if timer[0] != TIMEOUT)
     if due is not None:

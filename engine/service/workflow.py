@@ -178,7 +178,7 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
         return await ask(
             self._engine,
             request,
-            cmd.Pause(reason=request.reason),
+            cmd.Pause(reason=request.reason, keep_timeout=request.keep_timeout),
             pb.PauseRunResponse,
             lambda before, after, _: pb.PauseRunResponse(state=convert.STATES[after.status]),
         )

@@ -212,6 +212,17 @@ def test_the_runs_timeout_stops_while_paused_and_absolute_timers_do_not() -> Non
     assert world.state.status == "cancelled"
 
 
+def test_the_runs_timeout_may_go_on_while_paused() -> None:
+    for route, end in (("", "cancelled"), ("late", "completed")):
+        world = World(workflow(state("s", task()), state("late"), timeout_us=10 * SECOND, timeout_route=route)).start()
+        world.do(c.Pause(keep_timeout=True))
+        world.pass_time(11)
+        if route:
+            assert (world.state.status, world.state.state) == ("paused", "s"), "it leaves when it is let go"
+            world.do(c.Unpause())
+        assert world.state.status == end
+
+
 def test_signals_are_taken_while_paused() -> None:
     world = World(
         workflow(state("w", wait("a"), on("success", "e")), state("e", None, on("event:go", "end")), state("end"))

@@ -243,7 +243,7 @@ class Driver:
 
     def control(self) -> None:
         commands = [
-            c.Pause(),
+            c.Pause(keep_timeout=self.chance.random() < 0.3),
             c.Unpause(),
             c.Unpause(),
             c.Step(),

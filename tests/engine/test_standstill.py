@@ -118,6 +118,17 @@ async def test_why_a_queued_task_does_not_run(served: Served) -> None:
     assert "busy" in (await why(served, await served.start("task")))[1]
 
 
+async def test_a_queued_task_knows_its_place(served: Served) -> None:
+    first, second = await served.start("task"), await served.start("task")
+    assert "it is the next in its queue" in (await why(served, first))[1]
+    assert "tasks before it in its queue: 1" in (await why(served, second))[1]
+    urgent = await served.start("task", priority=9)
+    assert "it is the next in its queue" in (await why(served, urgent))[1]
+    assert "tasks before it in its queue: 2" in (await why(served, second))[1]
+    elsewhere = await served.start("task", queue="other")
+    assert "it is the next in its queue" in (await why(served, elsewhere))[1]
+
+
 async def test_why_other_runs_stand_still(served: Served) -> None:
     assert (await why(served, await served.start("wait")))[0] == ["signal"]
     assert (await why(served, await served.start("delay")))[0] == ["timer"]

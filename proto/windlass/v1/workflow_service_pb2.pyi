@@ -1689,6 +1689,7 @@ class PauseRunRequest(_message.Message):
     WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KEEP_TIMEOUT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant. Empty = "default"."""
     run_id: _builtins.str
@@ -1699,6 +1700,10 @@ class PauseRunRequest(_message.Message):
     """Why; recorded."""
     request_id: _builtins.str
     """The same id gives the same answer for at least 24 h. Empty = not repeatable, and harmless to repeat."""
+    keep_timeout: _builtins.bool
+    """The run's own timeout goes on. Unset: it stands still until the run goes on, with what was left of it. Delays, waits
+    and task timeouts go on in either case: their time is absolute.
+    """
     def __init__(
         self,
         *,
@@ -1707,10 +1712,11 @@ class PauseRunRequest(_message.Message):
         workflow_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        keep_timeout: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "run_id", b"run_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_timeout", b"keep_timeout", "namespace", b"namespace", "reason", b"reason", "request_id", b"request_id", "run_id", b"run_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2120,7 +2126,9 @@ class Explanation(_message.Message):
     SINCE_TIME_FIELD_NUMBER: _builtins.int
     DUE_TIME_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """TASK_QUEUED, NO_WORKER, TASK_RUNNING, RETRY_BACKOFF, SIGNAL, TIMER, CHILD, ESCALATION, PAUSED, INCIDENT …"""
+    """delayed_start, paused, stepping, cancelling, incident, deferred, queued, held, leased, backoff, signal, timer, poll,
+    child, escalation, event or items.
+    """
     summary: _builtins.str
     """One sentence for people."""
     advice: _builtins.str

@@ -352,7 +352,8 @@ class WorkflowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForkRun(self, request, context):
-        """Starts a new run from a state of an old one, with its context as it was there and the edits given.
+        """Starts a new run from a state of an old one, with its context as it was there and the edits given. The old run is left
+        as it is, and so are its children: they go on reporting to it, and the new run starts children of its own.
         Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -121,7 +121,8 @@ class WorkflowServiceStub:
     Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_NOT_PAUSED (also while a step is under way).
     """
     ForkRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.ForkRunRequest, _workflow_service_pb2.ForkRunResponse]
-    """Starts a new run from a state of an old one, with its context as it was there and the edits given.
+    """Starts a new run from a state of an old one, with its context as it was there and the edits given. The old run is left
+    as it is, and so are its children: they go on reporting to it, and the new run starts children of its own.
     Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED.
     """
     SetVariables: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.SetVariablesRequest, _workflow_service_pb2.SetVariablesResponse]
@@ -255,7 +256,8 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_NOT_PAUSED (also while a step is under way).
     """
     ForkRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ForkRunRequest, _workflow_service_pb2.ForkRunResponse]  # type: ignore[assignment]
-    """Starts a new run from a state of an old one, with its context as it was there and the edits given.
+    """Starts a new run from a state of an old one, with its context as it was there and the edits given. The old run is left
+    as it is, and so are its children: they go on reporting to it, and the new run starts children of its own.
     Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED.
     """
     SetVariables: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.SetVariablesRequest, _workflow_service_pb2.SetVariablesResponse]  # type: ignore[assignment]
@@ -506,7 +508,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflow_service_pb2.ForkRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_service_pb2.ForkRunResponse, _abc.Awaitable[_workflow_service_pb2.ForkRunResponse]]:
-        """Starts a new run from a state of an old one, with its context as it was there and the edits given.
+        """Starts a new run from a state of an old one, with its context as it was there and the edits given. The old run is left
+        as it is, and so are its children: they go on reporting to it, and the new run starts children of its own.
         Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED.
         """
 
