@@ -71,6 +71,7 @@ class Engine:
         shards = SHARDS_SHARED if storage.shared else 1
         self.transition = Transition(storage, self.clock, self.definitions, self.dispatch, self.notices, shards)
         self.transition.history_keep = self.options.history_keep
+        self.transition.quotas.look_us = self.options.member_us
         self.leases = Leases(self.transition)
         self.sessions = Sessions(storage, self.clock, self.dispatch, self.leases, self.options.lease_us)
         self.members = Members(storage, self.clock, self.engine_id, self.options.member_us, shards)

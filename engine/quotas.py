@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 #: A meter is measured anew at most this often, and at least this long after it was last asked.
 REFRESH_US: Final = 200_000
-#: How often the settings of all namespaces are read again on a store that other engines share, in seconds.
-LOOK_SECONDS: Final = 5.0
 BATCH: Final = 100
 
 
@@ -57,6 +55,7 @@ class Quotas(Loop):
         super().__init__("quotas")
         self._storage, self._clock = storage, clock
         self._meters: dict[str, Meter] = {}
+        self.look_us = 5_000_000  #: how often settings are read again on a store that other engines share
         self._asked = False
         self._measured_us = 0
 
@@ -110,7 +109,7 @@ class Quotas(Loop):
         if self._asked and wait_us > 0:
             return wait_us / 1e6
         await self.refresh()
-        return LOOK_SECONDS if self._storage.shared else None
+        return self.look_us / 1e6 if self._storage.shared else None
 
     async def refresh(self) -> None:
         """Read the settings of all namespaces, and measure those with limits."""
