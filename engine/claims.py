@@ -15,7 +15,7 @@ from typing import Final
 
 from windlass.engine import keys
 from windlass.engine.core.decide import Rejection
-from windlass.engine.dispatch import Dispatch, QueueKey
+from windlass.engine.dispatch import Connected, Dispatch, QueueKey
 from windlass.engine.errors import EngineError
 from windlass.engine.loops import Loop
 from windlass.engine.records import QueuedRecord, unpack
@@ -136,7 +136,7 @@ class Claims(Loop):
                     self._dispatch.release(session)
             unit.tr.clear(key)
 
-    async def _lease(self, unit: Unit, session: str, ring: QueueKey, key: bytes, queued: QueuedRecord) -> bool:
+    async def _lease(self, unit: Unit, session: Connected, ring: QueueKey, key: bytes, queued: QueuedRecord) -> bool:
         run_id, visit, path = keys.queued_task(keys.queue(*ring), key)
         try:
             work = await unit.load(ring[0], run_id)

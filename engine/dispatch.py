@@ -9,7 +9,9 @@ is queued, and `claims.py` takes it from there when credit comes back. Everythin
 lease in the store is what counts, and a session's leases are read back from the store when its worker reconnects.
 
 A credit is spent by `reserve` and comes back only by the worker's grant, or by `release` if the transaction did not
-commit.
+commit. Worker and engine count credits each for itself, per connection, so a slot belongs to the connection that
+granted it: what an older connection paid for is neither delivered to the next one nor given back to it. A worker may
+take back credits that a transaction holds at this moment; then `credits` is below 0 until that transaction ends.
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ QueueKey = tuple[str, str, str]  #: namespace, queue, kind
 class Assignment:
     """A leased task on its way to its worker."""
 
-    __slots__ = ("activation", "deadline_us", "heartbeat_us", "opened_us", "run", "session", "task")
+    __slots__ = ("activation", "deadline_us", "heartbeat_us", "opened_us", "run", "task", "to")
 
     def __init__(
         self,
-        session: str,
+        to: Connected,
         task: TaskKey,
         activation: TaskActivation,
         run: RunState,
@@ -48,9 +50,14 @@ class Assignment:
         deadline_us: int,
         heartbeat_us: int,
     ) -> None:
-        self.session, self.task, self.activation = session, task, activation
+        self.to, self.task, self.activation = to, task, activation
         self.run, self.opened_us = run, opened_us
         self.deadline_us, self.heartbeat_us = deadline_us, heartbeat_us
+
+    @property
+    def session(self) -> str:
+        """The id of the session that has the lease."""
+        return self.to.record.session
 
     def lease_record(self, packed: bytes) -> tuple[bytes, bytes]:
         """Key and value of the lease in the store; `packed` is the run's part of the key."""
@@ -76,7 +83,7 @@ class Connected:
 
     def __init__(self, record: SessionRecord, outlet: Outlet) -> None:
         self.record, self.outlet = record, outlet
-        self.credits = 0
+        self.credits = 0  #: how many more tasks may be leased to it
         self.reserved = 0  #: credits taken by transactions that have not ended
         self.held: dict[TaskKey, Held] = {}
         self.rings: list[QueueKey] = [(record.namespace, q, k) for q in record.queues for k in record.kinds]
@@ -84,6 +91,10 @@ class Connected:
     def drain(self) -> None:
         """The worker says it stops: it gets no more tasks."""
         self.record = msgspec.structs.replace(self.record, draining=True)
+
+    def forfeit(self) -> None:
+        """Take back all credits, also those that transactions have taken and may yet give back."""
+        self.credits = -self.reserved
 
 
 class Held:
@@ -153,20 +164,15 @@ class Dispatch:
         """The worker can take `credits` more tasks; below 0: it takes credits back, as far as they are unused."""
         session = self.connected.get(session_id)
         if session is not None:
-            session.credits = max(0, session.credits + credits)
-            if session.credits and self.backlog and not self.backlog.isdisjoint(session.rings):
+            session.credits = max(-session.reserved, session.credits + credits)
+            if session.credits > 0 and self.backlog and not self.backlog.isdisjoint(session.rings):
                 self.on_claimable()
-
-    def worker_of(self, session_id: str) -> str:
-        """The worker's id, as shown to people."""
-        session = self.connected.get(session_id)
-        return session.record.worker if session else ""
 
     # Choosing
 
     def reserve(
         self, ns: str, queue: str, kind: str, *, claiming: bool = False, avoid: tuple[str, ...] = ()
-    ) -> str | None:
+    ) -> Connected | None:
         """The session whose turn it is, with one credit taken; None if there is none or others wait before it.
 
         A worker for which tasks of any kind lie queued takes from the queues only: else a run that goes from step to
@@ -188,24 +194,27 @@ class Dispatch:
             if session.credits > 0 and not session.record.draining:
                 session.credits -= 1
                 session.reserved += 1
-                return session.record.session
+                return session
         return None
 
-    def release(self, session_id: str) -> None:
+    def release(self, session: Connected) -> None:
         """Give back a credit taken by `reserve` for a transaction that did not commit.
 
         A worker that has connected anew since has granted anew: what was taken before is not owed to it.
         """
-        session = self.connected.get(session_id)
-        if session is not None and session.reserved > 0:
-            session.reserved -= 1
-            self.grant(session_id, 1)
+        session.reserved -= 1
+        session.credits += 1
+        if self._is_current(session):
+            self.grant(session.record.session, 0)
+
+    def _is_current(self, session: Connected) -> bool:
+        return self.connected.get(session.record.session) is session
 
     def claimable(self) -> list[tuple[QueueKey, int]]:
         """Queues with a backlog that connected workers have credit for, and how much; the longest wait first."""
         found = []
         for ring in sorted(self.backlog, key=lambda ring: (self._turns.get(ring, 0), ring)):
-            credits = sum(s.credits for s in self._rings.get(ring, ()) if not s.record.draining)
+            credits = sum(max(0, s.credits) for s in self._rings.get(ring, ()) if not s.record.draining)
             if credits:
                 found.append((ring, credits))
         return found
@@ -222,7 +231,7 @@ class Dispatch:
     # Leases
 
     def assignment(
-        self, work: Work, path: str, visit: int, session_id: str, deadline_us: int, heartbeat_us: int
+        self, work: Work, path: str, visit: int, session: Connected, deadline_us: int, heartbeat_us: int
     ) -> Assignment:
         """Describe a task just leased, and note the lease under its session."""
         assert work.state is not None
@@ -231,7 +240,7 @@ class Dispatch:
         assert node is not None
         activation = activation_of(work.definition, state, work.item, path, node)
         task = (work.ns, work.run_id, visit, path, node.epoch)
-        return Assignment(session_id, task, activation, state, node.opened_us, deadline_us, heartbeat_us)
+        return Assignment(session, task, activation, state, node.opened_us, deadline_us, heartbeat_us)
 
     def deliver(self, after: After) -> None:
         """After a commit: tasks to their workers, stops to whoever holds them, and the news of queued tasks."""
@@ -248,17 +257,17 @@ class Dispatch:
             self.on_claimable()
 
     def _send(self, assigned: list[Assignment]) -> None:
-        batches: dict[str, list[Assignment]] = {}
+        batches: dict[Connected, list[Assignment]] = {}
         for assignment in assigned:
-            batches.setdefault(assignment.session, []).append(assignment)
-        for session_id, batch in batches.items():
-            session = self.connected.get(session_id)
-            if session is None:
-                # Disconnected meanwhile: the lease lapses, or is found when the worker reconnects. But if the session
-                # was closed and its leases returned before this one was committed, nobody else would find it.
-                self.on_undelivered(session_id)
+            batches.setdefault(assignment.to, []).append(assignment)
+        for session, batch in batches.items():
+            session.reserved -= len(batch)
+            session.credits = max(session.credits, -session.reserved)
+            if not self._is_current(session):
+                # Disconnected, or connected anew, meanwhile: the lease lapses, or is found when the worker reconnects.
+                # But if the session's leases were returned before this one was committed, nobody else would find it.
+                self.on_undelivered(session.record.session)
                 continue
-            session.reserved = max(0, session.reserved - len(batch))
             for each in batch:
                 session.held[each.task] = Held(each.deadline_us, each.heartbeat_us, each.run.updated_us)
             session.outlet.send_tasks(batch)

@@ -32,6 +32,7 @@ from windlass.engine.work import After, Work
 from windlass.storage.port import Transaction
 
 if TYPE_CHECKING:
+    from windlass.engine.dispatch import Connected
     from windlass.engine.transition import Transition
 
 #: The worker judges start-to-close itself, from when the attempt really begins; the engine only if the worker does not.
@@ -194,16 +195,14 @@ class Unit:
                 raise
 
     async def lease_to(
-        self, work: Work, path: str, visit: int, session: str, start_to_close_us: int, heartbeat_us: int
+        self, work: Work, path: str, visit: int, session: Connected, start_to_close_us: int, heartbeat_us: int
     ) -> None:
         """Lease a queued task to `session`, whose slot the caller reserved. Raises Rejection if it is not queued."""
         deadline = self.now_us + start_to_close_us + DEADLINE_SLACK_US if start_to_close_us else 0
-        dispatch = self.transition.dispatch
-        command = TaskLeased(
-            path=path, visit=visit, session=session, worker=dispatch.worker_of(session), lease_us=deadline
-        )
+        holder = session.record
+        command = TaskLeased(path=path, visit=visit, session=holder.session, worker=holder.worker, lease_us=deadline)
         await self.apply(work, command)
-        assignment = dispatch.assignment(work, path, visit, session, deadline, heartbeat_us)
+        assignment = self.transition.dispatch.assignment(work, path, visit, session, deadline, heartbeat_us)
         self.tr.set(*assignment.lease_record(work.packed))
         self.after.assigned.append(assignment)
 
@@ -280,7 +279,7 @@ class Unit:
     def abandon(self) -> None:
         """Give back the slots reserved by an attempt that did not commit."""
         for assignment in self.after.assigned:
-            self.transition.dispatch.release(assignment.session)
+            self.transition.dispatch.release(assignment.to)
         self.after = After()
 
 

@@ -120,13 +120,13 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         most = min(max(1, request.max_tasks), TASKS_MAX)
         connected = self._workers.dispatch.connected[request.session_id]
         poll = mailbox.begin(request.number, connected.held)
-        connected.credits = 0
+        connected.forfeit()
         self._workers.dispatch.grant(request.session_id, max(0, most - mailbox.waiting))
         try:
             await wait(poll, min(wait_us, POLL_MAX_US) / 1e6)
         finally:
             if mailbox.newest(poll):
-                connected.credits = 0
+                connected.forfeit()
         if not mailbox.newest(poll):
             return pb.PollTasksResponse()
         reply = mailbox.empty(most)

@@ -146,8 +146,8 @@ def _slots(simulation: Simulation) -> Iterator[str]:
             for engine in simulation.engines
             if session.session_id in engine.engine.dispatch.connected
         ]
-        # One too many only makes a task wait at its worker (docs/proof.md, open); one too few is lost for ever.
-        if max(views, default=0) < session._credit:
+        # One too few is never used again, one too many makes a task wait at this worker while another may be free.
+        if sum(views) != session._credit:
             yield f"{machine.name} granted {session._credit} slots, its engines know of {views}"
 
 
