@@ -99,7 +99,7 @@ class Clients:
             return
         workflow_id = self.random.choice(self.started)
         kind = self.random.choices(
-            ["signal", "get", "cancel", "terminate", "pause", "unpause", "set"], [8, 6, 1.5, 0.5, 1, 2, 1]
+            ["signal", "get", "cancel", "terminate", "pause", "unpause", "step", "set"], [8, 6, 1.5, 0.5, 1, 2, 1, 1]
         )[0]
         operation = Operation(kind, workflow_id)
         await getattr(self, f"_{kind}")(operation, {"workflow_id": workflow_id, "request_id": self._id()})
@@ -128,10 +128,13 @@ class Clients:
         await self._do(operation, pb.TerminateRunRequest(reason="chance", **about), "TerminateRun")
 
     async def _pause(self, operation: Operation, about: dict[str, str]) -> None:
-        await self._do(operation, pb.PauseRunRequest(**about), "PauseRun")
+        await self._do(operation, _filled(pb.PauseRunRequest(), about), "PauseRun")
 
     async def _unpause(self, operation: Operation, about: dict[str, str]) -> None:
         await self._do(operation, pb.UnpauseRunRequest(**about), "UnpauseRun")
+
+    async def _step(self, operation: Operation, about: dict[str, str]) -> None:
+        await self._do(operation, pb.StepRunRequest(**about), "StepRun")
 
     async def _set(self, operation: Operation, about: dict[str, str]) -> None:
         request = _filled(pb.SetVariablesRequest(), about)

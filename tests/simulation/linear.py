@@ -14,7 +14,7 @@ from tests.simulation.operations import Operation
 from windlass.engine.core.state import CLOSED, RunState
 
 #: Calls that change nothing the model knows.
-_IGNORED: Final = ("set", "pause", "unpause")
+_IGNORED: Final = ("set", "pause", "unpause", "step")
 
 
 class Model(NamedTuple):
