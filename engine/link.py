@@ -308,12 +308,18 @@ def results_in(results: Iterable[pb.TaskResult], clock: Clock) -> list[tuple[Tas
 def _result_in(result: pb.TaskResult, clock: Clock) -> tuple[TaskKey, Report]:
     task = parse_token(result.task_token)
     _, _, visit, path, epoch = task
-    asks = convert.asks_in(result)
+    asks, logs = convert.asks_in(result), convert.logs_in(result.logs) if result.logs else ()
     if result.WhichOneof("outcome") == "failure":
         failure = convert.failure_in(result.failure)
         jitter = clock.random.random()
-        return task, cmd.TaskFailed(path=path, visit=visit, epoch=epoch, failure=failure, asks=asks, jitter=jitter)
-    return task, cmd.TaskSucceeded(path=path, visit=visit, epoch=epoch, output=result.output or b"null", asks=asks)
+        return task, cmd.TaskFailed(
+            path=path, visit=visit, epoch=epoch, failure=failure, asks=asks, jitter=jitter, logs=logs
+        )
+    output = result.output or b"null"
+    usage = {"fuel": result.usage.fuel} if result.usage.fuel else {}
+    return task, cmd.TaskSucceeded(
+        path=path, visit=visit, epoch=epoch, output=output, asks=asks, usage=usage, logs=logs
+    )
 
 
 def releases_in(releases: Iterable[pb.TaskRelease], clock: Clock) -> list[tuple[TaskKey, Report]]:

@@ -27,7 +27,7 @@ from windlass.engine.core.commands import (
 from windlass.engine.core.compensation import undo_entry
 from windlass.engine.core.definition import Branch, RetryPolicy
 from windlass.engine.core.effects import ArmTimer
-from windlass.engine.core.events import AttemptEnded, AttemptStarted, TaskCompleted
+from windlass.engine.core.events import AttemptEnded, AttemptStarted, TaskCompleted, TaskLogged
 from windlass.engine.core.joining import winding_down
 from windlass.engine.core.limits import (
     CONTEXT_BYTES_MAX,
@@ -104,6 +104,8 @@ def heartbeat(turn: Turn, command: TaskHeartbeat) -> None:
 
 def succeeded(turn: Turn, command: TaskSucceeded) -> None:
     node = _fenced(turn, command)
+    if command.logs:
+        turn.apply(TaskLogged(turn.now_us, command.path, command.logs))
     path = command.path
     branch = branch_at(turn.definition, turn.state, path)
     output = command.output or b"null"
@@ -166,6 +168,8 @@ def too_large(turn: Turn, node: Node, values: Mapping[str, bytes]) -> Failure | 
 
 def failed(turn: Turn, command: TaskFailed) -> None:
     node = _fenced(turn, command)
+    if command.logs:
+        turn.apply(TaskLogged(turn.now_us, command.path, command.logs))
     branch = branch_at(turn.definition, turn.state, command.path)
     patch = NO_PATCH
     if command.asks is not None:

@@ -86,6 +86,14 @@ class Asks(msgspec.Struct, frozen=True, kw_only=True):
     emit: tuple[tuple[str, bytes], ...] = ()
 
 
+class LogLine(msgspec.Struct, frozen=True, array_like=True):
+    """A line that task code logged."""
+
+    level: str
+    message: str
+    metadata: bytes = b""  #: JSON
+
+
 class TaskLeased(Command, frozen=True):
     """A worker's session takes the node's queued task. Opens lease_epoch = the node's epoch + 1."""
 
@@ -105,6 +113,7 @@ class TaskSucceeded(Command, frozen=True):
     output: bytes
     asks: Asks | None = None
     usage: Mapping[str, int] = {}
+    logs: tuple[LogLine, ...] = ()
 
 
 class TaskFailed(Command, frozen=True):
@@ -114,6 +123,7 @@ class TaskFailed(Command, frozen=True):
     failure: Failure
     jitter: float = 0.5  #: random number in [0, 1), made by the shell
     asks: Asks | None = None  #: only `set` and `emit` are honoured
+    logs: tuple[LogLine, ...] = ()
 
 
 class TaskReturned(Command, frozen=True):

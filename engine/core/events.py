@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from windlass.engine.core.commands import Failure, ParentRef
+from windlass.engine.core.commands import Failure, LogLine, ParentRef
 from windlass.engine.core.definition import RetryPolicy
 from windlass.engine.core.state import Incident, Move, Node, RunState, Undo
 
@@ -129,6 +129,13 @@ class TaskAsked(Event, frozen=True, tag=11):
 
     path: str
     node: Node
+
+
+class TaskLogged(Event, frozen=True, tag=37):
+    """What task code logged in the attempt that ends next."""
+
+    path: str
+    lines: tuple[LogLine, ...]
 
 
 class AttemptEnded(Event, frozen=True, tag=12):
@@ -313,6 +320,7 @@ AnyEvent = (
     | AttemptStarted
     | TaskCompleted
     | TaskAsked
+    | TaskLogged
     | AttemptEnded
     | NodeChanged
     | NodeClosed

@@ -179,6 +179,10 @@ def _signal_taken(state: RunState, items: Items, event: e.SignalTaken) -> RunSta
     return replace(state, inbox=state.inbox - event.buffered, spin=0)
 
 
+def _task_logged(state: RunState, items: Items, event: e.TaskLogged) -> RunState:
+    return state
+
+
 def _items_dropped(state: RunState, items: Items, event: e.ItemsDropped) -> RunState:
     for path in event.paths:
         items.drop(path)
@@ -199,6 +203,7 @@ APPLIERS: dict[type, Callable[[Any, Items, Any], RunState]] = {
     e.AttemptStarted: _attempt_started,
     e.TaskCompleted: _task_completed,
     e.TaskAsked: _replaced,
+    e.TaskLogged: _task_logged,
     e.AttemptEnded: _attempt_ended,
     e.NodeChanged: _replaced,
     e.NodeClosed: _node_closed,

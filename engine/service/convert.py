@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from windlass.engine.core.commands import Asks, Failure, Spawn
+from windlass.engine.core.commands import Asks, Failure, LogLine, Spawn
 from windlass.engine.core.limits import FOREVER_US
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.definitions import parse_json
@@ -34,6 +34,9 @@ STATE_NAMES: Final = {value: name for name, value in STATES.items()}
 FAILURE_CODE_CHARACTERS: Final = 200
 FAILURE_TEXT_CHARACTERS: Final = 10_000
 FAILURE_DETAILS_BYTES: Final = 50_000
+#: What is kept of an attempt's log.
+LOG_LINES: Final = 200
+LOG_CHARACTERS: Final = 64_000
 SPAN_MAX_US: Final = 100 * 366 * 86_400_000_000
 _CLOSE_POLICIES: Final = {0: "terminate", 1: "terminate", 2: "abandon", 3: "cancel"}
 
@@ -116,6 +119,19 @@ def failure_in(failure: common_pb2.Failure) -> Failure:
         next_delay_us=span_us(failure.next_delay, "next_delay") if failure.HasField("next_delay") else None,
         cause=_cut(failure.cause),
     )
+
+
+def logs_in(lines: Sequence[worker_service_pb2.LogLine]) -> tuple[LogLine, ...]:
+    """What task code logged, cut to what a run's history should hold."""
+    kept: list[LogLine] = []
+    room = LOG_CHARACTERS
+    for line in lines:
+        size = len(line.message) + len(line.metadata)
+        if len(kept) == LOG_LINES or size > room:
+            return (*kept, LogLine("warn", f"{len(lines) - len(kept)} more log lines are not kept"))
+        room -= size
+        kept.append(LogLine(line.level or "info", line.message, line.metadata))
+    return tuple(kept)
 
 
 def _cut(text: str) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
+import grpc
+import msgspec
 import pytest
 
 from tests.engine.documents import one_task
 from tests.engine.served import Served, refusal_of, refused, seconds, serving, value
-from windlass.v1 import common_pb2
+from windlass.v1 import common_pb2, worker_service_pb2_grpc
 from windlass.v1 import worker_service_pb2 as pb
 from windlass.v1 import workflow_service_pb2 as run_pb
 
@@ -147,3 +150,48 @@ async def test_a_failure_is_reported_with_all_it_has(served: Served) -> None:
     await served.workers.CompleteTasks(pb.CompleteTasksRequest(results=[result]))
     run = await served.closed(run_id)
     assert (run.failure.code, run.failure.message, run.failure.details) == ("CARD_DECLINED", "no", b'{"card":1}')
+
+
+async def test_anyone_with_the_token_finishes_the_task(served: Served) -> None:
+    """The worker that took it goes on without it, as long as its session stands."""
+    session = await register(served)
+    run_id = await served.start("task")
+    (task,) = (await poll(served, session)).tasks
+    result = pb.TaskResult(task_token=task.task_token, output=b"7")
+    async with grpc.aio.insecure_channel(served.address) as elsewhere:
+        stub: Any = worker_service_pb2_grpc.WorkerServiceStub(elsewhere)
+        reply = await stub.CompleteTasks(pb.CompleteTasksRequest(results=[result]))
+    assert list(reply.accepted_task_tokens) == [task.task_token]
+    assert value((await served.closed(run_id)).context["done"]) == 7
+
+
+async def logged(served: Served, run_id: str) -> list[list[Any]]:
+    """The log lines in a run's history, one list per attempt."""
+    request = run_pb.GetHistoryRequest(run_id=run_id, view=run_pb.VIEW_FULL)
+    events = (await served.runs.GetHistory(request)).events
+    return [msgspec.json.decode(event.attributes)["lines"] for event in events if event.type == "TaskLogged"]
+
+
+async def test_what_tasks_log_and_use_is_in_the_history_of_each_attempt(served: Served) -> None:
+    await served.register(one_task("twice", retry={"max_attempts": 2, "initial_delay": "1ms"}))
+    session = await register(served)
+    run_id = await served.start("twice")
+    (task,) = (await poll(served, session)).tasks
+    lines = [pb.LogLine(level="warn", message="careful", metadata=b'{"n":1}'), pb.LogLine(message="x")]
+    failure = common_pb2.Failure(code="BROKEN", message="no")
+    first = pb.TaskResult(task_token=task.task_token, failure=failure, logs=lines)
+    await served.workers.CompleteTasks(pb.CompleteTasksRequest(results=[first]))
+    served.advance(1)
+    (task,) = (await poll(served, session)).tasks
+    many = [pb.LogLine(level="info", message=f"line {number}") for number in range(1000)]
+    second = pb.TaskResult(task_token=task.task_token, output=b"1", logs=many, usage=pb.TaskUsage(fuel=12))
+    await served.workers.CompleteTasks(pb.CompleteTasksRequest(results=[second]))
+    await served.closed(run_id)
+    failed, succeeded = await logged(served, run_id)
+    assert failed == [{"level": "warn", "message": "careful", "metadata": {"n": 1}}, {"level": "info", "message": "x"}]
+    assert [line["message"] for line in succeeded] == [
+        *(f"line {number}" for number in range(200)), "800 more log lines are not kept",
+    ]  # fmt: skip
+    history = (await served.runs.GetHistory(run_pb.GetHistoryRequest(run_id=run_id, view=run_pb.VIEW_FULL))).events
+    (completed,) = [event for event in history if event.type == "TaskCompleted"]
+    assert msgspec.json.decode(completed.attributes)["usage"] == {"fuel": 12}
