@@ -113,7 +113,8 @@ class Unit:
             except NeedSignals as need:
                 await self._load_signals(work, need.names)
         self._stage(work, decision)
-        await self._carry_out(work, decision.effects)
+        if decision.effects:
+            await self._carry_out(work, decision.effects)
         return decision
 
     async def _carry_out(self, work: Work, effects: Sequence[Effect]) -> None:

@@ -71,9 +71,16 @@ def decide(definition: Definition, state: RunState | None, view: View, command: 
         return _on_closed(state, command)
     else:
         turn = Turn(definition, state, view, max(now_us, state.updated_us))
+        if isinstance(command, c.TaskLeased):  # every attempt has one, and nothing else of the run can move by it
+            attempts.leased(turn, command)
+            return _decided(turn)
         _guarded(turn, partial(_JUDGES[type(command)], turn, command))
     while not _guarded(turn, partial(_go_on, turn)):
         pass
+    return _decided(turn)
+
+
+def _decided(turn: Turn) -> Decision:
     return Decision(
         state=turn.state,
         items=turn.items.changed,
@@ -134,7 +141,6 @@ def _on_closed(state: RunState, command: c.Command) -> Decision:
 
 
 _JUDGES: dict[type, Callable[[Turn, Any], None]] = {
-    c.TaskLeased: attempts.leased,
     c.TaskSucceeded: attempts.succeeded,
     c.TaskFailed: attempts.failed,
     c.TaskReturned: attempts.returned,

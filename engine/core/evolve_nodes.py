@@ -49,9 +49,11 @@ def _attempt_started(state: RunState, items: Items, event: e.AttemptStarted) -> 
         lease_us=event.lease_us,
         timers=event.timers,
     )
+    new = tree.put(state, items, event.path, leased)
+    if state.first_task_us and not state.spin and event.run_timers is None:
+        return new
     timers = state.timers if event.run_timers is None else event.run_timers
-    first_us = state.first_task_us or event.at_us
-    return replace(tree.put(state, items, event.path, leased), spin=0, timers=timers, first_task_us=first_us)
+    return replace(new, spin=0, timers=timers, first_task_us=state.first_task_us or event.at_us)
 
 
 def _task_completed(state: RunState, items: Items, event: e.TaskCompleted) -> RunState:

@@ -164,6 +164,8 @@ class Turn:
 
     def disarm(self, timers: Timers, keep: tuple[str, ...] = ()) -> Timers:
         """Disarm all but those of the kinds in `keep`, which are given back."""
+        if not timers:
+            return timers
         kept = tuple(timer for timer in timers if timer[0].rpartition(":")[2] in keep)
         for timer in timers:
             if timer not in kept:

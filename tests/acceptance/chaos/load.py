@@ -53,6 +53,8 @@ class Record:
     refusals: list[str] = field(default_factory=list)  #: answers that nothing in the load explains: defects
     repeated: Counter[str] = field(default_factory=Counter)  #: calls that had to be repeated, by reason
 
+    repaired: int = 0  #: runs parked with CRASH_LOOP, and repaired after the last fault
+
     @property
     def ended(self) -> int:
         """Runs whose result was seen."""
@@ -94,12 +96,23 @@ class Load:
     async def finish(self, seconds: float) -> None:
         """No new starts; wait until every run begun has ended, for `seconds` at most."""
         self._stopping = True
+        operator = asyncio.create_task(self._operate())
         _, left = await asyncio.wait(self._tasks, timeout=seconds)
-        for task in left:
+        for task in (operator, *left):
             task.cancel()
+        await asyncio.wait([operator])
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 raise outcome
+
+    async def _operate(self) -> None:
+        """What a person would do when the faults are over: runs parked because their workers kept dying go on."""
+        while True:
+            for run_id, incident_id in await self._say(_crash_loops) or ():
+                request = new_id()
+                await self._say(lambda client, r=run_id, i=incident_id, q=request: _retry(client, r, i, q))  # type: ignore[misc]
+                self.record.repaired += 1
+            await asyncio.sleep(0.5)
 
     async def _author(self, number: int) -> None:
         turn = 0
@@ -143,3 +156,12 @@ class Load:
                     return None
                 self.record.repeated[error.reason] += 1
             await asyncio.sleep(self._random.uniform(0.02, 0.2))
+
+
+async def _crash_loops(client: Client) -> list[tuple[str, str]]:
+    """Run and incident, of runs that were parked because their worker died too often."""
+    return [(each.run.run_id, each.incident_id) async for each in client.incidents() if each.code == "CRASH_LOOP"]
+
+
+async def _retry(client: Client, run_id: str, incident_id: str, request_id: str) -> str:
+    return await client.resolve_incident(run_id, incident_id, by="chaos", request_id=request_id)

@@ -50,6 +50,7 @@ async def judge(cluster: Cluster, record: Record, *, beside: str = "-") -> tuple
         "events": sum(state.seq for state in runs.values()),
         "executions counted": sum(executed.values()),
         "executed again": sum(count - 1 for count in executed.values()),
+        "parked and repaired": record.repaired,
         "calls repeated": record.repeated.total(),
         "connections cut": sum(way.cuts for way in cluster.ways.values()),
     }
