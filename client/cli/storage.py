@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,12 +31,24 @@ def storage() -> None:
 
 
 @storage.command()
-@_directory
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    envvar="WINDLASS_DATA_DIR",
+    help="The engine's data directory. Environment: WINDLASS_DATA_DIR.",
+)
+@click.option("--storage", "url", help="With --deep, a shared store instead: fdb:CLUSTERFILE or postgres://…")
 @click.option("--deep", is_flag=True, help="Also replay every history and compare it with what lies in the store.")
 @output_option
-def check(data_dir: Path, deep: bool, output: str) -> None:
-    """Read a store at rest, page by page and row by row."""
-    offline, screen = load("windlass.storage.offline", "engine"), Screen(output)
+def check(data_dir: Path | None, url: str | None, deep: bool, output: str) -> None:
+    """Read a store at rest, page by page and row by row. Stop the engines of a shared store first."""
+    screen = Screen(output)
+    if url and deep:
+        _tell(screen, url, {"storage": url}, _deep_shared(url))
+        return
+    if url or data_dir is None:
+        raise click.UsageError("give --data-dir, or --storage with --deep: a shared store checks its pages itself")
+    offline = load("windlass.storage.offline", "engine")
     with _named():
         report = offline.check(data_dir)
     findings = _deep(data_dir) if deep else []
@@ -45,15 +58,19 @@ def check(data_dir: Path, deep: bool, output: str) -> None:
         "value_bytes": report.value_bytes,
         "version": report.version,
         "file_bytes": report.file_bytes,
-        "findings": findings,
     }
-    screen.fields([*whole.items()][:-1], whole)
+    _tell(screen, str(data_dir), whole, findings)
+
+
+def _tell(screen: Screen, where: str, facts: dict[str, Any], findings: list[str]) -> None:
+    """The facts, then every finding. Raises Stop if there is one."""
+    screen.fields(facts.items(), {**facts, "findings": findings})
     if not screen.json:
         for finding in findings:
             screen.say(finding)
         screen.say("whole" if not findings else f"{len(findings)} findings")
     if findings:
-        raise Stop(f"the store in {data_dir} breaks {len(findings)} invariants; keep a copy and report them", REFUSED)
+        raise Stop(f"the store {where} breaks {len(findings)} invariants; keep a copy and report them", REFUSED)
 
 
 def _deep(data_dir: Path) -> list[str]:
@@ -61,6 +78,22 @@ def _deep(data_dir: Path) -> list[str]:
     offline, checking = load("windlass.storage.offline", "engine"), load("windlass.engine.checking", "engine")
     with _named(), offline.Reader(data_dir) as reader:
         return [str(each) for each in checking.check_rows(reader.rows)]
+
+
+def _deep_shared(url: str) -> list[str]:
+    """The same of a store that several engines share."""
+    composition, checking = load("windlass.engine.composition", "engine"), load("windlass.engine.checking", "engine")
+    config = load("windlass.engine.config", "engine")
+
+    async def look() -> list[str]:
+        opened, _ = await composition.open_storage(config.Settings(storage=url))
+        try:
+            return [str(each) for each in await checking.check_store(opened)]
+        finally:
+            await opened.close()
+
+    with _named():
+        return asyncio.run(look())
 
 
 @storage.command()
@@ -121,7 +154,7 @@ def _named() -> Iterator[None]:
         yield
     except port.StoreLocked as error:
         raise Stop(str(error), UNAVAILABLE) from error
-    except (port.StorageError, OSError) as error:
+    except (port.StorageError, OSError, ValueError) as error:
         raise Stop(str(error), REFUSED) from error
 
 
