@@ -36,6 +36,8 @@ from windlass.v1 import worker_service_pb2 as pb
 
 log = logging.getLogger(__name__)
 
+#: Nobody waits to hear that a result is recorded: the next message says it, or one of its own after this, in seconds.
+ACCEPTED_WITHIN_S: Final = 0.003
 #: Results whose recording failed for want of the store are tried again by the engine after this, in seconds.
 RETRY_SECONDS: Final = 0.2
 
@@ -68,6 +70,7 @@ class Link:
         self._out = pb.StreamTasksResponse()
         self._tasks: deque[Assignment] = deque()
         self._wake = asyncio.Event()
+        self._later: asyncio.TimerHandle | None = None
         self._recording: set[asyncio.Task[None]] = set()
         self.closed = False
         self._over: EngineError | None = None  #: why the session is no longer this stream's
@@ -126,7 +129,8 @@ class Link:
                 self._out.accepted_task_tokens.append(token)
             else:
                 self._out.rejected.append(pb.RejectedTask(task_token=token, error=to_status(answer.error)))
-        self._wake.set()
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(ACCEPTED_WITHIN_S, self._wake.set)
 
     async def _renew(self, heartbeat: pb.WorkerHeartbeat) -> None:
         assert self.session is not None
@@ -214,6 +218,9 @@ class Link:
             raise self._over
         if self.closed and not self._tasks and not self._out.ByteSize():
             return None
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         out, self._out = self._out, pb.StreamTasksResponse()
         out.tasks.extend(next_tasks(self._tasks, self._refused))
         if not self._tasks and not self.closed:
