@@ -62,7 +62,7 @@ class WorkerSettings:
         if not 1 <= self.slots <= 1024:
             raise BadSettings(f"--slots must be between 1 and 1024; got {self.slots}")
         if not 1 <= self.prefetch <= 256:
-            raise BadSettings(f"--prefetch must be between 1 and 256; got {self.prefetch}")
+            raise BadSettings(f"prefetch must be between 1 and 256; got {self.prefetch}")
         if unknown := [name for name in self.runtimes if name not in KNOWN_RUNTIMES]:
             known = ", ".join(KNOWN_RUNTIMES)
             raise BadSettings(f"--runtimes: there is no runtime {unknown[0]!r}; known are {known}")

@@ -34,7 +34,7 @@ class Chance:
         ({"engines": ("localhost",)}, "--engine takes host:port"),
         ({"engines": ("localhost:99999",)}, "--engine takes host:port"),
         ({"slots": 0}, "--slots must be between"),
-        ({"prefetch": 0}, "--prefetch must be between"),
+        ({"prefetch": 0}, "prefetch must be between"),
         ({"runtimes": ("ruby",)}, "no runtime 'ruby'"),
         ({"runtimes": ("python",)}, "needs --handlers"),
         ({"runtimes": ()}, "nothing to do"),
