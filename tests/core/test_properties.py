@@ -191,6 +191,7 @@ class Driver:
                         **key, failure=failure, asks=c.Asks(set={"seen": b"1"}) if self.chance.random() < 0.2 else None
                     ),
                     c.TaskReturned(**key, crashed=self.chance.random() < 0.5),
+                    c.TaskReturned(**key, crashed=False, unable=True),
                     c.TaskTimedOut(**key, kind=self.chance.choice(["heartbeat", "start_to_close"])),
                     c.TaskHeartbeat(**key, checkpoint=b"7"),
                 ]
