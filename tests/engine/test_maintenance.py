@@ -10,6 +10,7 @@ from tests.engine.cluster import TestWorker
 from tests.engine.documents import delayed, one_task
 from tests.engine.served import Served, refused, seconds, serving
 from windlass.engine.errors import EngineError
+from windlass.storage.memory import MemoryWorld
 from windlass.v1 import admin_service_pb2 as pb
 from windlass.v1 import common_pb2
 from windlass.v1 import workflow_service_pb2 as wire
@@ -88,3 +89,14 @@ async def test_a_stopping_engine_maintains_nothing() -> None:
     async with serving() as served:
         served.engine.accepting = False
         await refused(served.admin.RunMaintenance(pb.RunMaintenanceRequest()), "ENGINE_DRAINING")
+
+
+async def test_on_a_shared_store_an_engine_maintains_its_own_shards() -> None:
+    async with serving(MemoryWorld().open(shared=True)) as served:
+        await served.register(SLEEPS)
+        await stopped(served)
+        naps = [await served.start("sleeps") for _ in range(20)]
+        served.clock.at_us += 11_000_000
+        done = await maintain(served)
+        assert done["timers_fired"] == len(naps)
+        assert not done.get("more")
