@@ -321,7 +321,8 @@ class Worker:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._perform(self.session.tick(self._now()))
+        # A loop may be early by its clock's resolution: what this was armed for is due all the same.
+        self._perform(self.session.tick(max(self._now(), self._timer_s)))
         self._stir()
 
     @staticmethod
