@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 from typing import Final
 
 import msgspec
@@ -91,6 +92,9 @@ class Started(msgspec.Struct, frozen=True, array_like=True):
     created: bool
 
 
+_CONTROL = re.compile(r"[\x00-\x1f]")
+
+
 def check_name(value: str, field: str, *, required: bool = True) -> str:
     """A name from outside. Raises EngineError INVALID_FIELD if it is missing, too long, or holds control characters."""
     problem = ""
@@ -98,7 +102,7 @@ def check_name(value: str, field: str, *, required: bool = True) -> str:
         problem = "is missing"
     elif len(value.encode()) > NAME_BYTES_MAX:
         problem = f"is longer than {NAME_BYTES_MAX} bytes"
-    elif any(ord(c) < 32 for c in value):
+    elif _CONTROL.search(value):
         problem = "holds control characters"
     if problem:
         raise EngineError("INVALID_FIELD", f"{field} {problem}", field=field)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
 
 from windlass.engine.core.commands import Failure, TaskFailed
 from windlass.engine.core.definition import Limits
@@ -59,6 +62,12 @@ def _too_large(size: int) -> Failure:
     return Failure("INPUT_TOO_LARGE", message, retryable=False)
 
 
+@lru_cache(maxsize=1024)
+def _span(span_us: int) -> Duration | None:
+    """Most tasks have one of a few timeouts. Only for reading: the message is shared."""
+    return convert.duration(span_us) if span_us else None
+
+
 def task_message(assignment: Assignment) -> pb.Task:
     """The Task message of an assignment."""
     a, run = assignment.activation, assignment.run
@@ -82,11 +91,9 @@ def task_message(assignment: Assignment) -> pb.Task:
         checkpoint=a.checkpoint,
         resume=a.resume,
         open_time=convert.timestamp(assignment.opened_us),
+        timeout=_span(a.timeouts.start_to_close_us or 0),
+        heartbeat_timeout=_span(a.timeouts.heartbeat_us or 0),
     )
-    if a.timeouts.start_to_close_us:
-        message.timeout.CopyFrom(convert.duration(a.timeouts.start_to_close_us))
-    if a.timeouts.heartbeat_us:
-        message.heartbeat_timeout.CopyFrom(convert.duration(a.timeouts.heartbeat_us))
     limits = a.limits
     if limits is not _DEFAULT and limits != _DEFAULT:
         message.limits.CopyFrom(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 
@@ -34,39 +35,47 @@ WAIT_MAX_US: Final = 300_000_000
 WAIT_DEFAULT_US: Final = 20_000_000
 
 
+#: What a start may say, by its field: where that goes in the plan, and what checks and converts it.
+_SAID: Final[dict[str, tuple[str, Callable[[Any], object]]]] = {
+    "namespace": ("namespace", partial(check_name, field="namespace")),
+    "workflow_id": ("workflow_id", partial(check_name, field="workflow_id")),
+    "workflow": ("workflow", partial(check_name, field="workflow")),
+    "revision": ("revision", str),
+    "input": ("input", lambda payload: payload.data or b"{}"),
+    "request_id": ("request_id", partial(check_name, field="request_id")),
+    "open_run_policy": ("open_policy", lambda policy: _OPEN.get(policy, OpenPolicy.FAIL)),
+    "closed_run_policy": ("closed_policy", lambda policy: _CLOSED.get(policy, ClosedPolicy.ALLOW)),
+    "queue": ("queue", partial(check_name, field="queue")),
+    "priority": ("priority", check_priority),
+    "start_time": ("start_us", lambda time: convert.time_us(time, "start_time")),
+    "start_delay": ("delay_us", lambda span: convert.span_us(span, "start_delay")),
+    "run_timeout": ("timeout_us", lambda span: convert.span_us(span, "run_timeout")),
+    "timeout_start": ("timeout_from", lambda at: "first_task" if at == pb.TIMEOUT_START_FIRST_TASK else "start"),
+    "metadata": ("metadata", dict),
+    "config": ("config", lambda payload: payload.data or b"{}"),
+    "idempotency_key": ("idempotency_key", partial(check_name, field="idempotency_key")),
+    "idempotency_ttl": ("idempotency_ttl_us", lambda span: convert.span_us(span, "idempotency_ttl")),
+    "validate_only": ("validate_only", bool),
+    "paused": ("paused", bool),
+}
+
+
 def plan_of(engine: Engine, request: pb.StartRunRequest) -> StartPlan:
-    """A StartRunRequest, checked. Raises EngineError INVALID_FIELD."""
-    if request.HasField("start_delay") and request.HasField("start_time"):
+    """A StartRunRequest, checked. Raises EngineError INVALID_FIELD.
+
+    Looks only at what is set, which most often is the workflow and its input.
+    """
+    plan: dict[str, Any] = {"namespace": "default", "input": b"{}"}
+    for field, value in request.ListFields():
+        name, taken = _SAID[field.name]
+        plan[name] = taken(value)
+    if "workflow" not in plan:
+        check_name("", "workflow")
+    if "start_us" in plan and "delay_us" in plan:
         raise EngineError("INVALID_FIELD", "give start_delay or start_time, not both", field="start_delay")
-    ttl = (
-        convert.span_us(request.idempotency_ttl, "idempotency_ttl")
-        if request.HasField("idempotency_ttl")
-        else 86_400_000_000
-    )
-    return StartPlan(
-        namespace=check_name(request.namespace or "default", "namespace"),
-        workflow=check_name(request.workflow, "workflow"),
-        run_id=engine.clock.new_id(),
-        input=request.input.data or b"{}",
-        revision=request.revision,
-        workflow_id=check_name(request.workflow_id, "workflow_id", required=False),
-        request_id=check_name(request.request_id, "request_id", required=False),
-        idempotency_key=check_name(request.idempotency_key, "idempotency_key", required=False),
-        idempotency_ttl_us=ttl,
-        open_policy=_OPEN.get(request.open_run_policy, OpenPolicy.FAIL),
-        closed_policy=_CLOSED.get(request.closed_run_policy, ClosedPolicy.ALLOW),
-        queue=check_name(request.queue, "queue", required=False),
-        priority=check_priority(request.priority) if request.HasField("priority") else None,
-        start_us=convert.time_us(request.start_time, "start_time") if request.HasField("start_time") else 0,
-        delay_us=convert.span_us(request.start_delay, "start_delay") if request.HasField("start_delay") else 0,
-        timeout_us=convert.span_us(request.run_timeout, "run_timeout") if request.HasField("run_timeout") else None,
-        timeout_from="first_task" if request.timeout_start == pb.TIMEOUT_START_FIRST_TASK else "start",
-        metadata=dict(request.metadata),
-        config=request.config.data or b"{}",
-        validate_only=request.validate_only,
-        paused=request.paused,
-        asked=request.SerializeToString(deterministic=True) if request.request_id else b"",
-    )
+    if request.request_id:
+        plan["asked"] = request.SerializeToString(deterministic=True)
+    return StartPlan(run_id=engine.clock.new_id(), **plan)
 
 
 def started_out(ns: str, started: Started) -> pb.StartRunResponse:
