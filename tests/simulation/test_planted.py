@@ -11,4 +11,4 @@ from tests.simulation.test_simulation import simulated
 @pytest.mark.parametrize("name", DEFECTS)
 @pytest.mark.timeout(120)
 def test_a_planted_defect_is_caught(name: str) -> None:
-    assert simulated("--plant", name, "--within", "8", seconds=110).startswith("caught")
+    assert simulated("--plant", name, "--within", "16", seconds=110).startswith("caught")
