@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from windlass.engine.core import actions, compensation, ending, evolve, incidents, pausing, tree
 from windlass.engine.core.branches import NOTHING, branch_at
-from windlass.engine.core.commands import Failure
-from windlass.engine.core.definition import Action, State, TaskAction
+from windlass.engine.core.commands import Cancel, Failure
+from windlass.engine.core.definition import Action, State, TaskAction, WaitBody
 from windlass.engine.core.effects import Defer
 from windlass.engine.core.events import BodyEnded, Deferred, Leaving, NodeOpened, StateEntered, Undone
 from windlass.engine.core.joining import winding_down
@@ -227,6 +227,10 @@ def _route(turn: Turn) -> bool:
         move, on = unhandled(turn) or fail_move(turn, _failure(turn)), state.outcome
         if turn.definition.on_unhandled == "incident" and move.kind == "fail":
             raise Problem(_failure(turn).code, _failure(turn).message)
+        if move.kind == "fail" and on == "timeout" and (here.step is None or isinstance(here.step.body, WaitBody)):
+            reason = f"nothing came in time in state {here.name!r}, and no transition takes its timeout"
+            ending.cancel(turn, Cancel(source="timeout", reason=reason))
+            return True
     go(turn, move, on)
     return True
 

@@ -56,16 +56,19 @@ def test_two_waits_of_one_name_take_one_signal_each() -> None:
     assert world.inbox == []
 
 
-def test_wait_timeout_takes_its_route_or_fails() -> None:
+def test_wait_timeout_takes_its_route_or_cancels_the_run() -> None:
     waiting = state("w", wait("a"), on("success", "yes"), on("timeout", "late"), timeout_us=5 * SECOND)
     world = World(workflow(waiting, state("yes"), state("late"))).start()
     world.pass_time(5)
     assert world.state.state == "late"
     world = World(workflow(state("w", wait("a"), timeout_us=5 * SECOND))).start()
     world.pass_time(5)
-    assert world.state.status == "failed"
+    assert world.state.status == "cancelled"
+    assert world.state.cancel is not None
+    assert world.state.cancel.source == "timeout"
     assert world.state.failure is not None
-    assert world.state.failure.code == "TIMEOUT"
+    assert world.state.failure.code == "CANCELLED"
+    assert "no transition takes its timeout" in world.state.failure.message
 
 
 def test_a_wait_until_a_time_succeeds_with_what_came() -> None:
