@@ -48,7 +48,7 @@ format: $(STAMP) ## Put every file into the project's format
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure this machine; ARGS='storage' picks one
+bench: $(STAMP) ## Measure this machine (docs/performance.md); ARGS='--runtime python' and so on
 	$(BIN)/python -m benchmarks $(ARGS)
 
 proto: $(STAMP) ## Generate the Python of the wire contract, then lint it
