@@ -43,7 +43,7 @@ async def fill(client: Client, workflow: str, number: int, value: object = None)
     return time.perf_counter() - began
 
 
-async def until(true: Callable[[], Awaitable[bool]], every: float = 0.01, patience: float = 600) -> None:
+async def until(true: Callable[[], Awaitable[bool]], every: float = 0.01, patience: float = 120) -> None:
     """Look again and again. Raises TimeoutError."""
     async with asyncio.timeout(patience):
         while not await true():  # noqa: ASYNC110 - it is another process that must come so far

@@ -20,6 +20,8 @@ from benchmarks.processes import Stack, stack
 from windlass.client import Client
 
 LEASE_SECONDS = 2.0
+#: A worker has at most 1024 slots; it must hold all tasks, also those of the killed one, beside the load.
+SIZE_MAX = 480
 HOLDING: dict[str, Any] = {
     "workflow": "holding",
     "initial": "hold",
@@ -37,6 +39,8 @@ class Begin(NamedTuple):
 
 async def recovery(asked: Asked) -> list[Figure]:
     """Two workers hold `size` tasks and serve 64 one-step runs at a time besides; one of them is killed."""
+    if asked.size > SIZE_MAX:
+        raise SystemExit(f"recovery holds its tasks in one worker's slots: --size is at most {SIZE_MAX}")
     log = asked.directory / "held"
     log.touch()
     os.environ[HELD_LOG] = str(log)
