@@ -143,6 +143,7 @@ class SnapshotPool:
         self._all = list(self._idle)
         self._forming: Snapshot | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def join(self) -> Snapshot:
         """A snapshot that is newer than this call."""
@@ -157,8 +158,10 @@ class SnapshotPool:
             self._forming = None
 
     def give_back(self, reader: Reader, *, broken: bool) -> None:
-        if broken:
+        if broken or self._closed:
             reader.cut()
+        if self._closed:
+            return
         if broken or self._forming is not None:
             self._idle.append(reader)
             self._launch()
@@ -195,10 +198,15 @@ class SnapshotPool:
             forming.start(self._idle.pop())  # the one used last: its caches are warm
 
     async def close(self) -> None:
+        """What is under way may be opening a connection at this moment: so they are cut until nothing is."""
+        self._closed = True
         self._idle.clear()
-        for reader in self._all:
-            reader.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while True:
+            for reader in self._all:
+                reader.cut()
+            if not self._tasks:
+                return
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _fail(future: asyncio.Future[Any], error: Exception) -> None:

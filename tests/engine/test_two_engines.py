@@ -46,7 +46,8 @@ async def engines(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
     if request.param == "postgres" and (why := backends_postgres.missing()):
         pytest.skip(why)
     async with stores(request.param) as (one, two):
-        pair = tuple(Engine(store, compile_canonical, options=Options(member_us=3_000_000)) for store in (one, two))
+        options = Options(member_us=3_000_000, lease_us=600_000_000)  # workers of tests send no heartbeats
+        pair = tuple(Engine(store, compile_canonical, options=options) for store in (one, two))
         for engine in pair:
             await engine.start()
         try:
@@ -180,7 +181,7 @@ async def test_the_tasks_of_a_worker_whose_engine_died_come_back(engines: Pair) 
     await silent.until(lambda: bool(silent.held))
     for loop in first._loops:  # the process is gone: nothing of it says goodbye
         await loop.stop()
-    second.clock.read_us = _later(second.clock.read_us, 10_000_000)  # type: ignore[method-assign]
+    second.clock.read_us = _later(second.clock.read_us, 700_000_000)  # type: ignore[method-assign]
     second.sessions.wake()
     await TestWorker(second, lambda task: "other", name="alive").connect()
     run = await wait(second, run_id)
