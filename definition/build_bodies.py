@@ -92,6 +92,7 @@ def _branch(
 ) -> Branch:
     config_schema = parts.schema(model.config_schema, (*place, "config_schema"))
     input_schema = parts.schema(model.input_schema, (*place, "input_schema"))
+    _check_heartbeat(parts, model, place)
     if model.input is not None and "static" in model.input.model_fields_set and input_schema is not None:
         for finding in input_schema.check(model.input.static):
             parts.report.error((*place, "input", "static"), f"does not fit input_schema: {finding}")
@@ -130,6 +131,19 @@ def _timeouts(parts: Parts, model: StepModel | ActionModel, kind: str, place: Pl
         schedule_to_close_us=model.timeout,
         heartbeat_us=timeouts.heartbeat_us,
     )
+
+
+def _check_heartbeat(parts: Parts, model: StepModel | ActionModel, place: Place) -> None:
+    """JavaScript cannot call its host while it runs: its heartbeats come with the result, too late for any timeout."""
+    task = model.task
+    if task is None and isinstance(model, StepModel) and model.poll is not None:
+        task = model.poll.task
+    if parts.stored or task is None or task.runtime != "javascript":
+        return
+    if model.timeouts is not None and model.timeouts.heartbeat:
+        message = "JavaScript gives no sign of life while it runs, so every longer attempt would be timed out"
+        at = (*place, "timeouts", "heartbeat")
+        parts.report.error(at, f"{message}: limit the attempt with 'start_to_close' instead", at_key=True)
 
 
 def _without_body(parts: Parts, model: StepModel, place: Place) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from windlass.definition.fields import NAME
-from windlass.definition.likeness import meant
+from windlass.definition.likeness import closest, meant
 from windlass.definition.model import CatchModel, DocumentModel, StateModel, TransitionModel
 from windlass.definition.problems import Place, Report
 
@@ -13,6 +13,8 @@ _OUTCOMES = ("success", "failure", "timeout", "approved", "rejected")
 _WITH_CODES = ("", "failure", "timeout", "rejected")
 _PERSONS = ("escalate", "task", "poll")  #: task code can escalate too
 _OWN_TIMEOUT = ("task", "poll", "wait", "delay")  #: an attempt always has a limit; until and for are no timeouts
+_WAYS = ("transitions", "next", "scope")  #: the parts of a state that lead out of it
+_FRAME = ("states", "scopes", "catch", "on_timeout")  #: the parts of a document that lead somewhere
 
 Edges = Mapping[str, list[str]]
 
@@ -28,7 +30,7 @@ def check_graph(model: DocumentModel, report: Report) -> None:
         _check_state(model, name, state, report)
     _check_scopes(model, report)
     _check_catches(model, model.catch, ("catch",), report)
-    if not report.failed:
+    if model.initial in model.states:
         _check_ways(model, report)
 
 
@@ -165,11 +167,15 @@ def _unknown(what: str, name: str, known: Collection[str]) -> str:
 
 
 def _check_ways(model: DocumentModel, report: Report) -> None:
-    """Unreachable states, states without an end, and circles in which nothing ever happens."""
-    edges: Edges = {name: list(_targets(model, name, state)) for name, state in model.states.items()}
+    """Unreachable states, states without an end, and circles in which nothing ever happens.
+
+    Other mistakes do not keep this from being told in the same go. A way to a state that does not exist counts as one
+    to the state that was probably meant, so that one slip is not told twice.
+    """
+    edges: Edges = {name: _existing(model, _targets(model, state)) for name, state in model.states.items()}
     roots = [model.initial, *([model.on_timeout] if model.on_timeout else []), *(catch.to for catch in model.catch)]
-    reached = _closure(roots, edges)
-    for name in model.states:
+    reached = _closure(_existing(model, roots), edges)
+    for name in model.states if _all_ways_known(reached, report) else ():
         if name not in reached:
             report.error(("states", name), f"unreachable: no way leads to the state {name!r}", at_key=True)
     back: dict[str, list[str]] = {name: [] for name in model.states}
@@ -183,11 +189,27 @@ def _check_ways(model: DocumentModel, report: Report) -> None:
     _check_circles(model, report)
 
 
-def _targets(model: DocumentModel, name: str, state: StateModel) -> Iterator[str]:
+def _all_ways_known(reached: set[str], report: Report) -> bool:
+    """False if a way may be missing: a part that could not be read, and an unknown key, may have been one."""
+    for place in report.left_out:
+        if len(place) < 2 or place[0] != "states":
+            if not place or place[0] in _FRAME or place[0] not in DocumentModel.model_fields:
+                return False
+        elif place[1] in reached and (len(place) == 2 or place[2] in _WAYS or place[2] not in StateModel.model_fields):
+            return False
+    return True
+
+
+def _existing(model: DocumentModel, targets: Iterable[str]) -> list[str]:
+    found = (target if target in model.states else closest(target, model.states) for target in targets)
+    return [target for target in found if target is not None]
+
+
+def _targets(model: DocumentModel, state: StateModel) -> Iterator[str]:
     yield from (transition.to for transition in state.transitions if transition.to is not None)
     if state.next is not None:
         yield state.next
-    if state.scope:
+    if state.scope in model.scopes:
         for scope in (state.scope, *_ancestors(model, state.scope)):
             yield from (catch.to for catch in model.scopes[scope].catch)
 
@@ -215,7 +237,8 @@ def _can_end(state: StateModel) -> bool:
 
 def _check_circles(model: DocumentModel, report: Report) -> None:
     """A circle of states without work, each with one unconditional way: a run in it would spin for ever."""
-    only = {name: _only_way(state) for name, state in model.states.items()}
+    damaged = {place[1] for place in report.left_out if len(place) > 1 and place[0] == "states"}
+    only = {name: None if name in damaged else _only_way(state) for name, state in model.states.items()}
     walked: set[str] = set()
     for name in model.states:
         path: dict[str, int] = {}
@@ -223,7 +246,7 @@ def _check_circles(model: DocumentModel, report: Report) -> None:
         while here is not None and here not in walked:
             walked.add(here)
             path[here] = len(path)
-            here = only[here]
+            here = only.get(here)  # None also for a state that does not exist
         if here is not None and here in path:
             circle = list(path)[path[here] :]
             way = " → ".join([*circle[:10], *(["…"] if len(circle) > 10 else []), circle[0]])

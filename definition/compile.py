@@ -88,7 +88,7 @@ def compile_canonical(document: bytes, *, runtimes: Sequence[str] = ()) -> Defin
     except msgspec.DecodeError as error:
         raise DefinitionError([Problem(message=f"not a canonical document: {error}")]) from error
     report = from_value(value).report()
-    parts = Parts(report, runtimes=tuple(runtimes))
+    parts = Parts(report, runtimes=tuple(runtimes), stored=True)
     model = read_model(value, report)
     if model is None:
         raise DefinitionError(report.sorted())

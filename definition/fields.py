@@ -12,7 +12,8 @@ from windlass.definition.quantities import format_duration, parse_duration, pars
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}\Z")
 NAME_RULE = "a name starts with a letter or _, goes on with letters, digits, _ or -, and has at most 100 characters"
-CODE = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}\Z")
+CODE = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}\Z")  #: the alphabet of runtimes/failures.py too
+CODE_RULE = "1 to 100 letters, digits and _ . : -, the first one a letter or _"
 
 
 class Authoring(BaseModel):
@@ -30,7 +31,7 @@ def check_name(text: str) -> str:
 
 def _check_code(text: str) -> str:
     if not CODE.match(text):
-        raise ValueError(f"{text[:120]!r} is not an error code: letters, digits and _ . : - (at most 100 characters)")
+        raise ValueError(f"{text[:120]!r} is not an error code: {CODE_RULE}")
     return text
 
 

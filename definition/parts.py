@@ -55,11 +55,13 @@ class Parts:
         check_code: CheckCode | None = None,
         text: str = "",
         runtimes: tuple[str, ...] = (),
+        stored: bool = False,
     ) -> None:
         self.report = report
         self.folder = folder
         self.check_code = check_code
         self.runtimes = runtimes
+        self.stored = stored  #: registered before: runs need it, so what a later version refuses as a slip must load
         self.modules: dict[str, Module] = {}
         self.digests: set[tuple[str, str]] = set()  #: every module referred to, with its runtime
         self.code_places: dict[Place, str] = {}  #: tasks with code, and the digest that stands for it

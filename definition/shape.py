@@ -69,7 +69,7 @@ def _leave_out(value: Any, finding: Mapping[str, Any]) -> Place:
 
     List items keep their places, and the names of states stay known to transitions. Gives the place of the change.
     """
-    place: Place = tuple(part for part in finding["loc"] if part != "[key]")
+    place, _ = _place_of(finding)
     if len(place) == 2 and place[0] == "states":
         value["states"][place[1]] = {}
         return place
@@ -96,9 +96,7 @@ def _nearest_member(value: Any, place: Place) -> tuple[dict[str, Any], str, Plac
 
 
 def _report(finding: Mapping[str, Any], report: Report) -> None:
-    parts = tuple(finding["loc"])
-    at_key = "[key]" in parts
-    place: Place = tuple(part for part in parts if part != "[key]")
+    place, at_key = _place_of(finding)
     kind = str(finding["type"])
     if kind == "extra_forbidden":
         report.error(place, _unknown_key(place), at_key=True)
@@ -107,6 +105,13 @@ def _report(finding: Mapping[str, Any], report: Report) -> None:
         report.error(place[:-1], _message(kind, finding, place), at_key=True)
     else:
         report.error(place, _message(kind, finding, place), at_key=at_key)
+
+
+def _place_of(finding: Mapping[str, Any]) -> tuple[Place, bool]:
+    """Where the finding is, and whether it is about the key there: pydantic then adds "[key]", a key itself elsewhere."""
+    place: Place = tuple(finding["loc"])
+    at_key = len(place) > 1 and place[-1] == "[key]" and finding["type"] != "extra_forbidden"
+    return (place[:-1] if at_key else place), at_key
 
 
 def _message(kind: str, finding: Mapping[str, Any], place: Place) -> str:

@@ -68,13 +68,16 @@ NOT_RETRYABLE: Final = frozenset(
     }
 )
 
-_AUTHOR_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+# The alphabet of `codes` in definitions (`CODE` in definition/fields.py, which this package may not import; a test
+# compares them). A narrower one here would make codes that a definition may name, and outside systems use, impossible
+# to throw.
+AUTHOR_CODE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}")
 
 
 def refuse_author_code(code: str) -> str:
     """Say why an author may not throw `code`, or return "" when they may."""
     if code in MEANINGS:
         return f"{code} is one of the engine's own failure codes; choose another name for a business failure"
-    if not _AUTHOR_CODE.fullmatch(code):
-        return "a failure code is 1 to 64 capital letters, digits and underscores, and starts with a letter"
+    if not AUTHOR_CODE.fullmatch(code):
+        return "a failure code is 1 to 100 letters, digits and _ . : -, and starts with a letter or _"
     return ""

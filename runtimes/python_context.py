@@ -34,7 +34,11 @@ from windlass.runtimes.port import (
 
 
 class TaskFailure(Exception):
-    """Ends the attempt with a code of the handler's own: `raise TaskFailure("CARD_DECLINED", "…", retryable=False)`."""
+    """Ends the attempt with a code of the handler's own: `raise TaskFailure("CARD_DECLINED", "…", retryable=False)`.
+
+    A code is 1 to 100 letters, digits and `_ . : -`, as in `codes` of definitions; another one
+    becomes USER_ERROR.
+    """
 
     def __init__(
         self,
@@ -46,14 +50,15 @@ class TaskFailure(Exception):
         next_delay: str | timedelta | None = None,
     ) -> None:
         super().__init__(message)
+        refused = "" if code in failures.MEANINGS else failures.refuse_author_code(code)
         self.failure = Failure(
-            code,
-            message,
+            failures.USER_ERROR if refused else code,
+            f"TaskFailure: {refused}; the message was: {message}" if refused else message,
             "",
             to_json(details),
             retryable,
             None if next_delay is None else _duration_us(next_delay),
-            authored=code not in failures.MEANINGS,
+            authored=code not in failures.MEANINGS and not refused,
         )
 
 

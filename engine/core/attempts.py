@@ -265,17 +265,25 @@ def returned(turn: Turn, command: TaskReturned) -> None:
             requeue(turn, path, replace(node, session="", lease_us=0), branch, "returned")
         return
     most = _policy(turn, branch).max_attempts
-    last = node.crashes + 1 >= CRASHES_MAX or (most and node.attempt >= most)
+    used_up = bool(most) and node.attempt >= most
+    last = node.crashes + 1 >= CRASHES_MAX or used_up
     node = replace(node, crashes=node.crashes + 1, attempt=node.attempt + (not last))
     if task_of(branch).at_most_once:
         _park(turn, path, node, "LEASE_LOST", "the at-most-once task lost its lease; whether it acted is unknown")
     elif last:
-        _park(turn, path, node, "CRASH_LOOP", f"the task crashed its worker {node.crashes} times: {command.reason}")
+        _park(turn, path, node, "CRASH_LOOP", _crash_loop(node.crashes, most if used_up else 0, command.reason))
     elif node.crashes == 1:
         release(turn, path, node)
         requeue(turn, path, replace(node, session="", lease_us=0), branch, "crashed")
     else:
         _crash_backoff(turn, path, node, branch, command)
+
+
+def _crash_loop(crashes: int, most: int, reason: str) -> str:
+    """`most`: the attempts that the retry policy allows, if these are used up; else 0."""
+    times = "once" if crashes == 1 else f"{crashes} times"
+    limit = f"its last attempt is used up (max_attempts: {most})" if most else "that is as often as it may"
+    return f"the task crashed its worker {times}, and {limit}; whether it acted is unknown: {reason}"
 
 
 def _pass_on(turn: Turn, path: str, node: Node, branch: Branch, reason: str) -> None:

@@ -157,6 +157,7 @@ def test_drained_attempts_do_not_count_and_crashes_do_up_to_their_cap() -> None:
         assert world.node().crashes == number + 1
     (incident,) = world.state.incidents
     assert (incident.code, world.state.status, world.node().attempt) == ("CRASH_LOOP", "incident", CRASHES_MAX)
+    assert f"crashed its worker {CRASHES_MAX} times, and that is as often as it may" in incident.message
     world.do(c.ResolveIncident(incident_id=incident.incident_id))
     assert world.node().crashes == 0
     world.succeed()
@@ -168,7 +169,16 @@ def test_a_crash_uses_up_an_attempt_and_the_last_one_parks_the_run() -> None:
     world.crash()
     assert (world.node().attempt, world.node().crashes) == (2, 1)
     world.crash()
-    assert [each.code for each in world.state.incidents] == ["CRASH_LOOP"]
+    (incident,) = world.state.incidents
+    assert incident.code == "CRASH_LOOP"
+    assert "crashed its worker 2 times, and its last attempt is used up (max_attempts: 2)" in incident.message
+
+
+def test_one_crash_of_a_task_that_is_never_tried_again_says_that_its_attempts_are_used_up() -> None:
+    world = World(workflow(state("s", branch(task())), retry=msgspec.structs.replace(QUICK, max_attempts=1))).start()
+    world.crash()
+    (incident,) = world.state.incidents
+    assert "crashed its worker once, and its last attempt is used up (max_attempts: 1)" in incident.message
 
 
 def test_a_value_that_replaces_a_large_one_is_counted_once() -> None:

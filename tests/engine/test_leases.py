@@ -190,7 +190,8 @@ async def test_an_attempt_over_its_time_is_judged_by_the_engine_too(served: Serv
 
 
 async def test_a_task_that_stops_its_heartbeats_is_timed_out_and_leaves_its_checkpoint(served: Served) -> None:
-    document = one_task("steady", timeouts={"heartbeat": "3s", "start_to_close": "1h"}, retry=AT_ONCE)
+    timeouts = {"heartbeat": "3s", "start_to_close": "1h"}
+    document = one_task("steady", task={"runtime": "python", "handler": "echo"}, timeouts=timeouts, retry=AT_ONCE)
     await served.register(document)
     worker = await served.worker(lambda task: HOLD)
     run_id = await served.start("steady")

@@ -18,13 +18,14 @@ from windlass.v1 import workflow_service_pb2 as run_pb
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
     async with serving() as engine:
-        await engine.register(one_task(timeouts={"heartbeat": "1h"}))
+        await engine.register(one_task(task={"runtime": "python", "handler": "steady"}, timeouts={"heartbeat": "1h"}))
         yield engine
 
 
 async def register(served: Served, resume: str = "", held: Iterable[bytes] = ()) -> pb.RegisterWorkerResponse:
     request = pb.RegisterWorkerRequest(worker_id="u", slots=2, resume_session_id=resume, held_task_tokens=list(held))
     request.runtimes.add(name="javascript", version="1")
+    request.handlers.add(handler="steady")
     reply: pb.RegisterWorkerResponse = await served.workers.RegisterWorker(request)
     return reply
 

@@ -20,13 +20,14 @@ from windlass.v1 import workflow_service_pb2 as run_pb
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
     async with serving(lease_us=5_000_000) as engine:
-        await engine.register(one_task(timeouts={"heartbeat": "1h"}))
+        await engine.register(one_task(task={"runtime": "python", "handler": "steady"}, timeouts={"heartbeat": "1h"}))
         yield engine
 
 
 async def register(served: Served, name: str = "u1") -> str:
     request = pb.RegisterWorkerRequest(worker_id=name, slots=2)
     request.runtimes.add(name="javascript", version="1")
+    request.handlers.add(handler="steady")
     response = await served.workers.RegisterWorker(request)
     assert response.lease_duration.seconds == 5
     assert response.heartbeat_interval.seconds < 5

@@ -166,6 +166,28 @@ _CASES = [
         ),
     ),
     _case(
+        "fails_with_any_code_that_a_definition_can_name",
+        lambda done: _failure(done) == ("card.declined", None, True),
+        js="throw ctx.fail('card.declined', 'no')",
+        ptr=calling(
+            "fail",
+            "i32 i32",
+            "(call $call (i32.const 2048) (i32.const 24))",
+            {2048: '{"code":"card.declined"}'},
+        ),
+    ),
+    _case(
+        "fails_with_no_code_beyond_the_alphabet",
+        lambda done: _failure(done) == (failures.USER_ERROR, None, False),
+        js="throw ctx.fail('card declined', 'no')",
+        ptr=calling(
+            "fail",
+            "i32 i32",
+            "(call $call (i32.const 2048) (i32.const 24))",
+            {2048: '{"code":"card declined"}'},
+        ),
+    ),
+    _case(
         "may_not_pass_for_the_engine",
         lambda done: _failure(done) == (failures.USER_ERROR, None, False),
         js="throw ctx.fail('SANDBOX_CRASHED', 'boo')",

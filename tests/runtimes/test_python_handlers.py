@@ -80,6 +80,15 @@ def fails(input: str) -> Any:
     raise ZeroDivisionError("oops")
 
 
+def test_a_failure_has_a_code_that_a_definition_can_name() -> None:
+    taken = TaskFailure("card.declined", "no").failure
+    assert (taken.code, taken.message, taken.authored) == ("card.declined", "no", True)
+    refused = TaskFailure("card declined", "no").failure
+    assert (refused.code, refused.authored) == (failures.USER_ERROR, False)
+    assert "1 to 100 letters, digits and _ . : -" in refused.message
+    assert refused.message.endswith("the message was: no")
+
+
 @handler("orders.sleeps")
 async def sleeps() -> None:
     """Wait for ever."""
