@@ -60,11 +60,16 @@ def _digest(parts: Parts, model: TaskModel, place: Place) -> str:
             parts.report.error((*place, "handler"), "a handler's name has 1 to 200 characters")
         return ""
     if model.module is not None and is_digest(model.module):
-        return model.module
+        return _stored(parts, model.module, (*place, "module"))
     if model.code is not None:
         return _store(parts, model, model.code.encode(), (*place, "code"))
     source = "module" if model.module is not None else "code_file"
     name = model.module or model.code_file or ""
+    if name in parts.files:
+        content = parts.files[name]
+        if isinstance(content, bytes):
+            return _store(parts, model, content, (*place, source))
+        return _stored(parts, content, (*place, source))
     if source == "module" and model.runtime == "wasm" and not name.endswith(".wasm"):
         parts.report.error((*place, source), f"{name!r} is no .wasm file and no sha256:… digest of a stored module")
         return ""
@@ -73,6 +78,12 @@ def _digest(parts: Parts, model: TaskModel, place: Place) -> str:
     except CodeError as error:
         parts.report.error((*place, source), str(error))
         return ""
+
+
+def _stored(parts: Parts, digest: str, place: Place) -> str:
+    if parts.has_module is not None and not parts.has_module(digest):
+        parts.report.error(place, f"there is no module {digest} in this namespace: upload it first")
+    return digest
 
 
 def _store(parts: Parts, model: TaskModel, content: bytes, place: Place) -> str:

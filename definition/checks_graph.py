@@ -182,7 +182,8 @@ def _check_ways(model: DocumentModel, report: Report) -> None:
     for name, targets in edges.items():
         for target in targets:
             back[target].append(name)
-    ending = _closure([name for name, state in model.states.items() if _can_end(state)], back)
+    lost = {name for name, state in model.states.items() if not model.states.keys() >= set(_targets(model, state))}
+    ending = _closure([name for name, state in model.states.items() if name in lost or _can_end(state)], back)
     for name in reached:
         if name not in ending:
             report.warn(("states", name), f"a run that comes to {name!r} can never end", at_key=True)

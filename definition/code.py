@@ -13,6 +13,8 @@ RUNTIMES = ("javascript", "wasm", "python")
 
 #: Checks code at registration (syntax errors, bad modules): (runtime, code) gives what is wrong, empty when fine.
 CheckCode = Callable[[str, bytes], list[str]]
+#: Whether a module of this digest (`sha256:` and 64 hex digits) is stored where the definition goes.
+HasModule = Callable[[str], bool]
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 

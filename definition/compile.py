@@ -18,7 +18,7 @@ import msgspec
 from windlass.definition.build import build_definition
 from windlass.definition.checks_graph import check_graph
 from windlass.definition.checks_names import check_names
-from windlass.definition.code import CheckCode, Module
+from windlass.definition.code import CheckCode, HasModule, Module
 from windlass.definition.model import DocumentModel
 from windlass.definition.parts import Parts
 from windlass.definition.problems import PROBLEMS_MAX, DefinitionError, Problem, Report, TooManyProblems
@@ -42,15 +42,27 @@ class Compiled:
 
 
 def compile_document(
-    authored: Authored, *, check_code: CheckCode | None = None, runtimes: Sequence[str] = ()
+    authored: Authored,
+    *,
+    check_code: CheckCode | None = None,
+    has_module: HasModule | None = None,
+    runtimes: Sequence[str] = (),
 ) -> Compiled:
     """Check and compile. Raises DefinitionError with every problem, errors and warnings, in the order of the text.
 
-    `check_code` is asked about each piece of code (see `CheckCode`). `runtimes` names runtimes beside the built-in
-    ones.
+    `check_code` is asked about each piece of code (see `CheckCode`), `has_module` about each module that is named by
+    its digest. `runtimes` names runtimes beside the built-in ones.
     """
     report = authored.report()
-    parts = Parts(report, folder=authored.folder, check_code=check_code, text=authored.text, runtimes=tuple(runtimes))
+    parts = Parts(
+        report,
+        folder=authored.folder,
+        check_code=check_code,
+        text=authored.text,
+        runtimes=tuple(runtimes),
+        files=authored.files,
+        has_module=has_module,
+    )
     try:
         model = read_model(authored.value, report)
     except TooManyProblems:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from windlass.definition.code import CheckCode, Module
+from windlass.definition.code import CheckCode, HasModule, Module
 from windlass.definition.expressions import ExpressionSyntaxError, compile_expression, expression_names
 from windlass.definition.model_bodies import SelectorModel
 from windlass.definition.problems import Place, Report
@@ -56,11 +56,15 @@ class Parts:
         text: str = "",
         runtimes: tuple[str, ...] = (),
         stored: bool = False,
+        files: Mapping[str, bytes | str] | None = None,
+        has_module: HasModule | None = None,
     ) -> None:
         self.report = report
         self.folder = folder
         self.check_code = check_code
         self.runtimes = runtimes
+        self.files = files or {}
+        self.has_module = has_module
         self.stored = stored  #: registered before: runs need it, so what a later version refuses as a slip must load
         self.modules: dict[str, Module] = {}
         self.digests: set[tuple[str, str]] = set()  #: every module referred to, with its runtime

@@ -108,7 +108,10 @@ def _report(finding: Mapping[str, Any], report: Report) -> None:
 
 
 def _place_of(finding: Mapping[str, Any]) -> tuple[Place, bool]:
-    """Where the finding is, and whether it is about the key there: pydantic then adds "[key]", a key itself elsewhere."""
+    """Where the finding is, and whether it is about the key there.
+
+    Pydantic then puts "[key]" at the end, which an author may have written as a key just as well.
+    """
     place: Place = tuple(finding["loc"])
     at_key = len(place) > 1 and place[-1] == "[key]" and finding["type"] != "extra_forbidden"
     return (place[:-1] if at_key else place), at_key

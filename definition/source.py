@@ -24,6 +24,8 @@ class Authored:
     marks: Mapping[Place, Mark] = field(default_factory=dict)
     text: str = ""
     folder: Path | None = None  #: where `code_file` and `module` paths start; None = files are not allowed
+    files: Mapping[str, bytes | str] = field(default_factory=dict)
+    """Files that came with the document, by the path written in it: their bytes, or the digest of a stored module."""
     problems: tuple[Problem, ...] = ()  #: found while reading, and no reason to stop: duplicate keys, numbers too large
 
     def report(self) -> Report:

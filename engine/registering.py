@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from windlass.definition.code import is_digest
 from windlass.definition.compile import Compiled
+from windlass.definition.source import Authored
 from windlass.engine import keys
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
@@ -157,22 +158,21 @@ async def _stored(tr: Transaction, ns: str, name: str) -> set[str]:
     return {str(keys.unpack(key)[3]) for key, _ in await tr.get_range(head, keys.end(head))}
 
 
-def with_files(value: Any, files: Mapping[str, bytes | str]) -> Any:
-    """The document with files named in it replaced: `module` by the digest given, `code_file` by its text.
+async def stored_modules(engine: Engine, ns: str, authored: Authored) -> frozenset[str]:
+    """Of the modules that a document and its files name by digest, those that are stored, under the same names."""
+    named = {content for content in authored.files.values() if isinstance(content, str)} | set(_digests(authored.value))
 
-    `files` maps a path as written to the file's bytes, or to the digest of a module stored before.
-    """
-    if isinstance(value, list):
-        return [with_files(each, files) for each in value]
-    if not isinstance(value, dict):
-        return value
-    replaced = {key: with_files(each, files) for key, each in value.items()}
-    if "runtime" not in value:
-        return replaced
-    for field in ("module", "code_file"):
-        name = value.get(field)
-        if isinstance(name, str) and name in files and not is_digest(name):
-            content = files[name]
-            del replaced[field]
-            replaced["module"] = "sha256:" + bare(content if isinstance(content, str) else digest_of(content))
-    return replaced
+    async def body(tr: Transaction) -> frozenset[str]:
+        return frozenset([digest for digest in named if await tr.get(keys.module(ns, bare(digest))) is not None])
+
+    return await engine.storage.read(body)
+
+
+def _digests(value: Any) -> Iterator[str]:
+    """Every text of a document that can be a module's name."""
+    if isinstance(value, str):
+        if is_digest(value):
+            yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _digests(each)

@@ -9,7 +9,7 @@ from typing import Final
 
 import grpc
 
-from windlass.definition.compile import Compiled, compile_document, read_canonical
+from windlass.definition.compile import compile_document, read_canonical
 from windlass.definition.graph import dot, mermaid
 from windlass.definition.problems import DefinitionError, Problem
 from windlass.definition.source import Authored, loads
@@ -19,7 +19,7 @@ from windlass.engine.errors import EngineError
 from windlass.engine.modules import MODULE_BYTES_MAX, bare, digest_of
 from windlass.engine.reading import open_runs, page_number, page_position, page_size, page_token
 from windlass.engine.records import DefinitionRecord, ModuleRecord, RevisionRecord, get_large, unpack
-from windlass.engine.registering import delete, set_default, store_modules, with_files, write_revision
+from windlass.engine.registering import delete, set_default, store_modules, stored_modules, write_revision
 from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.status import Context, refuse, rpc, rpc_stream
@@ -43,11 +43,13 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
         ns = await namespace_of(self._engine, request)
         files: dict[str, bytes | str] = {}
         for module in request.modules:
-            files[module.path] = module.data if module.WhichOneof("content") == "data" else module.digest
+            in_place = module.WhichOneof("content") == "data"
+            files[module.path] = module.data if in_place else "sha256:" + bare(module.digest)
         try:
             authored = _authored(request, files)
+            stored = await stored_modules(self._engine, ns, authored)
             compiled = await asyncio.to_thread(
-                compile_document, authored, check_code=self._engine.modules.check
+                compile_document, authored, check_code=self._engine.modules.check, has_module=stored.__contains__
             )  # a large one takes seconds
         except DefinitionError as error:
             if request.validate_only:
@@ -60,7 +62,6 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
         )
         if request.validate_only:
             return response
-        await self._store_files(ns, files, compiled)
         make_default = request.set_default if request.HasField("set_default") else None
         await store_modules(self._engine, ns, compiled)
 
@@ -74,13 +75,6 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
 
         asked = Asked(ns, request.request_id, request)
         return await once(self._engine, asked, pb.RegisterDefinitionResponse, work)
-
-    async def _store_files(self, ns: str, files: dict[str, bytes | str], compiled: Compiled) -> None:
-        runtimes = {bare(digest): runtime for digest, runtime in compiled.digests}
-        for content in files.values():
-            if isinstance(content, bytes):
-                digest = digest_of(content)
-                await self._engine.modules.put(ns, runtimes.get(digest, ""), content)
 
     @rpc
     async def GetDefinition(self, request: pb.GetDefinitionRequest) -> pb.GetDefinitionResponse:
@@ -254,7 +248,7 @@ def _authored(request: pb.RegisterDefinitionRequest, files: dict[str, bytes | st
         problem = Problem(message=f"the document is not UTF-8: {error}", file=request.file_name)
         raise DefinitionError([problem]) from error
     authored = loads(text, request.file_name or "definition")
-    return replace(authored, value=with_files(authored.value, files)) if files else authored
+    return replace(authored, files=files)
 
 
 def _bad(error: DefinitionError) -> EngineError:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.engine.documents import instant, one_task, waiting
 from tests.engine.served import Refusal, Served, refused, refused_stream, serving
+from windlass.engine.code_checks import check_code
 from windlass.engine.modules import MODULE_BYTES_MAX
 from windlass.v1 import admin_service_pb2, common_pb2, worker_service_pb2
 from windlass.v1 import definition_service_pb2 as pb
@@ -26,6 +27,21 @@ states:
       - {on: success, when: "1 +", to: nowhere}
   island: {}
 """
+
+BAD_MODULES = f"""\
+workflow: modules
+initial: a
+states:
+  a:
+    task: {{runtime: wasm, module: "sha256:{"0" * 64}"}}
+    next: b
+  b:
+    task: {{runtime: wasm, module: ./bad.wasm}}
+    next: c
+  c:
+    task: {{runtime: wasm, code_file: ./gone.wasm}}
+    next: nowhere
+""".encode()
 
 
 @pytest.fixture
@@ -209,7 +225,28 @@ async def test_a_definition_runs_stored_modules_and_only_those(served: Served) -
     await served.closed(await served.start("stored"))
     assert worker.seen[0].module_digest == digest
     missing = {"runtime": "javascript", "module": "sha256:" + "0" * 64}
-    await refused(served.definitions.RegisterDefinition(register(one_task("x", task=missing))), "MODULE_NOT_FOUND")
+    request = register(one_task("x", task=missing))
+    refusal = await refused(served.definitions.RegisterDefinition(request), "BAD_DEFINITION")
+    assert refusal.fields() == ["states.work.task.module"]
+
+
+async def test_modules_that_are_missing_or_bad_are_told_with_their_places_and_everything_else(served: Served) -> None:
+    served.engine.modules.check = check_code
+    request = register(BAD_MODULES)
+    request.modules.add(path="./bad.wasm", data=b"\0asm\1\0\0\0\xff")
+    request.modules.add(path="./gone.wasm", digest="1" * 64)
+    refusal = await refused(served.definitions.RegisterDefinition(request), "BAD_DEFINITION")
+    assert len(refusal.fields()) == 4
+    request.validate_only = True
+    checked = await served.definitions.RegisterDefinition(request)
+    assert [(each.line, each.path) for each in checked.problems] == [
+        (5, "states.a.task.module"),
+        (8, "states.b.task.module"),
+        (11, "states.c.task.code_file"),
+        (12, "states.c.next"),
+    ]
+    assert "there is no module sha256:000000" in checked.problems[0].message
+    assert "there is no module sha256:111111" in checked.problems[2].message
 
 
 async def test_files_beside_the_document_come_with_it(served: Served) -> None:
