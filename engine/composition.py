@@ -35,7 +35,7 @@ async def open_storage(settings: Settings) -> tuple[Storage, str]:
     """The store the settings name, and its name for people. Raises StorageError, ValueError for an unknown kind."""
     kind, _, rest = (settings.storage or f"embedded:{settings.data_dir}").partition(":")
     if kind == "embedded":
-        path = Path(rest or settings.data_dir)
+        path = _directory(rest or settings.data_dir)
         return open_embedded(path), f"embedded:{path}"
     if kind == "memory":
         return open_memory(), "memory:"
@@ -48,6 +48,14 @@ async def open_storage(settings: Settings) -> tuple[Storage, str]:
     raise ValueError(
         f"unknown storage {settings.storage!r}: use embedded:PATH, fdb:CLUSTERFILE, postgres://… or memory:"
     )
+
+
+def _directory(name: str) -> Path:
+    """The path. Raises ValueError if something is there that is no directory."""
+    path = Path(name)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is not a directory: --data-dir takes one, which is made if it is not there")
+    return path
 
 
 def _fdb_url(rest: str) -> str:
@@ -119,7 +127,7 @@ async def _serve(
     ends.push_async_callback(server.stop)
     await engine.start()
     gc.freeze()  # what was loaded so far is not garbage: the collector need not look at it again
-    log.info("engine %s serves on %s, store %s", engine.engine_id, server.address, name)
+    log.info("engine %s serves on %s, store %s", engine.engine_id, server.bound, name)
     if ready is not None:
         ready.set()
     await stop.wait()

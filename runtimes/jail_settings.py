@@ -52,7 +52,7 @@ class JailSettings(Struct, frozen=True, kw_only=True):
 
 
 class JailReport(Struct, frozen=True, kw_only=True):
-    """What a worker says about its slots: for its log, its registration and `windlass worker list`."""
+    """What a worker says about its slots: for its log, its registration and `windlass workers list`."""
 
     layers: tuple[Layer, ...]
     runtimes: tuple[RuntimeInfo, ...]

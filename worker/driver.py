@@ -186,9 +186,17 @@ class Worker:
         if self._wire is not None:
             current, self._wire = self._wire, None
             await current.close()
-        tell = self._journal.info if self._over.is_set() else self._journal.warning
-        if was_registered or not self._ever_registered:
-            tell("disconnected", engine=engine, why=error or "the engine ended the stream", held=self.session.held)
+        self._tell_disconnected(engine, error, was_registered=was_registered)
+
+    def _tell_disconnected(self, engine: str, error: WireError | None, *, was_registered: bool) -> None:
+        """One warning for each time that it loses its engines, or finds none at the start."""
+        why = error or "the engine ended the stream"
+        if not self._ever_registered:
+            tell = self._journal.debug if self._turn > 1 else self._journal.warning
+            tell("no engine yet", engine=engine, why=why, trying_for_s=self._first_contact_s)
+        elif was_registered:
+            tell = self._journal.info if self._over.is_set() else self._journal.warning
+            tell("disconnected", engine=engine, why=why, held=self.session.held)
 
     async def _write(self, current: Wire) -> None:
         """Say whatever there is to say, for as long as this stream lasts."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 KNOWN_RUNTIMES = ("javascript", "wasm", "python")
+
+
+#: A name or an address; one of IPv6 in brackets. No scheme, no path.
+_HOST = re.compile(r"[^\s/:\[\]]+|\[[^\s/\[\]]+\]")
 
 
 class BadSettings(ValueError):
@@ -92,4 +97,6 @@ def instance_id() -> str:
 
 def _is_address(text: str) -> bool:
     host, separator, port = text.rpartition(":")
-    return bool(host and separator and port.isdigit() and 0 < int(port) < 65536)
+    if not separator or not _HOST.fullmatch(host) or not re.fullmatch(r"[0-9]{1,5}", port):
+        return False
+    return 0 < int(port) < 65536

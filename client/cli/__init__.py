@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import sys
@@ -53,15 +54,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the library's own lines about sockets; ours say what to do
     try:
         code = cli.main(args=arguments, prog_name="windlass", standalone_mode=False)
+        sys.stdout.flush()  # here and not at exit, so that a full disk has its line and its exit code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        # `windlass list | head`: the reader has had enough. Nothing more may be written, also not at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()  # `windlass list | head`: the reader has had enough
         return 0
+    except OSError as error:
+        if not isinstance(error, TimeoutError):
+            _silence()  # perhaps it was the output that cannot be written
+        return report(error)
     except Exception as error:  # noqa: BLE001 - the outermost frame: a person sees a line, never a traceback
         return report(error)
     return code if isinstance(code, int) else 0
+
+
+def _silence() -> None:
+    """Nothing more may be written, also not at exit."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: it is no file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

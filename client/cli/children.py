@@ -1,6 +1,7 @@
 """Windlass programs as child processes: for `windlass dev`, the demo, and whoever wants to see them live and die.
 
-A child runs in a session of its own, so that ctrl-c reaches only the parent, which stops its children in order.
+A child runs in a session of its own, so that ctrl-c reaches only the parent, which stops its children in order; if
+the parent is killed, `tied.py` ends them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Child:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "windlass.client.cli",
+            "windlass.client.cli.tied",
+            str(os.getpid()),
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -44,7 +46,7 @@ class Child:
     async def ended(self) -> int:
         """Waits for its end and gives the exit code; negative: the signal that killed it."""
         code = await self.process.wait()
-        await self._hearing
+        await asyncio.shield(self._hearing)  # whoever gives up waiting does not end the listening
         return code
 
     async def stop(self) -> int:

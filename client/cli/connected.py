@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
-import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from windlass.client.cli.failures import WRONG, Stop
+from windlass.client.cli.parameters import address_option
 from windlass.client.cli.screen import Screen
 from windlass.client.client import Client
 from windlass.client.connection import DEFAULT_TARGET
@@ -27,6 +25,7 @@ engine_option = click.option(
     envvar="WINDLASS_ENGINE",
     default=DEFAULT_TARGET,
     show_default=True,
+    callback=address_option,
     help="The engine to talk to. Environment: WINDLASS_ENGINE.",
 )
 namespace_option = click.option(
@@ -71,57 +70,6 @@ async def _work(
         except WindlassError as error:
             error.metadata.setdefault("target", engine)
             raise
-
-
-class JsonValue(click.ParamType[Any]):
-    """JSON text, or @FILE to read it from a file, or @- to read it from standard input."""
-
-    name = "JSON|@FILE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The value. Fails with the place of the mistake."""
-        if not isinstance(value, str):
-            return value
-        text, source = _text(value, self, param, ctx)
-        try:
-            return json.loads(text, parse_constant=_no_constant)
-        except ValueError as error:
-            self.fail(f"{source} is not JSON: {error}", param, ctx)
-
-
-class Assignment(click.ParamType[tuple[str, Any]]):
-    """KEY=JSON; a value that is no JSON is taken as text."""
-
-    name = "KEY=JSON"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """The key and the value."""
-        if isinstance(value, tuple):
-            return value
-        key, equals, text = value.partition("=")
-        if not key or not equals:
-            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
-        try:
-            return key, json.loads(text, parse_constant=_no_constant)
-        except ValueError:
-            return key, text
-
-
-def _text(
-    value: str, kind: click.ParamType[Any], param: click.Parameter | None, ctx: click.Context | None
-) -> tuple[str, str]:
-    if value == "@-":
-        return sys.stdin.read(), "standard input"
-    if not value.startswith("@"):
-        return value, "the text"
-    try:
-        return Path(value[1:]).read_text("utf-8"), value[1:]
-    except (OSError, UnicodeDecodeError) as error:
-        kind.fail(f"cannot read {value[1:]}: {getattr(error, 'strerror', None) or error}", param, ctx)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"JSON has no {name}")
 
 
 def wrong(message: str) -> Stop:

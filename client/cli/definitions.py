@@ -15,6 +15,7 @@ from windlass.client.cli.failures import WRONG, Stop
 from windlass.client.cli.plain import enum_name, local_time, plain, value_of
 from windlass.client.cli.screen import Screen
 from windlass.client.client import Client
+from windlass.definition.problems import DefinitionError, Problem
 from windlass.definition.source import load
 from windlass.v1 import common_pb2, definition_service_pb2
 
@@ -30,16 +31,27 @@ def validate(file: Path, output: str) -> None:
     """Check a definition file; says what is wrong with file, line and path. Needs no engine."""
     from windlass.definition.compile import compile_document  # only here: the CEL and schema compilers load slowly
 
-    compiled = compile_document(load(file), check_code=_check_code())
     screen = Screen(output)
+    try:
+        compiled = compile_document(load(file), check_code=_check_code())
+    except DefinitionError as error:
+        if screen.json:
+            errors = [_as_value(each) for each in error.problems if not each.warning]
+            warnings = [_as_value(each) for each in error.problems if each.warning]
+            screen.value({"file": str(file), "errors": errors, "warnings": warnings})
+        raise
     name, revision = compiled.definition.name, compiled.revision
     if screen.json:
-        warnings = [{"path": each.path, "line": each.line, "message": each.message} for each in compiled.warnings]
+        warnings = [_as_value(each) for each in compiled.warnings]
         screen.value({"file": str(file), "workflow": name, "revision": revision, "warnings": warnings})
         return
     for warning in compiled.warnings:
         screen.say(str(warning))
     screen.say(f"{file} is valid: workflow {name}, revision {revision[:12]}")
+
+
+def _as_value(problem: Problem) -> dict[str, Any]:
+    return {"path": problem.path, "line": problem.line, "column": problem.column, "message": problem.message}
 
 
 def _check_code() -> Callable[[str, bytes], list[str]] | None:

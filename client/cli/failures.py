@@ -8,6 +8,7 @@ Exit codes (docs/cli.md repeats them; scripts rely on them):
        is wrong                                8  not supported here (a missing extra, an older engine)
     3  right, but refused as things stand      9  still open when the waiting time ended
     4  no such thing                             (worker --once: no task came)
+                                            10  the run is parked on an incident (start --wait)
                                              70  a defect; 130 stopped by ctrl-c
 """
 
@@ -23,7 +24,7 @@ from windlass.client.errors import RunNotCompleted, WindlassError
 from windlass.definition.problems import DefinitionError
 
 NOT_COMPLETED, WRONG, REFUSED, MISSING, UNAVAILABLE = 1, 2, 3, 4, 5
-LIMIT, FORBIDDEN, UNSUPPORTED, STILL_OPEN, DEFECT, INTERRUPTED = 6, 7, 8, 9, 70, 130
+LIMIT, FORBIDDEN, UNSUPPORTED, STILL_OPEN, PARKED, DEFECT, INTERRUPTED = 6, 7, 8, 9, 10, 70, 130
 
 _BY_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: WRONG,
@@ -63,7 +64,7 @@ _ADVICE = {
     "STORE_UNAVAILABLE": "the engine's store does not answer; look at the engine's log",
     "UNAVAILABLE": "start one with: windlass engine (or windlass dev), or give --engine HOST:PORT",
     "WAIT_NOT_OPEN": "windlass explain RUN shows the open waits",
-    "WORKFLOW_NOT_REGISTERED": "register it with: windlass register FILE; windlass definitions list shows the names",
+    "WORKFLOW_NOT_REGISTERED": "windlass definitions list shows the names",
 }
 
 
@@ -84,6 +85,8 @@ def report(error: Exception) -> int:
     if isinstance(error, WindlassError):
         return _call(error)
     if isinstance(error, DefinitionError):
+        if len(error.problems) == 1 and not (error.problems[0].line or error.problems[0].path):
+            return _line(str(error), WRONG)  # about the file as a whole, such as one that is not there
         sys.stderr.write(error.render() + "\n")
         count = sum(not problem.warning for problem in error.problems)
         return _line(f"the definition has {count} {'error' if count == 1 else 'errors'}; nothing was done", WRONG)
@@ -91,6 +94,11 @@ def report(error: Exception) -> int:
         return _line(str(error), NOT_COMPLETED)
     if isinstance(error, TimeoutError):
         return _line(str(error), STILL_OPEN)
+    if isinstance(error, UnicodeEncodeError):
+        return _line(f"a text given is not Unicode: {error}", WRONG)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else "reading or writing failed: "
+        return _line(where + (error.strerror or str(error)).lower(), REFUSED)
     if os.environ.get("WINDLASS_TRACE"):
         raise error
     what = f"{type(error).__name__}: {error}"
@@ -103,16 +111,29 @@ def _usage(error: click.UsageError) -> int:
 
 
 def _call(error: WindlassError) -> int:
-    for violation in error.violations:
-        sys.stderr.write(
-            f"  {violation.field}: {violation.description}\n" if violation.field else f"  {violation.description}\n"
-        )
+    message, places = _told_once(error)
+    for place in places:
+        sys.stderr.write(f"  {place}\n")
     if error.reason == "UNAVAILABLE":  # nothing answered: the library's text is about sockets
         message = f"no engine answers at {error.metadata.get('target', 'this address')}"
     else:
-        message = f"{error.message.rstrip('.')} ({error.reason})"
+        message = f"{message.rstrip('.')} ({error.reason})"
     advice = _ADVICE.get(error.reason)
     return _line(f"{message}; {advice}" if advice else message, _BY_CODE.get(error.code, DEFECT))
+
+
+def _told_once(error: WindlassError) -> tuple[str, list[str]]:
+    """The message, and a line for each violation; a text that both have is in one of them."""
+    found = error.violations
+    places = [f"{each.field}: {each.description}" if each.field else each.description for each in found]
+    if not places:
+        return error.message, []
+    if len(places) == 1 and found[0].description == error.message:
+        return (error.message if found[0].field in error.message else places[0]), []
+    if error.reason == "BAD_DEFINITION":
+        return f"the definition has {len(places)} {'error' if len(places) == 1 else 'errors'}", places
+    all_of_them = "; ".join(each.description for each in found[:20])  # how the engine ends such a message
+    return error.message.removesuffix(all_of_them).rstrip(": "), places
 
 
 def _line(message: str, code: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from windlass.client.cli.connected import connected, limit_option, wrong
+from windlass.client.cli.parameters import Seconds
 from windlass.client.cli.plain import enum_name, local_time, plain
 from windlass.client.cli.screen import Screen
 from windlass.client.client import Client
@@ -118,7 +119,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("name")
 @_limits
 @click.option("--description", default="", help="What it is for.")
-@click.option("--retention", type=float, help="Seconds for which closed runs are kept. Default: for ever.")
+@click.option("--retention", type=Seconds(), help="Seconds for which closed runs are kept. Default: for ever.")
 @click.option("--virtual-time", is_flag=True, help="Its clock moves by `advance-time` only. For tests.")
 @connected
 async def create(client: Client, screen: Screen, name: str, **options: Any) -> None:
@@ -134,7 +135,7 @@ async def create(client: Client, screen: Screen, name: str, **options: Any) -> N
 @click.argument("name")
 @_limits
 @click.option("--description", help="What it is for.")
-@click.option("--retention", type=float, help="Seconds for which closed runs are kept; 0: for ever.")
+@click.option("--retention", type=Seconds(), help="Seconds for which closed runs are kept; 0: for ever.")
 @connected
 async def update(client: Client, screen: Screen, name: str, **options: Any) -> None:
     """Change a namespace: what is given, and nothing else."""
@@ -163,7 +164,7 @@ async def update(client: Client, screen: Screen, name: str, **options: Any) -> N
 
 
 @namespace.command("advance-time")
-@click.option("--seconds", type=float, help="By how much. Default: to the next timer.")
+@click.option("--seconds", type=Seconds(), help="By how much. Default: to the next timer.")
 @connected
 async def advance_time(client: Client, screen: Screen, seconds: float | None) -> None:
     """Move the clock of a namespace with virtual time, and fire what is due."""

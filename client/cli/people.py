@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from windlass.client.cli.connected import Assignment, connected, limit_option
+from windlass.client.cli.connected import connected, limit_option
+from windlass.client.cli.parameters import Assignment
 from windlass.client.cli.plain import local_time, plain
 from windlass.client.cli.screen import Screen
 from windlass.client.client import Client

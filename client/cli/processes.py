@@ -18,6 +18,7 @@ import click
 from windlass.client.cli.connected import output_option, wrong
 from windlass.client.cli.extras import load
 from windlass.client.cli.failures import STILL_OPEN, UNAVAILABLE, UNSUPPORTED, WRONG
+from windlass.client.cli.parameters import Seconds
 from windlass.client.cli.screen import Screen
 
 #: The worker's own exit codes are those of sysexits.h; here they are the ones of all commands.
@@ -131,7 +132,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 )
 @click.option(
     "--drain-seconds",
-    type=float,
+    type=Seconds(),
     default=30.0,
     show_default=True,
     help="For running tasks.",
@@ -139,10 +140,10 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 )
 @click.option(
     "--patience",
-    type=float,
+    type=Seconds(),
     default=30.0,
     show_default=True,
-    help="Seconds to find the engine; 0: for ever.",
+    help="Time to find the engine; 0: for ever.",
     envvar="WINDLASS_PATIENCE",
 )
 @click.option(
@@ -155,7 +156,7 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 @click.option("--log-json", is_flag=True, help="Log lines as JSON.", envvar="WINDLASS_LOG_JSON")
 @click.option("--once", is_flag=True, help="Take one task, answer it, and end; exit code 9 if none came.")
 @click.option("--until-idle", is_flag=True, help="Do what there is, and end.")
-@click.option("--wait", metavar="SECONDS", type=click.FloatRange(0), help=WAIT_HELP)
+@click.option("--wait", type=Seconds(), help=WAIT_HELP)
 @output_option
 @click.option(
     "--config",

@@ -6,13 +6,18 @@ from typing import Any
 
 import click
 
-from windlass.client.cli.connected import Assignment, JsonValue, connected, limit_option, wrong
+from windlass.client.cli.connected import connected, limit_option, wrong
+from windlass.client.cli.parameters import JsonValue, Pair, Seconds
 from windlass.client.cli.plain import local_time, plain, value_of
 from windlass.client.cli.screen import Screen
 from windlass.client.cli.story import detail_of, place_of
+from windlass.client.cli.waiting import result_of_wait
 from windlass.client.client import Client
 from windlass.client.values import RunResult, Started, state_name
 from windlass.v1 import common_pb2, workflow_service_pb2
+
+#: States in which the failure is why the run ended; in all others it is the last thing that went wrong.
+ENDED_BADLY = ("failed", "cancelled", "terminated")
 
 
 @click.command()
@@ -21,15 +26,17 @@ from windlass.v1 import common_pb2, workflow_service_pb2
 @click.option("--id", "workflow_id", default="", help="Your own id of the run.")
 @click.option("--revision", default="", help="Revision, as hex or its first 8 digits. Default: the default one.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the output.")
-@click.option("--timeout", type=float, help="With --wait: seconds to wait at most; the run goes on.")
+@click.option("--timeout", type=Seconds(), help="With --wait: how long to wait at most; the run goes on.")
 @click.option("--if-open", type=click.Choice(["fail", "use_existing", "terminate_existing"]), default="fail")
 @click.option("--if-closed", type=click.Choice(["allow", "allow_if_failed", "reject"]), default="allow")
 @click.option("--queue", default="", help="Queue of the run's tasks.")
-@click.option("--priority", type=click.IntRange(0, 9), help="0 is first, 9 is last.")
+@click.option(
+    "--priority", type=click.IntRange(0, 9), help="9 is served first, 0 last. Default: the definition's, else 5."
+)
 @click.option("--paused", is_flag=True, help="Paused before its first state, for windlass step.")
-@click.option("--delay", "start_in", type=float, help="Seconds until it starts.")
-@click.option("--run-timeout", "run_timeout", type=float, help="Seconds the run may take as a whole.")
-@click.option("--metadata", type=Assignment(), multiple=True, help="Text kept with the run; may be repeated.")
+@click.option("--delay", "start_in", type=Seconds(), help="Time until it starts.")
+@click.option("--run-timeout", "run_timeout", type=Seconds(), help="Time the run may take as a whole.")
+@click.option("--metadata", type=Pair(), multiple=True, help="Text kept with the run; may be repeated.")
 @click.option("--config", type=JsonValue(), help="Laid over the definition's config.")
 @click.option("--idempotency-key", default="", help="Business key: a second start with it gives the first one's run.")
 @click.option("--request-id", default="", help="Repeat a start safely: the same id gives the same run.")
@@ -44,10 +51,10 @@ async def start(
     **options: Any,
 ) -> None:
     """Start a run of the workflow NAME."""
-    value, options["metadata"] = options.pop("input"), {key: str(text) for key, text in options["metadata"]}
+    value, options["metadata"] = options.pop("input"), dict(options["metadata"])
     started = await client.start(workflow, value, timeout=run_timeout, **options)
     if wait:
-        show_result(screen, started, await client.wait(started, timeout=timeout))
+        show_result(screen, started, await result_of_wait(client, started, timeout))
         return
     verb = "started" if started.created else "found"
     if screen.json:
@@ -95,7 +102,7 @@ def _fields_of(run: workflow_service_pb2.Run) -> list[tuple[str, Any]]:
         ("at", where),
         ("created", local_time(run.create_time)),
         ("closed", local_time(run.close_time)),
-        ("failure", failure),
+        ("failure" if state_name(run.state) in ENDED_BADLY else "last error", failure),
         ("output", value_of(run.output.data)),
         ("queue", run.queue),
         ("parent", run.parent_run_id),

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from windlass.client.cli.connected import Assignment, JsonValue, connected, limit_option, wrong
+from windlass.client.cli.connected import connected, limit_option, wrong
+from windlass.client.cli.parameters import Assignment, JsonValue
 from windlass.client.cli.plain import local_time, plain
 from windlass.client.cli.screen import Screen
 from windlass.client.cli.watching import line_of

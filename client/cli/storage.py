@@ -13,14 +13,15 @@ import click
 
 from windlass.client.cli.connected import output_option
 from windlass.client.cli.extras import load
-from windlass.client.cli.failures import REFUSED, UNAVAILABLE, Stop
+from windlass.client.cli.failures import REFUSED, WRONG, Stop
 from windlass.client.cli.screen import Screen
 
 _directory = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
     envvar="WINDLASS_DATA_DIR",
-    required=True,
+    default=Path(".windlass"),
+    show_default=True,
     help="The engine's data directory. Environment: WINDLASS_DATA_DIR.",
 )
 
@@ -31,25 +32,20 @@ def storage() -> None:
 
 
 @storage.command()
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    envvar="WINDLASS_DATA_DIR",
-    help="The engine's data directory. Environment: WINDLASS_DATA_DIR.",
-)
+@_directory
 @click.option("--storage", "url", help="With --deep, a shared store instead: fdb:CLUSTERFILE or postgres://…")
 @click.option("--deep", is_flag=True, help="Also replay every history and compare it with what lies in the store.")
 @output_option
-def check(data_dir: Path | None, url: str | None, deep: bool, output: str) -> None:
+def check(data_dir: Path, url: str | None, deep: bool, output: str) -> None:
     """Read a store at rest, page by page and row by row. Stop the engines of a shared store first."""
     screen = Screen(output)
     if url and deep:
         _tell(screen, url, {"storage": url}, _deep_shared(url))
         return
-    if url or data_dir is None:
-        raise click.UsageError("give --data-dir, or --storage with --deep: a shared store checks its pages itself")
+    if url:
+        raise click.UsageError("--storage goes with --deep: a shared store checks its pages itself")
     offline = load("windlass.storage.offline", "engine")
-    with _named():
+    with _named(data_dir):
         report = offline.check(data_dir)
     findings = _deep(data_dir) if deep else []
     whole = {
@@ -76,7 +72,7 @@ def _tell(screen: Screen, where: str, facts: dict[str, Any], findings: list[str]
 def _deep(data_dir: Path) -> list[str]:
     """What the engine's own check finds: every history replayed and compared with what lies in the store."""
     offline, checking = load("windlass.storage.offline", "engine"), load("windlass.engine.checking", "engine")
-    with _named(), offline.Reader(data_dir) as reader:
+    with _named(data_dir), offline.Reader(data_dir) as reader:
         return [str(each) for each in checking.check_rows(reader.rows)]
 
 
@@ -105,7 +101,7 @@ def dump(data_dir: Path, table: str, values: bool, limit: int | None) -> None:
     """Print every key of a store in words. Works beside a running engine."""
     offline, keys = load("windlass.storage.offline", "engine"), load("windlass.engine.keys", "engine")
     shown = 0
-    with _named():
+    with _named(data_dir):
         for key, value in offline.dump(data_dir):
             line = _described(keys.describe, key)
             if table and not line.startswith(table.upper()):
@@ -129,7 +125,7 @@ def _described(describe: Callable[[bytes], str], key: bytes) -> str:
 @output_option
 def backup(data_dir: Path, target: Path, output: str) -> None:
     """Copy a store into the new directory TARGET. Works beside a running engine."""
-    with _named():
+    with _named(data_dir):
         report = load("windlass.storage.offline", "engine").backup(data_dir, target)
     whole = {"target": str(target), "rows": report.rows, "version": report.version, "file_bytes": report.file_bytes}
     Screen(output).fields(whole.items(), whole)
@@ -140,20 +136,20 @@ def backup(data_dir: Path, target: Path, output: str) -> None:
 @output_option
 def compact(data_dir: Path, output: str) -> None:
     """Rewrite the file of a store at rest without its free pages."""
-    with _named():
+    with _named(data_dir):
         before, after = load("windlass.storage.offline", "engine").compact(data_dir)
     whole = {"bytes_before": before, "bytes_after": after}
     Screen(output).fields(whole.items(), whole)
 
 
 @contextmanager
-def _named() -> Iterator[None]:
+def _named(data_dir: Path | None = None) -> Iterator[None]:
     """Turns the store's own errors, whose messages say what to do, into one line and an exit code."""
+    if data_dir is not None and data_dir.exists() and not data_dir.is_dir():
+        raise Stop(f"--data-dir: {data_dir} is not a directory; give the one the engine has its data in", WRONG)
     port: Any = load("windlass.storage.port", "engine")
     try:
         yield
-    except port.StoreLocked as error:
-        raise Stop(str(error), UNAVAILABLE) from error
     except (port.StorageError, OSError, ValueError) as error:
         raise Stop(str(error), REFUSED) from error
 

@@ -73,7 +73,7 @@ def _run_reasons(state: RunState) -> Iterator[Reason]:
     for incident in state.incidents:
         where = f" at {incident.path!r}" if incident.path else ""
         yield Reason(
-            kind="incident", what=f"incident {incident.code}{where}: {incident.message}", path=incident.path,
+            kind="incident", what=f"{incident.code}{where}: {incident.message}", path=incident.path,
             since_us=incident.opened_us, incident_id=incident.incident_id,
         )  # fmt: skip
     if state.deferred:

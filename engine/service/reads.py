@@ -163,6 +163,8 @@ async def explain(engine: Engine, request: pb.ExplainRunRequest) -> pb.ExplainRu
         summary, advice = reason.what, ""
         if reason.kind == "queued":
             summary, advice = await why_queued(engine, state, reason)
+        elif reason.kind == "incident":
+            advice = f"repair it with: windlass incidents resolve {state.run_id} {reason.incident_id}"
         response.explanations.append(
             pb.Explanation(
                 kind=reason.kind,

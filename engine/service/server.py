@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from typing import Any, Final
@@ -110,12 +111,19 @@ class Server:
             self.port = self._server.add_insecure_port(self.address)
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is refused"
+            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            guess = ": is another engine running there?" if taken else "."
             raise PortInUse(
-                f"cannot listen on {self.address} ({reason.lower()}): is another engine running there? "
+                f"cannot listen on {self.address} ({reason.lower()}){guess} "
                 "Choose another address with --listen HOST:PORT"
             ) from error
         await self._server.start()
         await self._say(health_pb2.HealthCheckResponse.SERVING)
+
+    @property
+    def bound(self) -> str:
+        """HOST:PORT it listens on; for port 0 the one that the system chose."""
+        return f"{self.address.rpartition(':')[0]}:{self.port}"
 
     async def stop(self) -> None:
         """Gracefully: NOT_SERVING, workers drained, open calls answered, then closed; in bounded time, store or not."""

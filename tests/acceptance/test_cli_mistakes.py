@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +74,93 @@ def test_input_that_is_no_json_never_reaches_the_engine(windlass: Terminal) -> N
     code, _, err = windlass("start", "process-order", "--input", "{order: 7}")
     assert code == 2
     assert "not JSON" in one_line(err)
+
+
+@pytest.mark.parametrize("option", ["--input", "--config"])
+@pytest.mark.parametrize("text", ['{"a":1e999}', '"\\ud800"', "[" * 5000, "NaN"])
+def test_json_that_cannot_be_sent_is_one_line(windlass: Terminal, option: str, text: str) -> None:
+    code, _, err = windlass("start", "process-order", option, text)
+    assert code == 2
+    assert "not JSON" in one_line(err)
+
+
+def test_json_too_deep_in_a_file_and_a_mark_before_its_text(windlass: Terminal, tmp_path: Path) -> None:
+    file = tmp_path / "input.json"
+    file.write_text("[" * 5000 + "]" * 5000)
+    code, _, err = windlass("signal", "any-run", "name", f"@{file}")
+    assert code == 2
+    assert "nested too deeply" in one_line(err)
+    file.write_text("{}", "utf-8-sig")
+    code, _, err = windlass("signal", "no-such-run", "name", f"@{file}")
+    assert code == 4, err
+
+
+@pytest.mark.parametrize("option", ["--delay", "--run-timeout", "--timeout"])
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300", "-1", "soon"])
+def test_spans_that_cannot_be(windlass: Terminal, option: str, value: str) -> None:
+    code, _, err = windlass("start", "process-order", option, value)
+    assert code == 2
+    assert "seconds" in one_line(err)
+
+
+def test_metadata_is_text_as_it_was_given(windlass: Terminal) -> None:
+    windlass.good("register", str(EXAMPLES / "hello.yaml"))
+    name = '{"name": "Ada"}'
+    windlass.good("start", "hello", "--input", name, "--id", "meta", "--metadata", "a=true", "--metadata", "b=1e999")
+    assert json.loads(windlass.good("get", "meta", "-o", "json"))["metadata"] == {"a": "true", "b": "1e999"}
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:0", "127.0.0.1:99999", "http://there:80", ":7711"])
+def test_an_address_that_cannot_be(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = Terminal(capsys, address)("list")
+    assert code == 2
+    assert "HOST:PORT" in one_line(err)
+
+
+def test_a_full_disk_is_no_defect(running: Engine) -> None:
+    command = [sys.executable, "-m", "windlass.client.cli", "info", "--engine", running.address]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert "no space left" in one_line(done.stderr)
+
+
+def test_a_file_that_is_not_there_is_one_line(windlass: Terminal, tmp_path: Path) -> None:
+    code, _, err = windlass("validate", str(tmp_path / "nope.yaml"), engine=False)
+    assert code == 2
+    assert "cannot read the file" in one_line(err)
+
+
+def test_what_is_wrong_with_a_definition_for_programs(windlass: Terminal, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("workflow: wrong\ninitial: begin\nstates:\n  start: {}\n")
+    code, out, _ = windlass("validate", str(wrong), "-o", "json", engine=False)
+    told = json.loads(out)
+    assert code == 2
+    assert told["file"] == str(wrong)
+    assert all(set(each) == {"path", "line", "column", "message"} for each in told["errors"])
+    assert any(each["path"] == "initial" and each["line"] == 2 for each in told["errors"])
+
+
+def test_nothing_is_said_twice(windlass: Terminal) -> None:
+    code, _, err = windlass("start", "process-order", "--input", '{"order": {"id": 7, "items": []}}')
+    lines = err.splitlines()
+    assert code == 2
+    assert len(lines) >= 2
+    for line in lines[:-1]:
+        assert line.partition(": ")[2] not in lines[-1]
+    _, _, err = windlass("start", "no-such-workflow")
+    assert err.count("windlass register") == 1
+
+
+def test_a_data_directory_that_is_a_file(windlass: Terminal, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for command in (("storage", "check"), ("engine",), ("dev",)):
+        program = Program(tmp_path / f"{command[0]}.log", *command, "--data-dir", str(file))
+        assert program.end() in (2, 3), program.said
+        assert "is not a directory" in program.said
+        assert program.said.count("\n") == 1, program.said
 
 
 def test_an_unknown_workflow_says_how_to_register_it(windlass: Terminal) -> None:
@@ -159,7 +248,10 @@ def test_a_worker_that_is_pointed_at_nothing_says_so(tmp_path: Path) -> None:
     worker = Program(tmp_path / "log", "worker", "--engine", address, "--patience", "1")
     assert worker.end() == 5
     assert "Traceback" not in worker.said
-    assert address in worker.said.splitlines()[-1]
+    first, last = worker.said.splitlines()[-2:]
+    assert "WARNING no engine yet" in first
+    assert address in last
+    assert worker.said.count("no engine yet") == 1
 
 
 def test_a_wrong_setting_of_the_worker_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -45,10 +46,59 @@ def test_dev_ends_when_its_engine_cannot_start(tmp_path: Path) -> None:
     first = Engine(tmp_path)
     try:
         dev = Program(tmp_path / "dev.log", "dev", "--listen", first.address, "--data-dir", str(tmp_path / "other"))
-        assert dev.end() == 5
+        assert dev.end() == 3
         assert "the engine ended with exit code 3" in dev.said
+        assert "ready at" not in dev.said
+        assert "worker │" not in dev.said
     finally:
         first.stop()
+
+
+def test_dev_takes_no_port_that_it_could_not_tell(tmp_path: Path) -> None:
+    dev = Program(tmp_path / "dev.log", "dev", "--listen", "127.0.0.1:0", cwd=tmp_path)
+    assert dev.end() == 2
+    assert "port from 1 to 65535" in dev.said
+
+
+def _dev_with_its_children(folder: Path) -> tuple[Program, dict[str, int]]:
+    """A `windlass dev` that is ready, and the process ids of its children."""
+    dev = Program(folder / "dev.log", "dev", "--listen", f"127.0.0.1:{free_port()}", cwd=folder)
+    while "ready at" not in dev.said or "registered" not in dev.said:
+        assert dev.process.poll() is None, dev.said
+    return dev, _children_of(dev)
+
+
+def _children_of(dev: Program) -> dict[str, int]:
+    numbers = Path(f"/proc/{dev.process.pid}/task/{dev.process.pid}/children").read_text().split()
+    command = {number: Path(f"/proc/{number}/cmdline").read_text().split("\0") for number in numbers}
+    return {words[4]: int(number) for number, words in command.items()}
+
+
+def test_dev_starts_a_worker_again_that_was_killed_and_stops_when_its_terminal_closes(tmp_path: Path) -> None:
+    dev, children = _dev_with_its_children(tmp_path)
+    ends = [os.pidfd_open(each) for each in children.values()]
+    try:
+        os.kill(children["worker"], signal.SIGKILL)
+        while dev.said.count("registered") < 2:
+            assert dev.process.poll() is None, dev.said
+        assert "the worker was killed by SIGKILL; starting it again" in dev.said
+        ends.append(os.pidfd_open(_children_of(dev)["worker"]))
+    finally:
+        dev.process.send_signal(signal.SIGHUP)
+        code = dev.process.wait(STOP_SECONDS)
+    assert code == 0, dev.said
+    for each in ends:
+        assert select.select([each], [], [], STOP_SECONDS)[0], "a child is left behind"
+        os.close(each)
+
+
+def test_children_of_dev_end_with_it_when_it_is_killed(tmp_path: Path) -> None:
+    dev, children = _dev_with_its_children(tmp_path)
+    ends = [os.pidfd_open(each) for each in children.values()]
+    dev.kill()
+    for each in ends:
+        assert select.select([each], [], [], STOP_SECONDS)[0], "a child is left behind"
+        os.close(each)
 
 
 def test_settings_come_from_flags_then_environment_then_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +208,7 @@ def test_a_store_is_backed_up_while_the_engine_runs_and_checked_when_it_does_not
         assert "waits-for-a-worker" in windlass.good("storage", "dump", "--data-dir", data, engine=False)
         windlass.good("storage", "backup", "--data-dir", data, copy, engine=False)
         code, _, err = windlass("storage", "compact", "--data-dir", data, engine=False)
-        assert code == 5, err
+        assert code == 3, err
     finally:
         running.stop()
     for folder in (data, copy):
