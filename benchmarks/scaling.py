@@ -2,7 +2,7 @@
 
 Two parts. *Demand and capacity*: what a step takes of each resource, as the code is, over what the resource has; the
 least of the quotients is the throughput and names the limit. *Claims*: a small seeded simulation, because what many
-engines get when all take from the head of one queue is no quotient.
+engines get that take from one queue is no quotient.
 
 It is a model: no cluster was there to measure. Inputs are figures of FoundationDB's documentation, of a trial on one
 unoptimised server process, and of our own table; each can be changed, and `docs/scaling.md` says where it is from.
@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 from benchmarks.report import shown
+from windlass.engine.claims import LOOK_AT_ALL_EVERY
 
 ENGINES: Final = (1, 2, 4, 8, 16, 32)
 HEAD: Final = ("engines", "steps/s", "first limit", "next limit", "at", "claims/s", "lost to conflicts")
@@ -63,6 +65,10 @@ class Limit:
     steps: float
 
 
+#: Place in a shard, and the shard.
+Entry: TypeAlias = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Claimed:
     """What the engines got from one queue."""
@@ -72,33 +78,30 @@ class Claimed:
 
 
 def claims(inputs: Inputs, engines: int, seed: int, seconds: float = 5.0) -> Claimed:
-    """Engines that claim from the head of a queue that is never empty.
+    """Engines that claim from one queue that is never empty.
 
-    As `engine/claims.py`: look at all shards one after another, take the first by age, read each entry and its run,
-    commit. Who finds at the commit that an entry was taken meanwhile tries again with those that are left of the same
-    look.
+    As `engine/claims.py`: look at its own shards side by side, every fourth time at all of them, take the first by age,
+    read the entries, then their runs, commit. Who finds at the commit that an entry was taken meanwhile tries again
+    with those that are left of the same look.
     """
     random = Random(seed)
-    taken_at: dict[int, float] = {}
-    head = done = attempts = conflicts = 0
+    taken_at: dict[Entry, float] = {}
+    heads = [0] * inputs.shards
+    done = attempts = conflicts = 0
+    looks = [0] * engines
     #: When an attempt commits, its engine, when it began to read, and its entries.
-    under_way: list[tuple[float, int, float, list[int]]] = []
+    under_way: list[tuple[float, int, float, list[Entry]]] = []
 
-    def begin(at: float, engine: int, entries: list[int], looking: bool) -> None:
-        reads = 2 * len(entries) + (inputs.shards if looking else 0) + 1
-        took = sum(random.uniform(0.5, 1.5) for _ in range(reads)) * inputs.read_ms / 1000
+    def begin(at: float, engine: int, entries: list[Entry], looking: bool) -> None:
+        # The slowest of reads that go out together: the look, the entries, their runs.
+        took = sum(random.uniform(1.0, 2.0) for _ in range(3 if looking else 2)) * inputs.read_ms / 1000
         heapq.heappush(under_way, (at + took + inputs.commit_ms / 1000, engine, at, entries))
 
     def look(at: float, engine: int) -> None:
-        nonlocal head
-        while head in taken_at:
-            head += 1
-        first, entries = head, list[int]()
-        while len(entries) < inputs.tasks_per_claim:
-            if first not in taken_at:
-                entries.append(first)
-            first += 1
-        begin(at, engine, entries, looking=True)
+        looks[engine] += 1
+        everywhere = looks[engine] % LOOK_AT_ALL_EVERY == 0
+        shards = [s for s in range(inputs.shards) if everywhere or s % engines == engine % inputs.shards]
+        begin(at, engine, first_of(shards or range(inputs.shards), heads, taken_at, inputs.tasks_per_claim), True)
 
     for engine in range(engines):
         look(random.uniform(0, 0.03), engine)
@@ -116,11 +119,28 @@ def claims(inputs: Inputs, engines: int, seed: int, seconds: float = 5.0) -> Cla
     return Claimed(done / seconds, conflicts / max(attempts, 1))
 
 
+def first_of(shards: Iterable[int], heads: list[int], taken: Mapping[Entry, float], number: int) -> list[Entry]:
+    """The oldest entries of these shards; runs are spread over the shards evenly, so a place is an age."""
+    found: list[Entry] = []
+    for shard in shards:
+        while (heads[shard], shard) in taken:
+            heads[shard] += 1
+        place, mine = heads[shard], 0
+        while mine < number:
+            if (place, shard) not in taken:
+                found.append((place, shard))
+                mine += 1
+            place += 1
+    return heapq.nsmallest(number, found)
+
+
 def limits(inputs: Inputs, engines: int, claimed: Claimed) -> list[Limit]:
     """Every resource, the tightest first."""
     q = inputs.queued
     transactions = 1 / inputs.results_per_transaction + q / inputs.tasks_per_claim
-    reads = 1 + 2 * q + q * inputs.shards / inputs.tasks_per_claim
+    at_all = 1 / LOOK_AT_ALL_EVERY
+    looked_at = inputs.shards * (at_all + (1 - at_all) / engines)
+    reads = 1 + 2 * q + q * looked_at / inputs.tasks_per_claim
     cpu_us = inputs.engine_us * (1 + q) + transactions * inputs.transaction_us + reads * inputs.read_us
     #: The run's record, its events, its lease set and the last one cleared; again for a claim, and the queue's entry.
     writes = 4 + 5 * q

@@ -1,16 +1,18 @@
 """Claims: takes queued tasks out of the store for workers that have credit.
 
 Runs only while some queue that a connected worker serves may hold tasks (`Dispatch.backlog`). A turn takes, for each
-such queue, the first entries in order of priority and age over all shards by a snapshot read, and claims them in one
-transaction that reads each run for real: an entry whose task is no longer queued (withdrawn, taken by another engine)
-is dropped. A queue found empty leaves the backlog; the next entry written puts it back, in this process directly, from
-another engine through its bump (`feed.py`).
+such queue, the first entries in order of priority and age by a snapshot read, and claims them in one transaction
+that reads each run for real: an entry whose task is no longer queued (withdrawn, taken by another engine) is dropped.
+On a shared store an engine most often takes from its own shards. A queue found empty leaves the backlog; the next entry
+written puts it back, in this process directly, from another engine through its bump (`feed.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from windlass.engine import keys
@@ -28,6 +30,9 @@ log = logging.getLogger(__name__)
 #: Tasks claimed in one transaction. About ten pays most on FoundationDB; a store of one engine takes more.
 CLAIM_SHARED: Final = 10
 CLAIM_LOCAL: Final = 64
+#: Engines that took from the same heads would only get in each other's way, so each takes from its own shards first.
+#: Every so many looks it takes the first of all: a shard's own engine may have no worker for what lies there.
+LOOK_AT_ALL_EVERY: Final = 4
 #: An entry that cannot be claimed even by itself is tried again after this: those behind it must not wait for it.
 ASIDE_US: Final = 60_000_000
 #: One whose workers with free slots have said that they cannot run it is looked at again after this.
@@ -37,9 +42,11 @@ UNABLE_LOOK_US: Final = 1_000_000
 class Claims(Loop):
     """The claiming loop of one engine."""
 
-    def __init__(self, transition: Transition, dispatch: Dispatch) -> None:
+    def __init__(self, transition: Transition, dispatch: Dispatch, mine: Callable[[], Iterable[int]]) -> None:
+        """`mine`: the shards that this engine looks after (members.py)."""
         super().__init__("claims")
-        self._transition, self._dispatch = transition, dispatch
+        self._transition, self._dispatch, self._mine = transition, dispatch, mine
+        self._looks = 0
         self._most = CLAIM_SHARED if transition.storage.shared else CLAIM_LOCAL
         self._aside: dict[bytes, tuple[int, QueueKey]] = {}  #: entries set aside: until when, and of which queue
         self._trying = b""
@@ -99,24 +106,30 @@ class Claims(Loop):
         return len(rows) == limit
 
     async def _first(self, tr: Transaction, ring: QueueKey, limit: int) -> list[Row]:
-        head = keys.queue(*ring)
-        found: list[Row] = []
-        for shard in range(self._transition.shards):
-            begin = head + keys.integer(shard)
-            rows = await tr.get_range(begin, keys.end(begin), limit=limit + len(self._aside), snapshot=True)
-            found += [row for row in rows if row[0] not in self._aside][:limit]
-        return (
-            heapq.nsmallest(limit, found, key=lambda row: keys.unpack(row[0])[5:])
-            if self._transition.shards > 1
-            else found
-        )
+        """The entries that come first, of this engine's own shards if they have enough, else and at times of all."""
+        self._looks += 1
+        own = set(self._mine()) if self._looks % LOOK_AT_ALL_EVERY else set()
+        found = await self._in_shards(tr, ring, sorted(own), limit)
+        if len(found) < limit:
+            others = [shard for shard in range(self._transition.shards) if shard not in own]
+            found += await self._in_shards(tr, ring, others, limit)
+        return heapq.nsmallest(limit, found, key=lambda row: keys.unpack(row[0])[5:])
+
+    async def _in_shards(self, tr: Transaction, ring: QueueKey, shards: Sequence[int], limit: int) -> list[Row]:
+        heads = [keys.queue(*ring) + keys.integer(shard) for shard in shards]
+        most = limit + len(self._aside)
+        pages = await asyncio.gather(*(tr.get_range(head, keys.end(head), limit=most, snapshot=True) for head in heads))
+        return [row for rows in pages for row in [each for each in rows if each[0] not in self._aside][:limit]]
 
     async def _take(self, unit: Unit, ring: QueueKey, rows: list[Row]) -> None:
         self._leased = 0
+        if self._transition.storage.shared:
+            there = await asyncio.gather(*(unit.tr.get(key) for key, _ in rows))
+            rows = [row for row, value in zip(rows, there, strict=True) if value is not None]  # others were faster
+            head = keys.queue(*ring)
+            await unit.load_ahead((ring[0], keys.queued_task(head, key)[0]) for key, _ in rows)
         for key, value in rows:
             self._trying = key
-            if self._transition.storage.shared and await unit.tr.get(key) is None:
-                continue  # another engine was faster
             queued = unpack(QueuedRecord, value)
             avoid = queued.avoid if queued.avoid_us > unit.now_us else ()
             session = self._dispatch.reserve(*ring, claiming=True, avoid=avoid)

@@ -75,8 +75,8 @@ class Engine:
         self.leases = Leases(self.transition)
         self.sessions = Sessions(storage, self.clock, self.dispatch, self.leases, self.options.lease_us)
         self.members = Members(storage, self.clock, self.engine_id, self.options.member_us, shards)
-        self.timers = Timers(self.transition, self.clock, self._timer_shards)
-        self.claims = Claims(self.transition, self.dispatch)
+        self.timers = Timers(self.transition, self.clock, self._own_shards)
+        self.claims = Claims(self.transition, self.dispatch, self._own_shards)
         self.deadlines = Deadlines(self.clock, self.dispatch, self.leases)
         self.sweeper = Sweeper(self.transition, self.clock, self.options.sweep_us)
         self.feed = Feed(storage, self.dispatch, self.notices, self.timers)
@@ -87,7 +87,7 @@ class Engine:
         if storage.shared:
             self._loops += [self.members, self.feed]
 
-    def _timer_shards(self) -> Iterable[int]:
+    def _own_shards(self) -> Iterable[int]:
         return self.members.mine if self.storage.shared else (0,)
 
     async def start(self) -> None:

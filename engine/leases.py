@@ -76,6 +76,7 @@ class Leases:
 
     async def _batch(self, reports: Sequence[tuple[TaskKey, Report]]) -> list[Told]:
         async def work(unit: Unit) -> list[Told]:
+            await unit.load_ahead((task[0], task[1]) for task, _ in reports)
             return [await self._give(unit, task, report) for task, report in reports]
 
         try:

@@ -12,9 +12,10 @@ in `after` until then. An attempt that is run again or fails gives back the work
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from windlass.engine import keys, postponed
@@ -72,6 +73,11 @@ class Unit:
             definition = await self._definition(ns, state)
             work = self._works[ns, run_id] = Work(ns, run_id, definition, state, len(value))
         return work
+
+    async def load_ahead(self, runs: Iterable[tuple[str, str]]) -> None:
+        """Read runs side by side, where a read is a journey to another machine. `load` says what is wrong with one."""
+        if self.transition.storage.shared:
+            await asyncio.gather(*(self.load(ns, run_id) for ns, run_id in set(runs)), return_exceptions=True)
 
     async def _definition(self, ns: str, state: RunState) -> Definition:
         try:
