@@ -3,6 +3,7 @@
     python proto/contract.py generate    write the Python beside the .proto files
     python proto/contract.py check       fail if that Python is stale, a lint rule is broken,
                                          or the contract no longer fits the last release
+    python proto/contract.py release     keep today's contract as that of this version
 
 The .proto files import each other as `windlass/v1/x.proto` and this folder is the include root, so the generated
 modules import each other as `windlass.v1.x_pb2`: the name under which they are installed.
@@ -17,9 +18,8 @@ import argparse
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
-from io import BytesIO
+import tomllib
 from pathlib import Path
 
 import google.rpc
@@ -27,6 +27,8 @@ import grpc_tools
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "windlass/v1"
+#: The contracts of released versions, as images; the newest is what callers may rely on.
+RELEASED = ROOT / "released"
 GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 INCLUDES = (
     Path(grpc_tools.__file__).parent / "_proto",
@@ -41,13 +43,15 @@ class ContractError(Exception):
 def main() -> int:
     """Run the command named on the command line. Returns 0, or 1 with the reason on standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["generate", "check"])
+    parser.add_argument("command", choices=["generate", "check", "release"])
     command = parser.parse_args().command
     try:
         if not proto_files(ROOT):
             raise ContractError(f"no .proto file in {ROOT / PACKAGE}")
         if command == "generate":
             generate(ROOT)
+        elif command == "release":
+            release()
         else:
             check()
     except ContractError as error:
@@ -74,7 +78,7 @@ def check() -> None:
         image = Path(scratch) / "new.binpb"
         protoc(ROOT, "--include_imports", "--include_source_info", f"--descriptor_set_out={image}")
         buf("lint", str(image))
-        compatible(image, Path(scratch))
+        compatible(image)
 
 
 def fresh(scratch: Path) -> None:
@@ -90,23 +94,20 @@ def fresh(scratch: Path) -> None:
     print(f"proto: {len(present)} generated files are fresh")
 
 
-def compatible(image: Path, scratch: Path) -> None:
-    """Compare with the contract of the last tag, if there is a tag that has one."""
-    tag = git("describe", "--tags", "--abbrev=0")
-    archive = git("archive", "--format=tar", tag.decode().strip(), PACKAGE) if tag else None
-    if not tag or not archive:
-        print("proto: no release to compare with yet")
-        return
-    released = scratch / "released"
-    with tarfile.open(fileobj=BytesIO(archive)) as files:
-        files.extractall(released, filter="data")
-    if not proto_files(released):
-        print("proto: the last release has no contract to compare with")
-        return
-    old = scratch / "old.binpb"
-    protoc(released, "--include_imports", f"--descriptor_set_out={old}")
-    buf("breaking", str(image), "--against", str(old), "--exclude-imports")
-    print(f"proto: compatible with {tag.decode().strip()}")
+def compatible(image: Path) -> None:
+    """Compare with the contract of the newest release. Raises ContractError for what would break its callers."""
+    releases = sorted(RELEASED.glob("*.binpb"), key=lambda path: [int(part) for part in path.stem.split(".")])
+    if not releases:
+        raise ContractError(f"no released contract in {RELEASED}: write one with `python proto/contract.py release`")
+    buf("breaking", str(image), "--against", str(releases[-1]), "--exclude-imports")
+    print(f"proto: compatible with {releases[-1].stem}")
+
+
+def release() -> None:
+    """Keep today's contract as the one of the version in pyproject.toml, for all later ones to be compared with."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    RELEASED.mkdir(exist_ok=True)
+    protoc(ROOT, "--include_imports", f"--descriptor_set_out={RELEASED / project['version']}.binpb")
 
 
 def protoc(root: Path, *outputs: str) -> None:
@@ -134,11 +135,6 @@ def buf(verb: str, *arguments: str) -> None:
     if result.returncode:
         raise ContractError(f"buf {verb} found:\n{result.stdout}{result.stderr}")
     print(f"proto: buf {verb} is content")
-
-
-def git(*arguments: str) -> bytes:
-    """What git prints, or nothing where it refuses (no repository, no tag, no such folder in the tag)."""
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False).stdout
 
 
 def proto_files(root: Path) -> list[Path]:
