@@ -35,7 +35,7 @@ from windlass.client import Client
 from windlass.definition.source import from_value
 
 #: Slots of a worker with Python handlers: they run side by side on its event loop and in its threads.
-HANDLERS_AT_ONCE: Final = 64
+HANDLERS_AT_ONCE: Final = 256
 #: shape, way, in flight
 PLAN: Final = (
     ("w1", "unary", 1),
@@ -195,7 +195,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runtime", choices=("javascript", "wasm", "python"), default="javascript")
     parser.add_argument("--storage", default="", help="as for windlass engine, or `postgres` for a server of its own")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--slots", type=int, default=0, help="of each worker; default 2, or 64 for Python handlers")
+    parser.add_argument("--slots", type=int, default=0, help="of each worker; default 2, or 256 for Python handlers")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
     parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--only", default="", help="lines, comma-separated: w1, w1-batch, w1-unary-64")
