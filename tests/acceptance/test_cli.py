@@ -143,6 +143,48 @@ def test_a_failed_run_is_exit_code_1(windlass: Terminal) -> None:
     assert "BURNT: the van caught fire" in err
 
 
+_FRAGILE = """
+workflow: fragile
+on_unhandled: incident
+initial: work
+states:
+  work:
+    task: {runtime: javascript, code: 'throw ctx.fail("BROKEN", "it is broken")'}
+    retry: {max_attempts: 1}
+    transitions: [{on: success, to: done}]
+  done: {}
+"""
+
+
+def test_waiting_ends_at_an_incident_and_says_how_to_go_on(windlass: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "fragile.yaml").write_text(_FRAGILE)
+    windlass.good("register", str(tmp_path / "fragile.yaml"))
+    code, out, err = windlass("start", "fragile", "--id", "fragile-1", "--wait")
+    assert code == 10, err
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert "it is broken" in err
+    (incident,) = json.loads(windlass.good("incidents", "list", "-o", "json"))
+    advice = f"windlass incidents resolve {incident['run']['run_id']} {incident['incident_id']}"
+    assert advice in err
+    explained = windlass.good("explain", "fragile-1")
+    assert advice in explained
+    assert "incident: incident" not in explained
+    assert "last error" in windlass.good("get", "fragile-1")
+    windlass.good("incidents", "resolve", incident["run"]["run_id"], incident["incident_id"], "--action", "fail")
+    assert "last error" not in windlass.good("get", "fragile-1")
+
+
+def test_waiting_for_what_nobody_works_at_says_so(windlass: Terminal) -> None:
+    given = ("--input", '{"name": "Ada"}', "--queue", "nobody", "--wait", "--timeout", "5")
+    code, _, err = windlass("start", "hello", *given)
+    assert code == 9, err
+    first, last = err.splitlines()
+    assert "still waiting" in first
+    assert "worker" in first
+    assert "it goes on" in last
+
+
 def test_explain_says_what_a_run_waits_for(windlass: Terminal) -> None:
     windlass.good("start", "delivery", "--id", "parcel-6", "--input", '{"parcel": "P-6"}')
     assert "picked_up" in windlass.good("explain", "parcel-6")
