@@ -162,11 +162,11 @@ def test_waiting_ends_at_an_incident_and_says_how_to_go_on(windlass: Terminal, t
     code, out, err = windlass("start", "fragile", "--id", "fragile-1", "--wait")
     assert code == 10, err
     assert out == ""
-    assert err.count("\n") == 1, err
-    assert "it is broken" in err
+    last = err.splitlines()[-1]  # before it perhaps that the worker is slow to come
+    assert "it is broken" in last
     (incident,) = json.loads(windlass.good("incidents", "list", "-o", "json"))
     advice = f"windlass incidents resolve {incident['run']['run_id']} {incident['incident_id']}"
-    assert advice in err
+    assert advice in last
     explained = windlass.good("explain", "fragile-1")
     assert advice in explained
     assert "incident: incident" not in explained
