@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from windlass.definition.build_bodies import build_action_task, build_step
 from windlass.definition.build_tasks import build_retry
+from windlass.definition.checks_expressions import kinds_of, reads_error
+from windlass.definition.checks_names import written
 from windlass.definition.model import ActionModel, CatchModel, DocumentModel, StateModel, TransitionModel, UpdateModel
 from windlass.definition.parts import Parts
 from windlass.definition.problems import Place
@@ -43,6 +45,7 @@ def build_definition(parts: Parts, model: DocumentModel, revision: str) -> Defin
     Problems go to the report; with errors there the result is not to be used.
     """
     config_schema = parts.schema(model.config_schema, ("config_schema",))
+    parts.kinds = kinds_of(model.input_schema, set(written(model)))
     return Definition(
         name=model.workflow,
         revision=revision,
@@ -116,10 +119,14 @@ def _transitions(parts: Parts, model: StateModel, place: Place) -> tuple[Transit
 
 
 def _transition(parts: Parts, model: TransitionModel, place: Place) -> Transition:
+    when = parts.condition(model.when, (*place, "when"))
+    succeeded = model.on in ("success", "approved") or model.on.startswith("route:")
+    if when is not None and succeeded and not parts.stored and reads_error(when.source):
+        parts.report.warn((*place, "when"), f"'error' is always null on {model.on!r}: it has no members there")
     return Transition(
         on=model.on,
         to=model.to,
-        when=parts.condition(model.when, (*place, "when")),
+        when=when,
         codes=tuple(model.codes),
         set=parts.values(model.set, (*place, "set")),
     )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*)
       | (?P<string>[bBrR]{0,2}(?:
             \"\"\"(?:[^\\]|\\.)*?\"\"\" | '''(?:[^\\]|\\.)*?''' | "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*'))
@@ -58,7 +58,7 @@ class _Loop:
 
 def inspect(source: str) -> Usage:
     """The usage of an expression that the library has compiled. Never raises."""
-    tokens = [match for match in _TOKEN.finditer(source) if match.lastgroup != "space"]
+    tokens = [match for match in TOKEN.finditer(source) if match.lastgroup != "space"]
     return _Walk(tokens).run()
 
 

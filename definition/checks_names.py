@@ -27,7 +27,7 @@ def check_names(
     model: DocumentModel, reads: Iterable[tuple[str, Place]], modules: Iterable[Module], report: Report
 ) -> None:
     """Warn of names that nothing sets, and of keys that can hardly be read."""
-    known = set(_written(model)) | set(_set_by_code(modules))
+    known = set(written(model)) | set(_set_by_code(modules))
     inputs = _input_names(model.input_schema)
     everything = known | (inputs or set()) | set(ROOTS)
     for name, place in dict.fromkeys(reads):
@@ -48,7 +48,8 @@ def _tell(name: str, place: Place, known: set[str], *, closed: bool, report: Rep
         )
 
 
-def _written(model: DocumentModel) -> Iterator[str]:
+def written(model: DocumentModel) -> Iterator[str]:
+    """The context keys that the definition itself sets."""
     yield "input"  # a run's input that is no object
     for state in model.states.values():
         yield from _step_keys(state)

@@ -41,6 +41,7 @@ FUNCTIONS = frozenset(
     | {"contains", "endsWith", "matches", "size", "startsWith"}
     | {f"get{part}" for part in _DATE_PARTS + _TIME_PARTS}
 )
+_METHOD_HINTS = {name: f"; write text.{name}(…)" for name in ("contains", "endsWith", "matches", "startsWith")}
 _MACROS = frozenset({"all", "exists", "exists_one", "filter", "has", "map"})
 _ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _UNDEFINED = re.compile(r"Undefined variable or function: '([^']*)'")
@@ -80,6 +81,11 @@ def compile_expression(source: str, *, condition: bool = False) -> Expression:
 def expression_names(source: str) -> frozenset[str]:
     """The top-level names that a valid expression reads."""
     return frozenset(inspect(source).reads)
+
+
+def reads_nothing(source: str) -> bool:
+    """True if a valid expression gives the same in every run. Raises ExpressionSyntaxError."""
+    return not _compile(source)[1].reads
 
 
 def _compile(source: str) -> tuple[cel.Program, Usage]:
@@ -205,9 +211,11 @@ def _reason(error: Exception) -> str:
     text = str(error)
     undefined = _UNDEFINED.match(text)
     if undefined and undefined[1] in FUNCTIONS:
-        return f"{undefined[1]}() does not take such arguments"
+        return f"{undefined[1]}() does not take such arguments{_METHOD_HINTS.get(undefined[1], '')}"
     if undefined:
         return f"there is no {undefined[1]!r} here"
+    if "not a valid regex" in text:
+        return f"not a valid regex: {text.rpartition('error: ')[2].partition('. Check function')[0]}"
     if isinstance(error, ZeroDivisionError):
         return "division by zero"
     if isinstance(error, KeyError):

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from windlass.definition.checks_expressions import judge
 from windlass.definition.code import CheckCode, HasModule, Module
 from windlass.definition.expressions import ExpressionSyntaxError, compile_expression, expression_names
 from windlass.definition.model_bodies import SelectorModel
@@ -65,6 +66,7 @@ class Parts:
         self.runtimes = runtimes
         self.files = files or {}
         self.has_module = has_module
+        self.kinds: dict[str, str] = {}  #: types of names that only the run's input sets
         self.stored = stored  #: registered before: runs need it, so what a later version refuses as a slip must load
         self.modules: dict[str, Module] = {}
         self.digests: set[tuple[str, str]] = set()  #: every module referred to, with its runtime
@@ -77,10 +79,20 @@ class Parts:
         try:
             expression = compile_expression(source, condition=condition)
             self._read(expression_names(source), place)
+            if not self.stored:
+                self._judge(source, place, condition=condition)
             return expression
         except ExpressionSyntaxError as error:
             self._report_syntax(error, place)
             return Expression(source=source, evaluate=_never)
+
+    def _judge(self, source: str, place: Place, *, condition: bool) -> None:
+        for finding in judge(source, condition=condition, kinds=self.kinds):
+            spot = self._spot(place, *_line_and_column(source, finding.at))
+            if finding.doubtful:
+                self.report.warn_at(place, finding.message, spot)
+            else:
+                self.report.error_at(place, finding.message, spot)
 
     def condition(self, source: str | None, place: Place) -> Expression | None:
         return None if source is None else self.expression(source, place, condition=True)
@@ -167,21 +179,28 @@ class Parts:
         return msgspec.json.encode(filled)
 
     def _report_syntax(self, error: ExpressionSyntaxError, place: Place) -> None:
-        mark = self.report.mark(place)
         message = f"not a CEL expression: {error}"
+        if self.report.mark(place) is None or place not in self.report.marks:
+            message = f"{message} (at character {error.column})"
+        self.report.error_at(place, message, self._spot(place, error.line, error.column))
+
+    def _spot(self, place: Place, line: int, column: int) -> tuple[int, int] | None:
+        """The line and column in the text of those inside an expression, if they can be told."""
+        mark = self.report.mark(place)
         if mark is None or place not in self.report.marks:
-            self.report.error(place, f"{message} (at character {error.column})")
-        elif mark.style in ("|", ">"):
-            line = mark.line + error.line
-            indent = len(re.match(" *", self._line(line))[0])  # type: ignore[index]
-            self.report.at(place, message, line, indent + error.column)
-        elif error.line == 1:
-            self.report.at(place, message, mark.line, mark.column + error.column - (0 if mark.style else 1))
-        else:
-            self.report.error(place, message)
+            return None
+        if mark.style in ("|", ">"):
+            indent = len(re.match(" *", self._line(mark.line + line))[0])  # type: ignore[index]
+            return mark.line + line, indent + column
+        return (mark.line, mark.column + column - (0 if mark.style else 1)) if line == 1 else None
 
     def _line(self, number: int) -> str:
         return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
+
+
+def _line_and_column(source: str, at: int) -> tuple[int, int]:
+    """Both from 1, of an offset."""
+    return source.count("\n", 0, at) + 1, at - source.rfind("\n", 0, at)
 
 
 def _without(value: Any, place: Place) -> Any:

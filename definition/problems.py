@@ -78,6 +78,21 @@ class Report:
         if not self.left_out:
             self._add(place, message, at_key=at_key, warning=True)
 
+    def error_at(self, place: Place, message: str, spot: tuple[int, int] | None) -> None:
+        """An error at a line and column inside a value, or at the value if these are not known."""
+        if spot is None:
+            self.error(place, message)
+        else:
+            self.at(place, message, *spot)
+
+    def warn_at(self, place: Place, message: str, spot: tuple[int, int] | None) -> None:
+        """As `error_at`, for something that is allowed and probably not meant."""
+        if spot is None or self.left_out:
+            self.warn(place, message)
+            return
+        path = render_place(place)
+        self._append(Problem(message=message, path=path, file=self.file, line=spot[0], column=spot[1], warning=True))
+
     def at(self, place: Place, message: str, line: int, column: int) -> None:
         """An error at a known spot inside a value, such as a syntax error in an expression."""
         self._append(Problem(message=message, path=render_place(place), file=self.file, line=line, column=column))
