@@ -61,8 +61,7 @@ class EmbeddedStorage:
         try:
             result = run_at_once(body(tx))
             writes = tx.seal()
-            if self._clock() - began > TRANSACTION_SECONDS_MAX:
-                raise TransactionTooOld(f"the body ran for more than {TRANSACTION_SECONDS_MAX} s: do less in it")
+            self._check_age(began)
         except BaseException:
             tx.drop("its transaction failed")
             raise
@@ -78,14 +77,21 @@ class EmbeddedStorage:
         if self._groups.refusal:
             raise StorageError(self._groups.refusal)
         tx = EmbeddedTransaction(self._groups.committed)
+        began = self._clock()
         try:
             result = run_at_once(body(tx))
             if tx.seal() or tx.watches:
                 raise StorageError("a body given to `read` wrote or watched: give it to `transact`")
+            self._check_age(began)
         except BaseException:
             tx.drop("its transaction failed")
             raise
         return result
+
+    def _check_age(self, began: float) -> None:
+        """A body that a cluster would refuse is refused here too, reads included. Raises TransactionTooOld."""
+        if self._clock() - began > TRANSACTION_SECONDS_MAX:
+            raise TransactionTooOld(f"the body ran for more than {TRANSACTION_SECONDS_MAX} s: do less in it")
 
     async def settle(self, key: bytes) -> bytes | None:
         return await self.transact(touching(key))

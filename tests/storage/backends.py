@@ -36,6 +36,8 @@ class Backend:
     crowd: int = 50
     #: Why it cannot run here; empty if it can. Asked when the first test runs, not before.
     skip: Callable[[], str] = lambda: ""
+    #: Opens an empty store with what puts its clock forward by seconds. None where time is not ours: a real cluster.
+    aging: Callable[[Path], AbstractAsyncContextManager[tuple[Storage, Callable[[float], None]]]] | None = None
 
 
 def all_backends() -> list[Backend]:

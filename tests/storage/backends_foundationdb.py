@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -47,6 +47,13 @@ async def stand_in(_: Path) -> AsyncIterator[Storage]:
 
 
 @asynccontextmanager
+async def aging(_: Path) -> AsyncIterator[tuple[Storage, Callable[[float], None]]]:
+    async with over_fake(deadline_seconds=60) as (storage, cluster):
+        storage.use_clock(cluster.network.now)
+        yield storage, cluster.network.advance
+
+
+@asynccontextmanager
 async def real(_: Path) -> AsyncIterator[Storage]:
     storage = await open_foundationdb(CLUSTER_FILE, prefix=b"windlass-test/%s/" % uuid.uuid4().hex.encode())
 
@@ -61,4 +68,7 @@ async def real(_: Path) -> AsyncIterator[Storage]:
 
 
 #: Without a cluster file the real thing is left out here, and one test says so: see test_foundationdb_cluster.
-BACKENDS = [Backend("foundationdb-stand-in", stand_in), *([Backend("foundationdb", real)] if CLUSTER_FILE else [])]
+BACKENDS = [
+    Backend("foundationdb-stand-in", stand_in, aging=aging),
+    *([Backend("foundationdb", real)] if CLUSTER_FILE else []),
+]

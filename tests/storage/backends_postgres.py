@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import importlib.util
 import itertools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -71,4 +72,22 @@ async def two_handles(_: Path) -> AsyncIterator[Storage]:
         await storage.close()
 
 
-BACKENDS = [Backend("postgres", postgres, skip=missing), Backend("postgres-two-handles", two_handles, skip=missing)]
+@asynccontextmanager
+async def aging(directory: Path) -> AsyncIterator[tuple[Storage, Callable[[float], None]]]:
+    """Its age limit is on the event loop's clock, so that is put forward."""
+    loop, ahead = asyncio.get_running_loop(), 0.0
+    real = loop.time
+
+    def forward(seconds: float) -> None:
+        nonlocal ahead
+        ahead += seconds
+
+    async with postgres(directory) as storage:
+        loop.time = lambda: real() + ahead  # type: ignore[method-assign]
+        yield storage, forward
+
+
+BACKENDS = [
+    Backend("postgres", postgres, skip=missing, aging=aging),
+    Backend("postgres-two-handles", two_handles, skip=missing),
+]

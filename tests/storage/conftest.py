@@ -16,6 +16,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         between = "interleaving" in metafunc.fixturenames
         chosen = [backend for backend in all_backends() if backend.interleaves or not between]
+        if "aging" in metafunc.fixturenames:
+            chosen = [backend for backend in chosen if backend.aging]
         metafunc.parametrize("backend", chosen, ids=lambda backend: backend.name)
 
 
