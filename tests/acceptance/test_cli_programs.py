@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -99,6 +100,16 @@ def test_children_of_dev_end_with_it_when_it_is_killed(tmp_path: Path) -> None:
     for each in ends:
         assert select.select([each], [], [], STOP_SECONDS)[0], "a child is left behind"
         os.close(each)
+
+
+def test_an_engine_that_chooses_its_port_says_which(tmp_path: Path) -> None:
+    started = Program(tmp_path / "log", "engine", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data"))
+    try:
+        while "serves on" not in started.said:
+            assert started.process.poll() is None, started.said
+    finally:
+        started.stop()
+    assert re.search(r"serves on 127\.0\.0\.1:[1-9][0-9]*,", started.said), started.said
 
 
 def test_settings_come_from_flags_then_environment_then_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,15 @@ def test_a_shared_store_is_checked_by_its_address(tmp_path: Path, capsys: pytest
     assert "breaks 1 invariants" in err
 
 
-def test_a_check_of_nothing_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = Terminal(capsys, "")("storage", "check", engine=False)
+def test_a_check_without_a_directory_takes_the_one_that_the_engine_takes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WINDLASS_DATA_DIR", raising=False)
+    windlass = Terminal(capsys, "")
+    code, _, err = windlass("storage", "check", engine=False)
+    assert code == 3
+    assert ".windlass" in err
+    code, _, err = windlass("storage", "check", "--storage", "postgres://nowhere", engine=False)
     assert code == 2
-    assert "give --data-dir" in err
+    assert "--deep" in err
