@@ -105,8 +105,10 @@ WASI_TYPES = {
     "clock_time_get": "i32 i64 i32",
     "poll_oneoff": "i32 i32 i32 i32",
     "environ_sizes_get": "i32 i32",
+    "environ_get": "i32 i32",
     "args_sizes_get": "i32 i32",
     "fd_prestat_get": "i32 i32",
+    "fd_prestat_dir_name": "i32 i32 i32",
     "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
 }
 

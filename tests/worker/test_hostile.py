@@ -12,16 +12,45 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtimes.guests import ECHO, assemble
+from tests.runtimes.guests import ECHO, assemble, command
 from tests.runtimes.hostile_javascript import INVENTED as INVENTED_SCRIPTS
 from tests.runtimes.hostile_javascript import LISTED as LISTED_SCRIPTS
 from tests.runtimes.hostile_wasm import LISTED as LISTED_MODULES
 from tests.runtimes.hostile_wasm_invented import INVENTED as INVENTED_MODULES
-from tests.worker.fake_engine import FakeEngine, Stored
+from tests.worker.fake_engine import CRASHES_MAX, FakeEngine, Stored
 from tests.worker.worker_process import worker_process
-from windlass.runtimes.failures import OUT_OF_MEMORY, SANDBOX_CRASHED, TIMEOUT
+from windlass.runtimes.failures import BAD_OUTPUT, SANDBOX_CRASHED, TIMEOUT, USER_ERROR
 from windlass.v1 import common_pb2
 
+SNOOPING_MODULES = (
+    # Everything that the environment and the arguments hold, and a file by its whole name, told as the result.
+    command(
+        """(drop (call $environ_sizes_get (i32.const 16) (i32.const 20)))
+        (drop (call $environ_get (i32.const 4096) (i32.const 8192)))
+        (call $write (i32.const 1) (i32.const 4096) (i32.const 60000))""",
+        imports=("environ_sizes_get", "environ_get"),
+    ),
+    # Which directories were opened for it.
+    command(
+        """(drop (call $fd_prestat_get (i32.const 3) (i32.const 4096)))
+        (drop (call $fd_prestat_dir_name (i32.const 3) (i32.const 4104) (i32.const 4096)))
+        (call $write (i32.const 1) (i32.const 4096) (i32.const 8192))""",
+        imports=("fd_prestat_get", "fd_prestat_dir_name"),
+    ),
+    # The file itself, from any descriptor below 64 as the directory, and whatever can be read of what was opened.
+    command(
+        """(local $fd i32)
+        (loop
+          (drop (call $path_open (local.get $fd) (i32.const 0) (i32.const 512) (i32.const FILE_BYTES) (i32.const 0)
+            (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 24)))
+          (i32.store (i32.const 0) (i32.const 4096)) (i32.store (i32.const 4) (i32.const 4096))
+          (drop (call $fd_read (i32.load (i32.const 24)) (i32.const 0) (i32.const 1) (i32.const 8)))
+          (br_if 0 (i32.lt_u (local.tee $fd (i32.add (local.get $fd) (i32.const 1))) (i32.const 64))))
+        (call $write (i32.const 1) (i32.const 4096) (i32.const 4096))""",
+        imports=("path_open", "fd_read"),
+        data='(data (i32.const 512) "SECRET_FILE")',
+    ),
+)
 SNOOPING = (
     "JSON.stringify(Object.getOwnPropertyNames(globalThis)) + typeof process + typeof require + typeof std + typeof os",
     "(async () => { try { return await import('/proc/self/environ') } catch (e) { return String(e) } })()",
@@ -54,19 +83,10 @@ def submit_hostile(engine: FakeEngine) -> list[tuple[str, tuple[str, ...], Store
 
 
 def end_of(stored: Stored) -> str:
+    """OK, the code of its failure, or that its slot died under it as often as the engine allows."""
     if stored.result is None:
-        return SANDBOX_CRASHED
+        return SANDBOX_CRASHED if stored.crashes >= CRASHES_MAX else "NO_RESULT"
     return stored.result.failure.code if stored.result.HasField("failure") else "OK"
-
-
-def ended_as(stored: Stored, ends: tuple[str, ...]) -> bool:
-    """Whether it ended in one of these ways.
-
-    With all memory gone QuickJS throws a bare null. The runtime tells it from an author's by how much the process
-    has grown; a child that is warm from other tasks may not show it.
-    """
-    bare_null = stored.result is not None and stored.result.failure.message == "null"
-    return end_of(stored) in ends or (OUT_OF_MEMORY in ends and bare_null)
 
 
 @pytest.mark.timeout(300)
@@ -90,10 +110,16 @@ async def test_hostile_and_good_tasks_side_by_side(
             engine.submit("javascript", code=code.replace("SECRET_FILE", str(secret_file)).encode())
             for code in SNOOPING
         ]
+        for text in SNOOPING_MODULES:
+            named = text.replace("FILE_BYTES", str(len(str(secret_file)))).replace("SECRET_FILE", str(secret_file))
+            snoopers.append(engine.submit("wasm", code=assemble(named)))
         for stored in (*good, *snoopers, *(each for _, _, each in hostile)):
             await asyncio.wait_for(stored.done.wait(), 240)
-    wrong = [(name, ends, stored.result) for name, ends, stored in hostile if not ended_as(stored, ends)]
+    wrong = [(name, ends, stored.result) for name, ends, stored in hostile if end_of(stored) not in ends]
     assert not wrong
     assert {(end_of(stored), stored.result and stored.result.output) for stored in good} == {("OK", b"42")}
     told = b"".join(stored.result.SerializeToString() for stored in engine.tasks.values() if stored.result)
     assert secret.encode() not in told
+    assert b"WINDLASS_TOKEN" not in told
+    refused = {BAD_OUTPUT, "OK", USER_ERROR}  # what they wrote is no JSON; none was stopped before it had looked
+    assert {end_of(stored) for stored in snoopers} <= refused
