@@ -149,7 +149,9 @@ class RunCalls(Part):
                 return result_of(reply.result)
             run_id, workflow_id = reply.run.run_id, ""
             if deadline is not None and loop.time() >= deadline:
-                raise TimeoutError(f"run {run_id} is still {state_name(reply.state)} after {timeout:g} s; it goes on")
+                state = state_name(reply.state)
+                goes_on = "" if state in ("paused", "incident") else "; it goes on"
+                raise TimeoutError(f"run {run_id} is still {state} after {timeout:g} s{goes_on}")
 
     async def list(
         self,
