@@ -35,8 +35,11 @@ async def open_storage(settings: Settings) -> tuple[Storage, str]:
     """The store the settings name, and its name for people. Raises StorageError, ValueError for an unknown kind."""
     kind, _, rest = (settings.storage or f"embedded:{settings.data_dir}").partition(":")
     if kind == "embedded":
-        path = _directory(rest or settings.data_dir)
-        return open_embedded(path), f"embedded:{path}"
+        place, mark, options = rest.partition("?")
+        if mark and options not in ("strict=0", "strict=1"):
+            raise ValueError(f"embedded:PATH?{options}: the only option is strict=1")
+        path = _directory(place or settings.data_dir)
+        return open_embedded(path, strict=options == "strict=1"), f"embedded:{path}"
     if kind == "memory":
         return open_memory(), "memory:"
     if kind == "fdb":
