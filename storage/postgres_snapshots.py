@@ -87,21 +87,21 @@ class Snapshot:
             self._task = self._pool.task(self._answer())
 
     async def _answer(self) -> None:
-        """Queries until no read is waiting."""
+        """Queries until no read is waiting. Once one failed, what is still asked of this snapshot fails likewise."""
         assert self._reader is not None
         self.since = self.since or self._pool.loop.time()
         while self._users and (self._gets or self._ranges or not self.begun.done()):
             gets, self._gets = self._gets, {}
             ranges, self._ranges = self._ranges, []
-            try:
-                if self._failed is not None:
-                    raise self._failed
-                await self._query(self._reader, gets, ranges)
-            except DRIVER_ERRORS as error:
-                self._failed = translated(error)
-                waiting: list[asyncio.Future[Any]] = [self.begun, *chain(*gets.values()), *(one.rows for one in ranges)]
-                for future in waiting:
-                    _fail(future, self._failed)
+            if self._failed is None:
+                try:
+                    await self._query(self._reader, gets, ranges)
+                    continue
+                except DRIVER_ERRORS as error:
+                    self._failed = translated(error)
+            waiting: list[asyncio.Future[Any]] = [self.begun, *chain(*gets.values()), *(one.rows for one in ranges)]
+            for future in waiting:
+                _fail(future, self._failed)
         self._task = None
         if not self._users:
             self._give_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.storage.backends_postgres import fresh_url, missing
 from tests.storage.bodies import get, put
 from tests.storage.postgres_server import PostgresServer
 from tests.storage.records import COUNTER, do_once, found, write_records
+from windlass.storage.backoff import Conflict
 from windlass.storage.own_writes import counter_value
 from windlass.storage.port import CommitUnknown, Storage, Transaction, Unavailable, Watch
 from windlass.storage.postgres import open_postgres
@@ -81,6 +83,26 @@ async def test_server_away_is_answered_and_found_again(server: PostgresServer) -
     await _available(storage)
     await do_once(storage, b"record/2")
     assert await found(storage) == ({b"record/1", b"record/2"}, 2)
+    await storage.close()
+
+
+async def test_reads_after_a_lost_connection_are_answered_and_keep_no_reader(server: PostgresServer) -> None:
+    """Reads made side by side go on after one of them failed. Each of the few readers must come back."""
+
+    async def stubborn(tx: Transaction) -> None:
+        for key in (b"a", b"b", b"c"):
+            with contextlib.suppress(Conflict):
+                await asyncio.wait_for(tx.get(key), 10)
+                raise AssertionError("the server is away")
+        raise Conflict("enough")
+
+    storage = await open_postgres(server.url(deadline=1, readers=1))
+    server.kill()
+    with pytest.raises(Unavailable):
+        await storage.transact(stubborn)
+    server.start()
+    await _available(storage)
+    assert await asyncio.wait_for(get(storage, b"a"), 10) is None
     await storage.close()
 
 
