@@ -97,7 +97,7 @@ class Snapshot:
                 try:
                     await self._query(self._reader, gets, ranges)
                     continue
-                except DRIVER_ERRORS as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is: who waits is told, and the reader comes back
                     self._failed = translated(error)
             waiting: list[asyncio.Future[Any]] = [self.begun, *chain(*gets.values()), *(one.rows for one in ranges)]
             for future in waiting:

@@ -68,7 +68,7 @@ class Program:
 
 
 class Engine(Program):
-    """An engine that has answered."""
+    """An engine that has answered. Its embedded store finds conflicts as a cluster would, unless `more` says which."""
 
     def __init__(self, folder: Path, *more: str, port: int = 0) -> None:
         self.folder, self.address = folder, f"127.0.0.1:{port or free_port()}"
@@ -77,6 +77,8 @@ class Engine(Program):
             "engine",
             "--data-dir",
             str(folder / "data"),
+            "--storage",
+            f"embedded:{folder / 'data'}?strict=1",
             "--listen",
             self.address,
             "--lease-seconds",

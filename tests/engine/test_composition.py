@@ -70,3 +70,22 @@ async def test_an_address_in_use_is_said_and_the_store_closed(
         assert await composition.serve(settings(tmp_path, address)) == composition.EXIT_CANNOT_START
     assert "cannot listen on" in capsys.readouterr().err
     await closed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("embedded:{}?strict=2", r"the only option is strict=1"),
+        ("embedded:/proc/nowhere/x", "/proc/nowhere/x cannot be written"),
+        ("cassandra://here", "unknown storage 'cassandra://here': use embedded:PATH, fdb:CLUSTERFILE"),
+        ("postgres://somebody@/database?host={}", "no answer from PostgreSQL at /database"),
+    ],
+)
+async def test_a_store_that_cannot_be_had_is_one_line_and_an_exit_code(
+    storage: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = Settings.model_validate({"listen": "127.0.0.1:0", "storage": storage.format(tmp_path)})
+    assert await composition.serve(asked) == composition.EXIT_CANNOT_START
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
