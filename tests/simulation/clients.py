@@ -45,7 +45,7 @@ class Clients:
             engine = self.random.choice(self.engines)
             handler = getattr(getattr(engine, service, None), method, None)
             try:
-                if not engine.up or handler is None:
+                if not engine.serving or handler is None:
                     raise CallFailed("UNREACHABLE", "connection refused")
                 return await self.network.call(self.host, engine.host, _bound(handler), request)
             except CallFailed as failed:

@@ -34,7 +34,7 @@ class EngineHost:
         self.seed, self.shared = seed, shared
         self.skew_us = 0
         self.starts = 0
-        self.ready = False  #: its start has come to its end
+        self.ready = False  #: its start has come to its end, and its stop has not begun
         self.host = Host(name)
         self.host.kill()
         self.engine: Engine
@@ -44,6 +44,11 @@ class EngineHost:
     @property
     def up(self) -> bool:
         return not self.host.dead
+
+    @property
+    def serving(self) -> bool:
+        """It takes calls and streams: a server that stops still answers what is open, and refuses what is new."""
+        return self.up and self.ready
 
     async def start(self) -> None:
         """A new process on this machine."""
@@ -74,6 +79,7 @@ class EngineHost:
 
     async def stop(self) -> None:
         """An orderly end: workers are told, loops are stopped."""
+        self.ready = False
         self.engine.drain()
         await asyncio.sleep(0.5)
         await self.host.run(self.engine.stop())

@@ -167,7 +167,7 @@ class Nemesis:
         for machine in machines:
             machine.host.resume()
             if isinstance(machine, EngineHost) and machine.up and not machine.ready:
-                machine.crash()  # its start was given up when the storm ended
+                machine.crash()  # its start or its stop was given up when the storm ended
             if isinstance(machine, WorkerHost) and machine.up and machine.leaving:
                 machine.crash()
             if not machine.up:

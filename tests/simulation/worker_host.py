@@ -102,7 +102,7 @@ class SimulatedTransport:
     async def open(self, address: str) -> SimulatedWire:
         engine = self._engines[address]
         await asyncio.sleep(self._network.delay())
-        if not engine.up:
+        if not engine.serving:
             raise WireError(Refusal("REFUSED", "connection refused", passing=True), "UNAVAILABLE")
         return SimulatedWire(engine.accept(self._host), engine, self._network, self._work)
 
@@ -129,7 +129,7 @@ class SimulatedWire:
         await asyncio.sleep(0)
 
     def _haunt(self, copy: pb.CompleteTasksRequest) -> None:
-        if self._engine.up:
+        if self._engine.serving:
             self._engine.host.spawn(_ignoring(self._engine.workers.CompleteTasks(copy, CallContext())))
 
     async def receive(self) -> pb.StreamTasksResponse | None:
@@ -152,7 +152,7 @@ class SimulatedWire:
     async def fetch_module(self, namespace: str, digest: str) -> bytes:
         request = pb.FetchModuleRequest(namespace=namespace, digest=digest)
         engine = self._engine
-        if not engine.up:
+        if not engine.serving:
             raise WireError(Refusal("REFUSED", "connection refused", passing=True), "UNAVAILABLE")
         try:
             async with asyncio.timeout(5):
