@@ -9,6 +9,7 @@ import smtplib
 import socket
 import ssl
 from email.message import EmailMessage
+from functools import partial
 from typing import Literal
 
 import pydantic
@@ -76,7 +77,8 @@ def email_handlers(policy: NetworkPolicy) -> list[Handler]:
     @handler("email.send", name="Email", category="network")
     async def email_send(input: Email, config: EmailConfig, ctx: TaskContext) -> Sent:
         """Send an email. Its Message-ID is made of the task, so that a repeated attempt repeats it."""
-        address = await checked_address(policy, config.host, config.port)
+        denied = partial(ctx.denied, "address", "email.send")
+        address = await checked_address(policy, config.host, config.port, denied)
         message = _message(input, config, ctx.task.idempotency_key)
         refused = await asyncio.to_thread(_send, address, config, message)
         return Sent(message_id=message["Message-ID"], refused=refused)

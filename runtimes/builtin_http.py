@@ -7,6 +7,7 @@ import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final, Literal
 
 import httpx
@@ -14,7 +15,7 @@ import msgspec
 import pydantic
 
 from windlass.runtimes import failures
-from windlass.runtimes.builtin_network import NetworkPolicy, checked_address
+from windlass.runtimes.builtin_network import Denied, NetworkPolicy, checked_address
 from windlass.runtimes.python_context import TaskContext, TaskFailure, to_json
 from windlass.runtimes.python_handlers import Handler, handler
 
@@ -75,16 +76,19 @@ class WebhookConfig(HttpConfig):
 class _PinnedTransport(httpx.AsyncBaseTransport):
     """Connects to the address that was checked; name and certificate stay those of the host."""
 
-    def __init__(self, policy: NetworkPolicy) -> None:
+    def __init__(self, policy: NetworkPolicy, denied: Denied) -> None:
         self._policy = policy
+        self._denied = denied
         self._inner = httpx.AsyncHTTPTransport(trust_env=False)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Check, then send."""
         url = request.url
         if url.scheme not in ("http", "https"):
+            self._denied(f"{url.scheme}://{url.host}")
             raise TaskFailure(failures.ADDRESS_REFUSED, f"{url.scheme!r} is not http or https", retryable=False)
-        address = await checked_address(self._policy, url.host, url.port or (443 if url.scheme == "https" else 80))
+        port = url.port or (443 if url.scheme == "https" else 80)
+        address = await checked_address(self._policy, url.host, port, self._denied)
         pinned = httpx.Request(
             request.method,
             url.copy_with(host=address),
@@ -111,7 +115,7 @@ def http_handlers(policy: NetworkPolicy) -> list[Handler]:
         if input.body is not None:
             headers.setdefault("Content-Type", "application/json")
         headers.setdefault("Idempotency-Key", ctx.task.idempotency_key)
-        async with _client(policy, config) as client:
+        async with _client(policy, config, partial(ctx.denied, "address", "http.request")) as client:
             request = _request(client, input.method, input.url, headers, content, input.query)
             response = await _send(client, request, policy)
         if input.fail_on_error_status and response.status >= 400:
@@ -130,7 +134,7 @@ def http_handlers(policy: NetworkPolicy) -> list[Handler]:
         if config.secret is not None:
             signature = hmac.new(config.secret.get_secret_value().encode(), content, hashlib.sha256).hexdigest()
             headers["Windlass-Signature"] = f"sha256={signature}"
-        async with _client(policy, config) as client:
+        async with _client(policy, config, partial(ctx.denied, "address", "webhook.call")) as client:
             response = await _send(client, _request(client, "POST", input.url, headers, content, {}), policy)
         if response.status >= 400:
             raise _error_status(response)
@@ -140,9 +144,9 @@ def http_handlers(policy: NetworkPolicy) -> list[Handler]:
 
 
 @asynccontextmanager
-async def _client(policy: NetworkPolicy, config: HttpConfig) -> AsyncIterator[httpx.AsyncClient]:
+async def _client(policy: NetworkPolicy, config: HttpConfig, denied: Denied) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
-        transport=_PinnedTransport(policy),
+        transport=_PinnedTransport(policy, denied),
         timeout=config.timeout_seconds,
         follow_redirects=config.redirects_max > 0,
         max_redirects=config.redirects_max,

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 import pydantic
 
@@ -68,9 +69,14 @@ def _carried(address: _Address) -> ipaddress.IPv4Address | None:
     return None
 
 
-async def checked_address(policy: NetworkPolicy, host: str, port: int) -> str:
+#: Told of every refused address, before the refusal is raised.
+Denied: TypeAlias = Callable[[str], None]
+
+
+async def checked_address(policy: NetworkPolicy, host: str, port: int, denied: Denied) -> str:
     """Resolve `host` and return the address to connect to. Raises TaskFailure: ADDRESS_REFUSED, REMOTE_ERROR."""
     if not policy.allows_host(host):
+        denied(f"{host}:{port}")
         raise _refused(host, "it is not on the worker's list of allowed hosts")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -79,6 +85,7 @@ async def checked_address(policy: NetworkPolicy, host: str, port: int) -> str:
     addresses = list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
     for address in addresses:
         if not policy.allows_address(ipaddress.ip_address(address)):
+            denied(f"{host}:{port} = {address}")
             raise _refused(host, f"{address} is not a public address")
     return addresses[0]
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from windlass.runtimes import failures
+from windlass.runtimes import denials, failures
 from windlass.runtimes.jail_frames import Check, FromChild, Job, Prepare, Run, ToChild
 from windlass.runtimes.jail_slot import Child
 from windlass.runtimes.json_text import not_json
@@ -180,13 +180,17 @@ def believable(completion: Completion, activation: Activation) -> Completion:
     """Return the completion of a child, or a failure where it is not what a runtime of ours would have made.
 
     The child ran hostile code; if that code took it over, this is its voice. The shape was checked when the frame was
-    decoded. What is left: that the values are JSON text, and no larger than allowed.
+    decoded. What is left: that the values are JSON text, and no larger than allowed, and that
+    its account of denials is no longer than ours would be.
     """
     limit = activation.limits.output_bytes
     if completion.failure is None and len(completion.output) > limit:
         return failed(failures.OUTPUT_TOO_LARGE, f"the result is {len(completion.output)} bytes; the limit is {limit}")
-    wrong = _not_all_json(completion)
-    return failed(failures.BAD_OUTPUT, wrong) if wrong else completion
+    if wrong := _not_all_json(completion):
+        return failed(failures.BAD_OUTPUT, wrong)
+    if completion.denials:
+        return msgspec.structs.replace(completion, denials=denials.cut(completion.denials))
+    return completion
 
 
 def _not_all_json(completion: Completion) -> str:

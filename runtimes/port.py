@@ -176,6 +176,18 @@ class Usage(Struct, frozen=True, array_like=True):
     peak_memory_bytes: int = 0
 
 
+class Denial(Struct, frozen=True, array_like=True):
+    """Something that the sandbox refused, and how often. See `denials` for what is kept."""
+
+    #: One of `denials.KINDS`.
+    kind: str
+    #: What was called: `path_open`, `sock_send`, `http.request`.
+    call: str
+    #: The path, the address; cut. Empty: the call has none, or there were too many to keep.
+    argument: str = ""
+    count: int = 1
+
+
 class Failure(Struct, frozen=True, array_like=True):
     """Why an attempt failed."""
 
@@ -197,8 +209,8 @@ class Failure(Struct, frozen=True, array_like=True):
 class Completion(Struct, frozen=True, array_like=True):
     """The whole outcome of one attempt. Exactly one of `failure` and the success fields counts.
 
-    Logs, progress, checkpoint and usage are there in both cases; the output, the context patch and the asks only on
-    success (a failed attempt changes nothing in the run).
+    Logs, progress, checkpoint, usage and denials are there in both cases; the output, the context patch and the
+    asks only on success (a failed attempt changes nothing in the run).
     """
 
     failure: Failure | None = None
@@ -215,6 +227,8 @@ class Completion(Struct, frozen=True, array_like=True):
     usage: Usage = Usage()
     #: Name and version of what ran the code, recorded per attempt: engines change behaviour between versions.
     runtime: str = ""
+    #: What the sandbox refused; there in both cases, too, for refused code may well succeed.
+    denials: tuple[Denial, ...] = ()
 
     @property
     def kind(self) -> Literal["success", "failure"]:

@@ -110,6 +110,7 @@ class PythonHandlers:
             checkpoint=context.left_checkpoint,
             usage=usage,
             runtime=VERSION,
+            denials=context.denials.all(),
         )
 
     async def _attempt(self, handler: Handler, activation: Activation, context: TaskContext) -> Completion:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from windlass.runtimes import failures
+from windlass.runtimes.denials import Denials
 from windlass.runtimes.durations import parse_duration_us
 from windlass.runtimes.port import (
     Activation,
@@ -82,6 +83,12 @@ class TaskContext:
         self._log_room = activation.limits.log_bytes
         self.progress_reports: list[Progress] = []
         self.left_checkpoint: bytes | None = None
+        self.denials = Denials()
+
+    def denied(self, kind: str, call: str, argument: str = "") -> None:
+        """Write down with the attempt that something was refused to it; `kind` is one of `denials.KINDS`."""
+        with self._lock:
+            self.denials.add(kind, call, argument)
 
     @property
     def task(self) -> TaskIdentity:

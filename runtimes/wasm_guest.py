@@ -16,6 +16,7 @@ import wasmtime
 
 from windlass.runtimes import failures
 from windlass.runtimes.asks import MAX_ASKS, optional_duration_us
+from windlass.runtimes.denials import Denials
 from windlass.runtimes.determinism import ByteStream, seed_bytes
 from windlass.runtimes.json_text import not_json
 from windlass.runtimes.port import Activation, Failure, Heartbeat, Level, LogLine, Progress, Report
@@ -72,6 +73,7 @@ class Guest:
         self.asks: list[bytes] = []
         self._room = activation.limits.output_bytes
         self._random: ByteStream | None = None
+        self.denials = Denials()
 
     # --- memory -------------------------------------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ def completion_of(output: bytes | None, failure: Failure | None, guest: Guest, u
         progress=tuple(guest.progress),
         checkpoint=guest.checkpoint,
         usage=usage,
+        denials=guest.denials.all(),
     )
 
 

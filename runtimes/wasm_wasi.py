@@ -2,7 +2,8 @@
 
 Written here and not taken from the engine: its own WASI starts threads, waits in `poll_oneoff` where no deadline
 reaches it, and shows the real clock and real random numbers. Every function answers with an error number; what has no
-meaning in here (files, sockets, sleeping) says so at once.
+meaning in here (files, sockets, sleeping) says so at once, and is written down with the attempt. Calls on descriptors
+that nobody opened are mistakes, not denials: every C library asks for the folders it was given (`fd_prestat_get`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from windlass.runtimes.denials import ARGUMENT_CHARACTERS
 from windlass.runtimes.wasm_guest import Guest, GuestExit
 
 _SUCCESS, _BADF, _FAULT, _INVAL, _NOSYS, _NOTSUP, _SPIPE, _NOTCAPABLE = 0, 8, 21, 28, 52, 58, 70, 76
@@ -28,6 +30,16 @@ _ANSWERS: Final = {
     **dict.fromkeys(("path_remove_directory", "path_filestat_set_times"), _NOTCAPABLE),
     **dict.fromkeys(("sched_yield", "fd_close", "fd_sync", "fd_datasync", "fd_fdstat_set_flags"), _SUCCESS),
 }
+#: Calls that reach outside: what for, and which arguments are pointer and length of a path, or the number to show.
+_DENIED: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
+    **dict.fromkeys(("path_open", "path_filestat_get", "path_filestat_set_times", "path_link"), ("file", (2, 3))),
+    **dict.fromkeys(("path_create_directory", "path_readlink", "path_rename"), ("file", (1, 2))),
+    **dict.fromkeys(("path_remove_directory", "path_unlink_file"), ("file", (1, 2))),
+    "path_symlink": ("file", (0, 1)),
+    **dict.fromkeys(("sock_accept", "sock_recv", "sock_send", "sock_shutdown"), ("network", (0,))),
+    "poll_oneoff": ("sleep", ()),
+    "proc_raise": ("process", (0,)),
+}
 
 
 def wasi_function(name: str, current: Callable[[], Guest]) -> Callable[..., int | None]:
@@ -35,8 +47,23 @@ def wasi_function(name: str, current: Callable[[], Guest]) -> Callable[..., int 
     own = _FUNCTIONS.get(name)
     if own is None:
         answer = _ANSWERS.get(name, _NOSYS)
+        if name in _DENIED:
+            return lambda *arguments: _denied(current(), name, arguments, answer)
         return lambda *_: answer
     return lambda *arguments: own(current(), *arguments)
+
+
+def _denied(guest: Guest, name: str, arguments: tuple[int, ...], answer: int) -> int:
+    """Write the call down and refuse it."""
+    kind, places = _DENIED[name]
+    shown = ""
+    if len(places) == 2:  # a path out of bounds is still a path that was asked for
+        length = min(arguments[places[1]] & _U32, ARGUMENT_CHARACTERS)
+        shown = (guest.peek(arguments[places[0]], length) or b"").decode("utf-8", "replace")
+    elif places:
+        shown = str(arguments[places[0]] & _U32)
+    guest.denials.add(kind, name, shown)
+    return answer
 
 
 def _nothing_there(guest: Guest, count_at: int, size_at: int) -> int:

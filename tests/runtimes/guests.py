@@ -110,6 +110,10 @@ WASI_TYPES = {
     "fd_prestat_get": "i32 i32",
     "fd_prestat_dir_name": "i32 i32 i32",
     "path_open": "i32 i32 i32 i32 i32 i64 i64 i32 i32",
+    "path_unlink_file": "i32 i32 i32",
+    "path_symlink": "i32 i32 i32 i32 i32",
+    "sock_send": "i32 i32 i32 i32 i32",
+    "proc_raise": "i32",
 }
 
 

@@ -21,7 +21,7 @@ import msgspec
 
 from windlass.runtimes import child, jail_isolation
 from windlass.runtimes.jail_frames import Done, Noted, Ready, Recalled, encode_frame
-from windlass.runtimes.port import Activation, Completion, Problem, Progress, Report
+from windlass.runtimes.port import Activation, Completion, Denial, Problem, Progress, Report
 
 _PIPE_OUT = 4
 
@@ -116,6 +116,7 @@ ATTEMPTS: dict[str, Callable[[str], str]] = {
     "note_on_another": lambda _: _raw(encode_frame(Noted(999_999_999, Progress(0.5)))),
     "endless_words": _endless_words,
     "not_json": lambda _: "",
+    "million_denials": lambda _: "",
 }
 
 
@@ -144,6 +145,9 @@ class Probe:
         """Try; the output says what came of it."""
         name, _, argument = activation.code.decode().partition(" ")
         report(Progress(0.0, name))
+        if name == "million_denials":
+            one = Denial("file" * 100, "path_open" * 100, "/" * 10_000, -1)
+            return Completion(output=b"1", denials=(one,) + (Denial("file", "path_open"),) * 1_000_000)
         if name == "not_json":
             return Completion(output=b"{not json")
         try:

@@ -19,7 +19,7 @@ from tests.runtimes.guests import task
 from windlass.runtimes import failures
 from windlass.runtimes.builtin import standard_handlers
 from windlass.runtimes.builtin_network import NetworkPolicy, checked_address
-from windlass.runtimes.port import Activation, Completion
+from windlass.runtimes.port import Activation, Completion, Denial
 from windlass.runtimes.python import PythonHandlers
 from windlass.runtimes.python_context import TaskFailure
 from windlass.runtimes.python_handlers import HandlerRegistry
@@ -136,6 +136,18 @@ async def test_redirects_are_followed_only_when_asked_and_checked_again(site: st
     assert msgspec.json.decode(followed.output)["body"] == {"ok": True}
     inside = await run("http.request", {"url": f"{site}/inside"}, {"redirects_max": 3})
     assert failure_of(inside) == (failures.ADDRESS_REFUSED, False)
+    assert inside.denials == (Denial("address", "http.request", "10.0.0.1:80 = 10.0.0.1"),)
+    assert followed.denials == ()
+
+
+async def test_each_handler_writes_down_what_it_was_refused() -> None:
+    listed = NetworkPolicy(hosts=("api.example.com",))
+    hook = await run("webhook.call", {"url": "https://evil.test/x?secret=1", "event": "e"}, policy=listed)
+    assert failure_of(hook) == (failures.ADDRESS_REFUSED, False)
+    assert hook.denials == (Denial("address", "webhook.call", "evil.test:443"),)
+    config = {"host": "127.0.0.1", "sender": "a@example.com", "port": 25}
+    mail = await run("email.send", {"to": ["b@example.com"], "subject": "s"}, config, NetworkPolicy())
+    assert mail.denials == (Denial("address", "email.send", "127.0.0.1:25 = 127.0.0.1"),)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +184,7 @@ async def test_only_listed_hosts_when_there_is_a_list() -> None:
     for host in ("example.org", "badexample.org", "api.example.com.evil.net", "127.0.0.1"):
         assert not policy.allows_host(host)
     with pytest.raises(TaskFailure, match="list of allowed hosts"):
-        await checked_address(policy, "localhost", 80)
+        await checked_address(policy, "localhost", 80, print)
 
 
 @pytest.mark.parametrize(
