@@ -316,16 +316,25 @@ def _result_in(result: pb.TaskResult, clock: Clock) -> tuple[TaskKey, Report]:
     task = parse_token(result.task_token)
     _, _, visit, path, epoch = task
     asks, logs = convert.asks_in(result), convert.logs_in(result.logs) if result.logs else ()
+    usage = convert.usage_in(result.usage) if result.HasField("usage") else {}
+    denials = convert.denials_in(result.denials) if result.denials else ()
     if result.WhichOneof("outcome") == "failure":
         failure = convert.failure_in(result.failure)
         jitter = clock.random.random()
         return task, cmd.TaskFailed(
-            path=path, visit=visit, epoch=epoch, failure=failure, asks=asks, jitter=jitter, logs=logs
+            path=path,
+            visit=visit,
+            epoch=epoch,
+            failure=failure,
+            asks=asks,
+            jitter=jitter,
+            usage=usage,
+            logs=logs,
+            denials=denials,
         )
     output = result.output or b"null"
-    usage = {"fuel": result.usage.fuel} if result.usage.fuel else {}
     return task, cmd.TaskSucceeded(
-        path=path, visit=visit, epoch=epoch, output=output, asks=asks, usage=usage, logs=logs
+        path=path, visit=visit, epoch=epoch, output=output, asks=asks, usage=usage, logs=logs, denials=denials
     )
 
 

@@ -172,11 +172,13 @@ def _failure_of(failure: port.Failure) -> common_pb2.Failure:
 
 
 def _put_account(result: wire.TaskResult, completion: port.Completion) -> None:
-    """Logs and usage. Left out where there is nothing to say: this is on the path of every task."""
+    """Logs, denials and usage. Left out where there is nothing to say: this is on the path of every task."""
     for line in completion.logs:
         result.logs.add(level=line.level, message=line.message, metadata=line.metadata)
     if completion.logs_lost:
         result.logs.add(level="warn", message=f"{completion.logs_lost} more log lines were over the limit and are lost")
+    for denial in completion.denials:
+        result.denials.add(kind=denial.kind, call=denial.call, argument=denial.argument, count=denial.count)
     usage = completion.usage
     if usage.wall_us:
         result.usage.wall_time.FromMicroseconds(usage.wall_us)

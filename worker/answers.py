@@ -50,4 +50,4 @@ def answer_after(refusal: Refusal, answer: wire.TaskResult | wire.TaskRelease) -
     if refusal.reason in _UNWANTED or isinstance(answer, wire.TaskRelease) or answer.HasField("failure"):
         return None
     failure = common_pb2.Failure(code=refusal.reason, message=refusal.message, retryable=False)
-    return wire.TaskResult(task_token=answer.task_token, failure=failure, usage=answer.usage)
+    return wire.TaskResult(task_token=answer.task_token, failure=failure, usage=answer.usage, denials=answer.denials)

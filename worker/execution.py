@@ -196,6 +196,8 @@ class Execution:
             self._jobs.get(job.task.task_token) is job
         ):  # else it was dropped or given back, perhaps without having begun
             self._learn(completion, self._now() - started_s, jailed=job.slots is self._jail)
+        for denial in completion.denials:
+            self.tally.denied[denial.kind] = self.tally.denied.get(denial.kind, 0) + denial.count
         for note in notes_left(completion):
             self._note(job, note)
         self._give(job, self._answer_for(job.task, completion))

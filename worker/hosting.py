@@ -46,6 +46,7 @@ class Done:
     released: int = 0  #: given back unfinished
     dropped: int = 0  #: stopped, because the lease was lost or nobody wanted the result any more
     failures: dict[str, int] = field(default_factory=dict)  #: failed ones, by code
+    denied: dict[str, int] = field(default_factory=dict)  #: what sandboxes refused, by kind: file, network, address …
 
 
 async def handle_one(
@@ -183,6 +184,7 @@ async def _summaries(execution: Execution, journal: Journal, every_s: float) -> 
             failures=",".join(f"{code}:{count}" for code, count in sorted(tally.failed.items())) or "none",
             released=tally.released,
             dropped=tally.dropped,
+            denied=",".join(f"{kind}:{count}" for kind, count in sorted(tally.denied.items())) or "none",
             busy_s=round(tally.busy_s - busy_before_s, 3),
         )
         busy_before_s = tally.busy_s
@@ -197,4 +199,5 @@ def _done(execution: Execution) -> Done:
         released=tally.released,
         dropped=tally.dropped,
         failures=dict(sorted(tally.failed.items())),
+        denied=dict(sorted(tally.denied.items())),
     )

@@ -50,4 +50,5 @@ class Tally:
     failed: dict[str, int] = field(default_factory=dict)
     released: int = 0
     dropped: int = 0
+    denied: dict[str, int] = field(default_factory=dict)  #: what sandboxes refused, by the kinds of `denials.KINDS`
     busy_s: float = 0.0

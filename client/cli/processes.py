@@ -180,7 +180,7 @@ def worker(once: bool, until_idle: bool, wait: float | None, output: str, **flag
         code, done = runner.run(program.run_errand(chosen, errand))
     if errand is not None and code in (os.EX_OK, os.EX_TEMPFAIL):
         counts = dataclasses.asdict(done)
-        shown = [(name, str(count)) for name, count in counts.items() if name != "failures"]
+        shown = [(name, str(count)) for name, count in counts.items() if name not in ("failures", "denied")]
         Screen(output).fields(shown, counts)
     raise click.exceptions.Exit(_WORKER_EXITS.get(code, code))
 

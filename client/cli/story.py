@@ -6,7 +6,7 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,31 @@ from windlass.v1 import common_pb2
 
 #: Attributes that say nothing to a person, or are shown elsewhere.
 _HIDDEN = frozenset(
-    {"at_us", "path", "node", "nodes", "timers", "run_timers", "session", "lease_us", "undo", "take", "key"}
+    {
+        "at_us",
+        "path",
+        "node",
+        "nodes",
+        "timers",
+        "run_timers",
+        "session",
+        "lease_us",
+        "undo",
+        "take",
+        "key",
+        "usage",
+        "denials",
+    }
 )
 _TEXT_MAX = 160
+_DENIALS_SHOWN, _ARGUMENT_MAX = 3, 60
+#: What is shown of an attempt's use: label, divisor, digits and unit.
+_FIGURES = (
+    ("wall_us", "took ", 1_000, 1, " ms"),
+    ("cpu_us", "cpu ", 1_000, 1, " ms"),
+    ("memory_bytes", "", 1_000_000, 1, " MB"),
+    ("fuel", "fuel ", 1, 0, ""),
+)
 
 
 @dataclass(slots=True)
@@ -99,13 +121,39 @@ def place_of(event: common_pb2.HistoryEvent) -> str:
 
 def detail_of(event: common_pb2.HistoryEvent) -> str:
     """The attributes that tell something, in one line."""
+    attributes = attributes_of(event)
     shown = [
         f"{key}={cell(value)}"
-        for key, value in attributes_of(event).items()
+        for key, value in attributes.items()
         if key not in _HIDDEN and value not in (None, "", [], {}, False)
     ]
-    text = "  ".join(shown)
+    text = "  ".join([*_refused(attributes), *shown, *_used(attributes)])
     return text if len(text) <= _TEXT_MAX else text[: _TEXT_MAX - 1] + "…"
+
+
+def _refused(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """What the sandbox refused: `refused: path_open '/etc/passwd' (3 times)`. Task code chose the texts."""
+    said = attributes.get("denials")
+    denials = [each for each in said if isinstance(each, dict)] if isinstance(said, list) else []
+    for each in denials[:_DENIALS_SHOWN]:
+        call, argument, count = repr(each.get("call", ""))[1:-1], str(each.get("argument", "")), each.get("count", 1)
+        shown = f" {argument[:_ARGUMENT_MAX]!r}" if argument else ""
+        yield f"refused: {call}{shown}" + (f" ({count} times)" if count != 1 else "")
+    if len(denials) > _DENIALS_SHOWN:
+        yield f"and {len(denials) - _DENIALS_SHOWN} more"
+
+
+def _used(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """What the attempt used: `took 12.3 ms, cpu 4.5 ms, 1.2 MB, fuel 99`."""
+    usage = attributes.get("usage")
+    if not isinstance(usage, dict) or not usage:
+        return
+    parts = [
+        f"{label}{usage[name] / scale:.{digits}f}{unit}"
+        for name, label, scale, digits, unit in _FIGURES
+        if isinstance(usage.get(name), int)
+    ]
+    yield ", ".join(parts)
 
 
 def _why(attributes: Mapping[str, Any]) -> str:

@@ -119,20 +119,18 @@ def succeeded(turn: Turn, command: TaskSucceeded) -> None:
         return
     turn.disarm(node.timers)
     patch = command.asks.set if command.asks is not None else NO_PATCH
-    _complete(turn, path, branch, output, patch, command.usage)
+    _complete(turn, path, branch, output, patch)
 
 
-def _complete(
-    turn: Turn, path: str, branch: Branch, output: bytes, patch: Mapping[str, bytes], usage: Mapping[str, int]
-) -> None:
+def _complete(turn: Turn, path: str, branch: Branch, output: bytes, patch: Mapping[str, bytes]) -> None:
     state = turn.state
     take = path == "" and state.node_path == "" and not state.paused_us and not winding_down(state)
     if not take:
-        turn.apply(TaskCompleted(turn.now_us, path, output, "success", patch, usage=usage))
+        turn.apply(TaskCompleted(turn.now_us, path, output, "success", patch))
         turn.closed.append(path)
         return
     undo = undo_entry(turn, output)
-    turn.apply(TaskCompleted(turn.now_us, path, output, "success", patch, True, branch.output, usage, undo))
+    turn.apply(TaskCompleted(turn.now_us, path, output, "success", patch, True, branch.output, undo=undo))
 
 
 def _unfit(turn: Turn, path: str, node: Node, branch: Branch, output: bytes, asks: Asks | None) -> Failure | None:

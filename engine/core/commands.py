@@ -94,6 +94,15 @@ class LogLine(msgspec.Struct, frozen=True, array_like=True):
     metadata: bytes = b""  #: JSON
 
 
+class Denial(msgspec.Struct, frozen=True, array_like=True):
+    """Something that the sandbox refused to an attempt."""
+
+    kind: str  #: file, network, sleep, process, address, other
+    call: str
+    argument: str = ""
+    count: int = 1
+
+
 class TaskLeased(Command, frozen=True):
     """A worker's session takes the node's queued task. Opens lease_epoch = the node's epoch + 1."""
 
@@ -112,8 +121,9 @@ class TaskSucceeded(Command, frozen=True):
     epoch: int
     output: bytes
     asks: Asks | None = None
-    usage: Mapping[str, int] = {}
+    usage: Mapping[str, int] = {}  #: wall_us, cpu_us, memory_bytes, fuel; those that are known
     logs: tuple[LogLine, ...] = ()
+    denials: tuple[Denial, ...] = ()
 
 
 class TaskFailed(Command, frozen=True):
@@ -123,7 +133,9 @@ class TaskFailed(Command, frozen=True):
     failure: Failure
     jitter: float = 0.5  #: random number in [0, 1), made by the shell
     asks: Asks | None = None  #: only `set` and `emit` are honoured
+    usage: Mapping[str, int] = {}
     logs: tuple[LogLine, ...] = ()
+    denials: tuple[Denial, ...] = ()
 
 
 class TaskReturned(Command, frozen=True):

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from windlass.engine.core import (
+    accounts,
     attempts,
     continuing,
     ending,
@@ -75,6 +76,8 @@ def decide(definition: Definition, state: RunState | None, view: View, command: 
             attempts.leased(turn, command)
             return _decided(turn)
         _guarded(turn, partial(_JUDGES[type(command)], turn, command))
+        if isinstance(command, _ACCOUNTED):
+            accounts.enter(turn, command)
     while not _guarded(turn, partial(_go_on, turn)):
         pass
     return _decided(turn)
@@ -127,6 +130,7 @@ def _go_on(turn: Turn) -> None:
             return
 
 
+_ACCOUNTED = (c.TaskSucceeded, c.TaskFailed)
 _LATE = (c.TimerFired, c.ChildClosed, c.Continue, c.RaiseIncident)
 _REPORTS = (c.TaskSucceeded, c.TaskFailed, c.TaskReturned, c.TaskHeartbeat, c.TaskTimedOut)
 

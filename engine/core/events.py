@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from windlass.engine.core.commands import Failure, LogLine, ParentRef
+from windlass.engine.core.commands import Denial, Failure, LogLine, ParentRef
 from windlass.engine.core.definition import RetryPolicy
 from windlass.engine.core.state import Incident, Move, Node, RunState, Undo
 
@@ -120,8 +120,9 @@ class TaskCompleted(Event, frozen=True, tag=10):
     patch: Mapping[str, bytes] = {}
     take: bool = False
     key: str = ""
-    usage: Mapping[str, int] = {}
+    usage: Mapping[str, int] = {}  #: see `accounts`
     undo: Undo | None = None  #: the state can be compensated from now on
+    denials: tuple[Denial, ...] = ()
 
 
 class TaskAsked(Event, frozen=True, tag=11):
@@ -129,6 +130,8 @@ class TaskAsked(Event, frozen=True, tag=11):
 
     path: str
     node: Node
+    usage: Mapping[str, int] = {}
+    denials: tuple[Denial, ...] = ()
 
 
 class TaskLogged(Event, frozen=True, tag=37):
@@ -145,6 +148,8 @@ class AttemptEnded(Event, frozen=True, tag=12):
     why: str
     failure: Failure | None
     node: Node  #: backoff, queued, held or incident
+    usage: Mapping[str, int] = {}
+    denials: tuple[Denial, ...] = ()
 
 
 class NodeChanged(Event, frozen=True, tag=13):
@@ -165,6 +170,8 @@ class NodeClosed(Event, frozen=True, tag=14):
     patch: Mapping[str, bytes] = {}
     by: str = ""
     recorded: bool = False  #: by the leased attempt's own report
+    usage: Mapping[str, int] = {}
+    denials: tuple[Denial, ...] = ()
 
 
 class BodyEnded(Event, frozen=True, tag=15):

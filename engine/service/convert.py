@@ -7,7 +7,7 @@ from typing import Final
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from windlass.engine.core.commands import Asks, Failure, LogLine, Spawn
+from windlass.engine.core.commands import Asks, Denial, Failure, LogLine, Spawn
 from windlass.engine.core.limits import FOREVER_US
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.definitions import parse_json
@@ -37,6 +37,13 @@ FAILURE_DETAILS_BYTES: Final = 50_000
 #: What is kept of an attempt's log.
 LOG_LINES: Final = 200
 LOG_CHARACTERS: Final = 64_000
+#: What is kept of what an attempt was refused.
+DENIALS: Final = 32
+DENIAL_KINDS: Final = frozenset({"file", "network", "sleep", "process", "address", "other"})
+DENIAL_CALL_CHARACTERS: Final = 64
+DENIAL_ARGUMENT_CHARACTERS: Final = 200
+#: Figures above it are cut: every JSON reader can hold it.
+FIGURE_MAX: Final = 1 << 53
 SPAN_MAX_US: Final = 100 * 366 * 86_400_000_000
 _CLOSE_POLICIES: Final = {0: "terminate", 1: "terminate", 2: "abandon", 3: "cancel"}
 
@@ -132,6 +139,30 @@ def logs_in(lines: Sequence[worker_service_pb2.LogLine]) -> tuple[LogLine, ...]:
         room -= size
         kept.append(LogLine(line.level or "info", line.message, line.metadata))
     return tuple(kept)
+
+
+def usage_in(usage: worker_service_pb2.TaskUsage) -> dict[str, int]:
+    """What an attempt used, as far as its worker knows. Figures that no attempt can have are cut, not refused."""
+    figures = {
+        "wall_us": usage.wall_time.seconds * 1_000_000 + usage.wall_time.nanos // 1000,
+        "cpu_us": usage.cpu_time.seconds * 1_000_000 + usage.cpu_time.nanos // 1000,
+        "memory_bytes": usage.memory_bytes,
+        "fuel": usage.fuel,
+    }
+    return {name: min(figure, FIGURE_MAX) for name, figure in figures.items() if figure > 0}
+
+
+def denials_in(denials: Sequence[worker_service_pb2.TaskDenial]) -> tuple[Denial, ...]:
+    """What an attempt was refused, cut to what a run's history should hold."""
+    return tuple(
+        Denial(
+            each.kind if each.kind in DENIAL_KINDS else "other",
+            each.call[:DENIAL_CALL_CHARACTERS],
+            each.argument[:DENIAL_ARGUMENT_CHARACTERS],
+            min(each.count or 1, FIGURE_MAX),
+        )
+        for each in denials[:DENIALS]
+    )
 
 
 def _cut(text: str) -> str:

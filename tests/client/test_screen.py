@@ -80,6 +80,19 @@ def test_an_event_that_is_not_known_is_still_a_line() -> None:
     assert "colour=blue" in line
 
 
+def test_denials_and_use_are_words_and_hostile_texts_harmless() -> None:
+    denials = [
+        {"kind": "file", "call": "path_open", "argument": "/etc/\x1b[2J" + "x" * 200, "count": 3},
+        {"kind": "sleep", "call": "poll_oneoff"},
+        *({"kind": "other", "call": "c\n"},) * 3,
+    ]
+    usage = {"wall_us": 12_300, "cpu_us": 4_500, "memory_bytes": 131_072, "fuel": 99}
+    line = line_of(event(9, "AttemptEnded", denials=denials, usage=usage))
+    assert f"refused: path_open '/etc/\\x1b[2J{'x' * 51}' (3 times)  refused: poll_oneoff  refused: c\\n" in line
+    assert line_of(event(9, "TaskCompleted", usage=usage)).endswith("took 12.3 ms, cpu 4.5 ms, 0.1 MB, fuel 99")
+    assert line_of(event(9, "TaskCompleted", usage=["of a later version"], denials=7))
+
+
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [

@@ -196,3 +196,23 @@ async def test_what_tasks_log_and_use_is_in_the_history_of_each_attempt(served: 
     history = (await served.runs.GetHistory(run_pb.GetHistoryRequest(run_id=run_id, view=run_pb.VIEW_FULL))).events
     (completed,) = [event for event in history if event.type == "TaskCompleted"]
     assert msgspec.json.decode(completed.attributes)["usage"] == {"fuel": 12}
+
+
+async def test_what_a_lying_worker_says_of_an_attempt_is_cut(served: Served) -> None:
+    session = await register(served)
+    run_id = await served.start("task", {"n": 1})
+    (task,) = (await poll(served, session)).tasks
+    usage = pb.TaskUsage(memory_bytes=2**64 - 1, fuel=2**63)
+    usage.wall_time.seconds, usage.cpu_time.nanos = 2**63 - 1, -1
+    long = pb.TaskDenial(kind="x" * 1000, call="y" * 1000, argument="z" * 100_000, count=2**64 - 1)
+    denials = [long, *(pb.TaskDenial(kind="file", call="path_open"),) * 10_000]
+    result = pb.TaskResult(task_token=task.task_token, output=b"1", usage=usage, denials=denials)
+    await served.workers.CompleteTasks(pb.CompleteTasksRequest(results=[result]))
+    await served.closed(run_id)
+    history = (await served.runs.GetHistory(run_pb.GetHistoryRequest(run_id=run_id, view=run_pb.VIEW_FULL))).events
+    (completed,) = [event for event in history if event.type == "TaskCompleted"]
+    attributes = msgspec.json.decode(completed.attributes)
+    assert attributes["usage"] == {"wall_us": 1 << 53, "memory_bytes": 1 << 53, "fuel": 1 << 53}
+    first, *others = attributes["denials"]
+    assert first == {"kind": "other", "call": "y" * 64, "argument": "z" * 200, "count": 1 << 53}
+    assert others == [{"kind": "file", "call": "path_open"}] * 31

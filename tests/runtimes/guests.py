@@ -141,6 +141,17 @@ COMMAND_ECHO = command(
 )
 
 
+#: Tries to open /etc/passwd three times, says nothing about it, and answers 1.
+BURGLAR = command(
+    """(drop (call $path_open (i32.const 3) (i32.const 0) (i32.const 512) (i32.const 11) (i32.const 0)
+        (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))"""
+    * 3
+    + "(call $write (i32.const 1) (i32.const 1024) (i32.const 1))",
+    imports=("path_open",),
+    data='(data (i32.const 512) "/etc/passwd") (data (i32.const 1024) "1")',
+)
+
+
 def saying(output: str, *, log: str = "", exit_code: int | None = None) -> str:
     """Return a command that writes to both streams and ends."""
     data = f"(data (i32.const 1024) {text_data(output)}) (data (i32.const 8192) {text_data(log)})"

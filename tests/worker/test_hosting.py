@@ -9,6 +9,7 @@ import pytest
 
 from tests.engine.documents import one_task
 from tests.engine.served import serving
+from tests.runtimes.guests import BURGLAR, assemble
 from tests.worker.fake_engine import FakeEngine, seconds
 from windlass.v1 import worker_service_pb2 as wire
 from windlass.worker.actions import Start
@@ -22,7 +23,7 @@ FOREVER = b"while (true);"
 
 
 def settings(address: str, **more: Any) -> WorkerSettings:
-    return WorkerSettings(engines=(address,), runtimes=("javascript",), **more)
+    return WorkerSettings(engines=(address,), **{"runtimes": ("javascript",), **more})
 
 
 def registered(session: Session) -> None:
@@ -84,6 +85,17 @@ async def test_what_there_is_is_done_and_counted(engine: FakeEngine) -> None:
     assert done.failures == {"USER_ERROR": 3}
     assert all(each.result for each in (*good, *bad))
     assert engine.sessions == {}
+
+
+async def test_what_sandboxes_refuse_is_told_and_counted(engine: FakeEngine) -> None:
+    stored = engine.submit("wasm", code=assemble(BURGLAR))
+    done = await handle_available(settings(engine.address, runtimes=("wasm",)), wait_s=0.5)
+    assert (done.succeeded, done.denied) == (1, {"file": 3})
+    assert stored.result is not None
+    denial = wire.TaskDenial(kind="file", call="path_open", argument="/etc/passwd", count=3)
+    assert list(stored.result.denials) == [denial]
+    assert stored.result.usage.wall_time.ToMicroseconds() > 0
+    assert stored.result.usage.memory_bytes == 2 << 16
 
 
 async def test_a_host_that_is_told_to_stop_waits_for_nothing(engine: FakeEngine) -> None:

@@ -558,6 +558,7 @@ class TaskResult(_message.Message):
     ASKS_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    DENIALS_FIELD_NUMBER: _builtins.int
     task_token: _builtins.bytes
     """From Task."""
     output: _builtins.bytes
@@ -582,6 +583,10 @@ class TaskResult(_message.Message):
     def usage(self) -> Global___TaskUsage:
         """What it used."""
 
+    @_builtins.property
+    def denials(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskDenial]:
+        """What its sandbox refused; recorded with the attempt. At most 32 are kept."""
+
     def __init__(
         self,
         *,
@@ -592,10 +597,11 @@ class TaskResult(_message.Message):
         asks: Global___TaskAsks | None = ...,
         logs: _abc.Iterable[Global___LogLine] | None = ...,
         usage: Global___TaskUsage | None = ...,
+        denials: _abc.Iterable[Global___TaskDenial] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "failure", b"failure", "outcome", b"outcome", "output", b"output", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "context_patch", b"context_patch", "failure", b"failure", "logs", b"logs", "outcome", b"outcome", "output", b"output", "task_token", b"task_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "context_patch", b"context_patch", "denials", b"denials", "failure", b"failure", "logs", b"logs", "outcome", b"outcome", "output", b"output", "task_token", b"task_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["output", "failure"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
@@ -806,6 +812,40 @@ class TaskUsage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskUsage: _TypeAlias = TaskUsage  # noqa: Y015
+
+@_typing.final
+class TaskDenial(_message.Message):
+    """Something that an attempt reached for and was refused. The attempt may have succeeded all the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    ARGUMENT_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """What for: file, network, sleep, process, address or other."""
+    call: _builtins.str
+    """The call: path_open, sock_send, http.request …"""
+    argument: _builtins.str
+    """Its first argument, such as the path; cut at 200 characters. Empty = none, or there were too many to tell apart."""
+    count: _builtins.int
+    """How often; 0 = once."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        call: _builtins.str = ...,
+        argument: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argument", b"argument", "call", b"call", "count", b"count", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskDenial: _TypeAlias = TaskDenial  # noqa: Y015
 
 @_typing.final
 class WorkerHeartbeat(_message.Message):
