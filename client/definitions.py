@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import grpc
 from windlass.client.connection import Patience
 from windlass.client.errors import error_of_call
 from windlass.client.part import Part
+from windlass.client.signing import SigningKey
 from windlass.client.values import Json, encode, new_id
 from windlass.definition.source import Authored, load
 from windlass.v1 import common_pb2
@@ -37,15 +39,19 @@ class DefinitionCalls(Part):
         validate_only: bool = False,
         set_default: bool = True,
         etag: str = "",
+        sign_key: SigningKey | None = None,
     ) -> wire.RegisterDefinitionResponse:
         """Registers a definition: a file, or what `windlass.definition.load` or the builder gave.
 
         Files that it names (`module: ./x.wasm`, `code_file: ./x.js`) go with it. The same content again gives the
         same revision. `etag`: only if the name's etag is still this one. With `validate_only` the reply has the
-        problems and nothing is stored. Raises DefinitionError if the file cannot be read, WindlassError
-        (BAD_DEFINITION with its violations).
+        problems and nothing is stored. With `sign_key` the code that comes with it, in place or in files, is stored
+        first and signed; modules that it names by digest are not. Raises DefinitionError if the file cannot be read,
+        WindlassError (BAD_DEFINITION with its violations).
         """
         authored = source if isinstance(source, Authored) else load(source)
+        if sign_key is not None and not validate_only:
+            await self._store_signed(authored, sign_key)
         document = authored.text.encode() if authored.text else encode(authored.value)
         request = wire.RegisterDefinitionRequest(
             namespace=self.namespace,
@@ -58,6 +64,13 @@ class DefinitionCalls(Part):
             request_id=new_id(),
         )
         return await self.connection.call(self._definitions.RegisterDefinition, request)
+
+    async def _store_signed(self, authored: Authored, sign_key: SigningKey) -> None:
+        """Before the definition, so that no run of it can meet code that is not signed yet."""
+        from windlass.definition.compile import compile_document  # only here: it loads slowly
+
+        for module in (await asyncio.to_thread(compile_document, authored)).modules:
+            await self.upload_module(module.content, module.runtime, sign_key=sign_key)
 
     async def _files(self, authored: Authored) -> list[wire.ModuleFile]:
         files = list(files_of(authored))
@@ -117,23 +130,33 @@ class DefinitionCalls(Part):
         )
         return (await self.connection.call(self._definitions.RenderGraph, request)).graph
 
-    async def upload_module(self, data: bytes, runtime: str = "wasm", *, display_name: str = "") -> wire.Module:
-        """Stores task code under its digest, in chunks; a broken upload is begun again.
+    async def upload_module(
+        self, data: bytes, runtime: str = "wasm", *, display_name: str = "", sign_key: SigningKey | None = None
+    ) -> wire.Module:
+        """Stores task code under its digest, signed if there is a key, in chunks; a broken upload is begun again.
 
         Raises WindlassError (BAD_MODULE).
         """
         patience = Patience(self.connection.backoff, self.connection.retry_for)
+        digest = hashlib.sha256(data).hexdigest()
         header = wire.ModuleHeader(
             namespace=self.namespace,
             runtime=runtime,
-            digest=hashlib.sha256(data).hexdigest(),
+            digest=digest,
             display_name=display_name,
+            signatures=[sign_key.sign(digest)] if sign_key else [],
         )
         while True:
             try:
                 return (await self._definitions.UploadModule(_parts(header, data))).module
             except grpc.aio.AioRpcError as error:
                 await patience.after(error_of_call(error))
+
+    async def sign_module(self, data: bytes, sign_key: SigningKey) -> wire.Module:
+        """Signs a stored module; `data` is its code, as you have it. Raises WindlassError (MODULE_NOT_FOUND)."""
+        digest = hashlib.sha256(data).hexdigest()
+        request = wire.SignModuleRequest(namespace=self.namespace, digest=digest, signatures=[sign_key.sign(digest)])
+        return (await self.connection.call(self._definitions.SignModule, request)).module
 
     async def get_module(self, digest: str) -> bytes:
         """A module's bytes. Raises WindlassError (MODULE_NOT_FOUND)."""

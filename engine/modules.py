@@ -1,21 +1,34 @@
-"""Modules: task code and WebAssembly, stored once per namespace under the hash of its bytes."""
+"""Modules: task code and WebAssembly, stored once per namespace under the hash of its bytes, with its signatures.
+
+Signatures are kept and handed out, and looked at only for their shape: which keys are trusted is the workers' affair,
+so that an engine that was taken over cannot make them run anything. It needs no cryptography for that.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
 
 from windlass.engine import keys
 from windlass.engine.clock import Clock
 from windlass.engine.errors import EngineError
-from windlass.engine.records import CHUNK_BYTES, ModuleRecord, pack, unpack
+from windlass.engine.records import CHUNK_BYTES, ModuleRecord, ModuleSignature, pack, unpack
 from windlass.storage.port import Storage, Transaction
 
 #: Largest module in bytes.
 MODULE_BYTES_MAX: Final = 10 * 1024 * 1024
 #: Chunks written in one transaction (about 1.8 MB).
 CHUNKS_AT_ONCE: Final = 20
+#: Different keys that may have signed one module. A worker reads them all before it runs the module for the first time.
+SIGNATURES_MAX: Final = 16
+#: Sizes of Ed25519.
+KEY_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
+
+Signatures: TypeAlias = Sequence[ModuleSignature]
 
 
 def digest_of(data: bytes) -> str:
@@ -28,31 +41,83 @@ def bare(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
+def merged(there: Signatures, more: Signatures) -> tuple[ModuleSignature, ...]:
+    """All signatures, one for each key: the newest. Raises EngineError INVALID_FIELD."""
+    for each in more:
+        if len(each.key) != KEY_BYTES or len(each.signature) != SIGNATURE_BYTES:
+            raise EngineError(
+                "INVALID_FIELD",
+                f"an Ed25519 public key has {KEY_BYTES} bytes and a signature {SIGNATURE_BYTES};"
+                f" given are {len(each.key)} and {len(each.signature)}",
+                field="signatures",
+            )
+    found = {each.key: each for each in (*there, *more)}
+    if len(found) > SIGNATURES_MAX:
+        message = f"a module has signatures by at most {SIGNATURES_MAX} keys; this would be the {len(found)}th"
+        raise EngineError("INVALID_FIELD", message, field="signatures")
+    return tuple(found.values())
+
+
+def _not_found(ns: str, digest: str) -> EngineError:
+    return EngineError("MODULE_NOT_FOUND", f"there is no module {digest} in namespace {ns!r}", digest=digest)
+
+
 class Modules:
     """Stores and reads modules. The record is written after all chunks, so a module that is found is whole."""
 
     def __init__(self, storage: Storage, clock: Clock, check: Callable[[str, bytes], list[str]] | None = None) -> None:
         self._storage, self._clock, self.check = storage, clock, check
 
-    async def put(self, ns: str, runtime: str, data: bytes, expected: str = "") -> tuple[ModuleRecord, bool]:
-        """Store a module: its record and whether it is new.
+    async def put(
+        self, ns: str, runtime: str, data: bytes, expected: str = "", signatures: Signatures = ()
+    ) -> tuple[ModuleRecord, bool]:
+        """Store a module: its record and whether it is new. Signatures are added to those that are there.
 
-        Raises EngineError MODULE_TOO_LARGE, BAD_MODULE (the hash differs, or the code cannot run).
+        Raises EngineError MODULE_TOO_LARGE, BAD_MODULE (the hash differs, or the code cannot run), INVALID_FIELD.
         """
         self.verify(runtime, data, expected)
         record = ModuleRecord(digest_of(data), runtime, len(data), self._clock.now_us())
         known = await self._storage.read(lambda tr: tr.get(keys.module(ns, record.digest)))
         if known is not None:
-            return unpack(ModuleRecord, known), False
+            signed = await self.sign(ns, record.digest, signatures) if signatures else unpack(ModuleRecord, known)
+            return signed, False
+        merged((), signatures)  # refused before anything is written
         chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
         for first in range(0, len(chunks), CHUNKS_AT_ONCE):
             await self._write(ns, record.digest, first, chunks[first : first + CHUNKS_AT_ONCE])
 
-        async def finish(tr: Transaction) -> None:
-            tr.set(keys.module(ns, record.digest), pack(record))
+        async def finish(tr: Transaction) -> ModuleRecord:
+            meanwhile = await tr.get(keys.module(ns, record.digest))
+            there = () if meanwhile is None else unpack(ModuleRecord, meanwhile).signatures
+            signed = msgspec.structs.replace(record, signatures=merged(there, signatures))
+            tr.set(keys.module(ns, record.digest), pack(signed))
+            return signed
 
-        await self._storage.transact(finish)
-        return record, True
+        return await self._storage.transact(finish), True
+
+    async def sign(self, ns: str, digest: str, signatures: Signatures) -> ModuleRecord:
+        """Put signatures beside a stored module. Raises EngineError MODULE_NOT_FOUND, INVALID_FIELD."""
+        digest = bare(digest)
+
+        async def body(tr: Transaction) -> ModuleRecord:
+            record = await self._record(tr, ns, digest)
+            signed = msgspec.structs.replace(record, signatures=merged(record.signatures, signatures))
+            if signed != record:
+                tr.set(keys.module(ns, digest), pack(signed))
+            return signed
+
+        return await self._storage.transact(body)
+
+    async def record(self, ns: str, digest: str) -> ModuleRecord:
+        """What is known of a module. Raises EngineError MODULE_NOT_FOUND."""
+        return await self._storage.read(lambda tr: self._record(tr, ns, bare(digest)))
+
+    @staticmethod
+    async def _record(tr: Transaction, ns: str, digest: str) -> ModuleRecord:
+        value = await tr.get(keys.module(ns, digest))
+        if value is None:
+            raise _not_found(ns, digest)
+        return unpack(ModuleRecord, value)
 
     def verify(self, runtime: str, data: bytes, expected: str = "") -> None:
         """Raises EngineError MODULE_TOO_LARGE, BAD_MODULE."""
@@ -91,7 +156,7 @@ class Modules:
 
         found = await self._storage.read(body)
         if found is None:
-            raise EngineError("MODULE_NOT_FOUND", f"there is no module {digest} in namespace {ns!r}", digest=digest)
+            raise _not_found(ns, digest)
         return found
 
     async def page(self, ns: str, after: str, size: int) -> list[ModuleRecord]:

@@ -130,12 +130,20 @@ class RevisionRecord(Stored, frozen=True):
     source: bytes = b""  #: as the author wrote it, comments and all; of the first registration
 
 
+class ModuleSignature(msgspec.Struct, frozen=True, array_like=True):
+    """Whoever has the private half of `key` says that the module may be run. Not checked here; see `modules`."""
+
+    key: bytes
+    signature: bytes
+
+
 class ModuleRecord(Stored, frozen=True):
     digest: str
     runtime: str
     size: int
     created_us: int
     abi: str = ""
+    signatures: tuple[ModuleSignature, ...] = ()  #: one for each key
 
 
 class NamespaceRecord(Stored, frozen=True):

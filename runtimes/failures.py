@@ -28,6 +28,7 @@ MODULE_MISSING: Final = "MODULE_MISSING"
 HANDLER_MISSING: Final = "HANDLER_MISSING"
 RUNTIME_UNSUPPORTED: Final = "RUNTIME_UNSUPPORTED"
 ADDRESS_REFUSED: Final = "ADDRESS_REFUSED"
+MODULE_UNTRUSTED: Final = "MODULE_UNTRUSTED"
 REMOTE_ERROR: Final = "REMOTE_ERROR"
 
 MEANINGS: Final[dict[str, str]] = {
@@ -45,6 +46,7 @@ MEANINGS: Final[dict[str, str]] = {
     CANCELLED: "the attempt was interrupted because it was cancelled",
     NEVER_SETTLED: "the promise that the code returned can never settle",
     MODULE_MISSING: "the code of this digest is not on the worker",
+    MODULE_UNTRUSTED: "the code has no valid signature by a key that the worker trusts",
     HANDLER_MISSING: "no handler of this name is registered on the worker",
     RUNTIME_UNSUPPORTED: "the worker has no runtime of this name",
     ADDRESS_REFUSED: "a network handler was pointed at an address that is not allowed",
@@ -65,6 +67,7 @@ NOT_RETRYABLE: Final = frozenset(
         NEVER_SETTLED,
         RUNTIME_UNSUPPORTED,
         ADDRESS_REFUSED,
+        MODULE_UNTRUSTED,
     }
 )
 

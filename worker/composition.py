@@ -19,7 +19,7 @@ from windlass.worker.driver import Worker
 from windlass.worker.execution import Execution
 from windlass.worker.handlers import registry_of, step_types
 from windlass.worker.journal import Journal
-from windlass.worker.modules import ModuleCache
+from windlass.worker.modules import ModuleCache, Trust
 from windlass.worker.profile import profile_of
 from windlass.worker.session import Session
 from windlass.worker.settings import WorkerSettings
@@ -36,15 +36,25 @@ async def composed(
     """Give a worker that is ready to run; its jail and its cache end with the block.
 
     `most`: tasks that it takes before it drains by itself; 0 = no end.
-    Raises BadSettings when handlers cannot be had, JailIncomplete and JailBroken when code could not be run safely.
+    Raises BadSettings when handlers or trusted keys cannot be had, JailIncomplete and JailBroken when code
+    could not be run safely.
     """
     registry = registry_of(settings)
+    trusted = _trusted(settings, journal)
     handlers = PythonHandlers(registry, threads=max(HANDLER_THREADS, settings.slots)) if len(registry) else None
     pool, report = await _jail(settings, journal)
     folder = settings.cache_folder or Path(tempfile.mkdtemp(prefix="windlass-modules-"))
     try:
         modules = ModuleCache(folder, journal)
-        execution = Execution(pool, handlers, modules, journal, slots=settings.slots, prefetch=settings.prefetch)
+        execution = Execution(
+            pool,
+            handlers,
+            modules,
+            journal,
+            slots=settings.slots,
+            prefetch=settings.prefetch,
+            trusted=trusted,
+        )
         session = Session(profile_of(settings, report, step_types(registry)), execution.capacity, most)
         yield Worker(
             session,
@@ -63,6 +73,17 @@ async def composed(
             await pool.close()
         if settings.cache_folder is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _trusted(settings: WorkerSettings, journal: Journal) -> Trust | None:
+    if settings.trusted_keys is None:
+        return None
+    # Imported here: a worker that trusts the engine's code need not load a library for signatures.
+    from windlass.worker.trust import trusted_keys
+
+    trusted = trusted_keys(settings.trusted_keys)
+    journal.info("only signed code runs here", keys=len(trusted), file=settings.trusted_keys)
+    return trusted
 
 
 async def _jail(settings: WorkerSettings, journal: Journal) -> tuple[SlotPool | None, JailReport | None]:

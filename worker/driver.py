@@ -23,7 +23,7 @@ from windlass.worker.contact import check_contact, no_answer
 from windlass.worker.execution import Execution
 from windlass.worker.journal import Journal
 from windlass.worker.session import Session
-from windlass.worker.transport import Transport, Wire, WireError
+from windlass.worker.transport import Signature, Transport, Wire, WireError
 
 #: Between two messages. Each costs both sides about a tenth of a millisecond, however little is in it.
 GAP_S: Final = 0.001
@@ -81,7 +81,7 @@ class Worker:
         self._deadlines: list[asyncio.TimerHandle] = []
         self._closings: set[asyncio.Task[None]] = set()
         self._ever_registered = self._hurried = False
-        execution.attach(self._answered, self._noted, self.fetch_module)
+        execution.attach(self._answered, self._noted, self.fetch_module, self.fetch_signatures)
 
     # ---- life
 
@@ -288,6 +288,12 @@ class Worker:
         if self._wire is None:
             raise no_answer()
         return await self._wire.fetch_module(namespace, digest)
+
+    async def fetch_signatures(self, namespace: str, digest: str) -> list[Signature]:
+        """Ask the engine of the moment who signed a module. Raises WireError, also if there is none."""
+        if self._wire is None:
+            raise no_answer()
+        return await self._wire.fetch_signatures(namespace, digest)
 
     # ---- the clock
 

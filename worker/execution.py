@@ -18,10 +18,12 @@ from windlass.v1 import worker_service_pb2 as wire
 from windlass.worker.activation import activation_of, answer_of, failed, identity_of, note_of, notes_left
 from windlass.worker.book import Answer
 from windlass.worker.journal import Journal
-from windlass.worker.modules import ModuleCache, ModuleUnusable
+from windlass.worker.modules import ModuleCache, ModuleUnusable, Trust, Untrusted
 from windlass.worker.slots import Job, Queueing, Slots, Tally
-from windlass.worker.transport import WireError
+from windlass.worker.transport import Signature, WireError
 
+#: The runtime of trusted handlers; all others are jailed.
+PYTHON: Final = "python"
 #: As many tasks are taken per slot as it does in about this time: the most that a task waits here for others.
 AHEAD_S: Final = 0.05
 #: A task that has not begun after this is given back.
@@ -46,10 +48,11 @@ class Execution:
         slots: int,
         prefetch: int = 256,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        trusted: Trust | None = None,
     ) -> None:
         """`jail` runs untrusted code, `handlers` the runtime "python"; None = this worker has none of them.
 
-        `prefetch`: most tasks that are taken per slot.
+        `prefetch`: most tasks that are taken per slot. `trusted`: whose code runs; None = anybody's.
         """
         self.output_bytes = 0  #: the engine's cap; 0 = none
         self.tally = Tally()
@@ -60,6 +63,7 @@ class Execution:
         self._slots = slots
         self._prefetch = prefetch
         self._clock_us = clock_us
+        self._trusted = trusted
         self._average_s = float("inf")
         self._jobs: dict[bytes, Job] = {}
         self._patience: asyncio.TimerHandle | None = None
@@ -70,11 +74,13 @@ class Execution:
         answered: Callable[[Answer], None],
         noted: Callable[[wire.TaskHeartbeat], None],
         fetch: Callable[[str, str], Awaitable[bytes]],
+        fetch_signatures: Callable[[str, str], Awaitable[list[Signature]]],
     ) -> None:
-        """Say where answers and notes go, and where code comes from (namespace, digest)."""
+        """Say where answers and notes go, and where code and its signatures come from (namespace, digest)."""
         self._answered = answered
         self._noted = noted
         self._fetch = fetch
+        self._fetch_signatures = fetch_signatures
 
     @property
     def capacity(self) -> int:
@@ -98,7 +104,7 @@ class Execution:
         job = self._jobs[task.task_token] = Job(task, now_s)
         self._be_patient()
         code = self._modules.at_hand(task.module_digest) if task.module_digest else b""
-        if code is None:
+        if code is None or not self._may_run(task):
             job.fetching = asyncio.get_running_loop().create_task(self._fetch_then_submit(job))
             self._fetching.add(job.fetching)
             job.fetching.add_done_callback(self._fetching.discard)
@@ -167,6 +173,10 @@ class Execution:
 
     # ---- one task
 
+    def _may_run(self, task: wire.Task) -> bool:
+        """Whether the task's code is known to be good. Handlers are trusted: the operator has chosen them."""
+        return self._trusted is None or task.runtime == PYTHON or self._trusted.approved(task.module_digest)
+
     async def _fetch_then_submit(self, job: Job) -> None:
         code = await self._fetched(job.task)
         if isinstance(code, bytes):
@@ -176,7 +186,10 @@ class Execution:
 
     def _submit(self, job: Job, code: bytes) -> None:
         task = job.task
-        slots = self._handlers if task.runtime == "python" else self._jail
+        if not self._may_run(task):  # the one way into a slot, however the code came here
+            self._give(job, failed(task, failures.MODULE_UNTRUSTED, "its code was not found to be signed"))
+            return
+        slots = self._handlers if task.runtime == PYTHON else self._jail
         if slots is None:
             message = f"this worker has no runtime {task.runtime!r}"
             self._give(job, failed(task, failures.RUNTIME_UNSUPPORTED, message))
@@ -216,7 +229,13 @@ class Execution:
         give_up_s = self._now() + limit_s
         while True:
             try:
+                if self._trusted is not None and task.runtime != PYTHON:
+                    await self._trusted.approve(
+                        task.module_digest, lambda digest: self._fetch_signatures(task.namespace, digest)
+                    )
                 return await self._modules.get(task.module_digest, lambda digest: self._fetch(task.namespace, digest))
+            except Untrusted as error:
+                return failed(task, failures.MODULE_UNTRUSTED, str(error))
             except ModuleUnusable as error:
                 return failed(task, failures.MODULE_MISSING, str(error))
             except WireError as error:

@@ -12,9 +12,9 @@ import os
 import re
 import tempfile
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from windlass.runtimes.port import digest_of
 from windlass.worker.journal import Journal
@@ -22,10 +22,26 @@ from windlass.worker.journal import Journal
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 Fetch = Callable[[str], Awaitable[bytes]]
+#: Who is said to have signed a module: public keys and signatures.
+Claims = Sequence[tuple[bytes, bytes]]
 
 
 class ModuleUnusable(Exception):
     """There is no code of this digest: the name is malformed, or the bytes that came have another digest."""
+
+
+class Untrusted(Exception):
+    """No key that this worker trusts has signed the module. The message says which module, and what to do."""
+
+
+class Trust(Protocol):
+    """Says whose code runs here: `trust.TrustedKeys`."""
+
+    def approved(self, digest: str) -> bool:
+        """Tell whether the module of this digest was found to be signed."""
+
+    async def approve(self, digest: str, claims_of: Callable[[str], Awaitable[Claims]]) -> None:
+        """Find out, given where to ask who signed it. Raises Untrusted, or whatever `claims_of` raises."""
 
 
 class ModuleCache:

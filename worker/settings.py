@@ -50,6 +50,8 @@ class WorkerSettings:
     cache_folder: Path | None = None
     #: Layers of the jail that must hold, or the worker refuses to start.
     require_layers: frozenset[str] = frozenset()
+    #: PEM file with Ed25519 public keys: only code signed by one of them runs. None = any code does.
+    trusted_keys: Path | None = None
     #: How long running tasks may go on after SIGTERM.
     drain_s: float = 30.0
     #: Give up if no engine takes the registration within this; 0 = never.

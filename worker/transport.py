@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import grpc
 from google.rpc import status_pb2
@@ -32,6 +32,10 @@ class WireError(Exception):
         self.code = code
 
 
+#: Public key and signature, as they came.
+Signature: TypeAlias = tuple[bytes, bytes]
+
+
 class Wire(Protocol):
     """One open stream to one engine."""
 
@@ -43,6 +47,9 @@ class Wire(Protocol):
 
     async def fetch_module(self, namespace: str, digest: str) -> bytes:
         """Return task code, not checked. Raises WireError."""
+
+    async def fetch_signatures(self, namespace: str, digest: str) -> list[Signature]:
+        """Return who signed a module, not checked. Raises WireError."""
 
     async def leave(self, session_id: str) -> None:
         """Tell the engine that the session is over. Raises WireError."""
@@ -97,6 +104,13 @@ class GrpcWire:
         request = wire.FetchModuleRequest(namespace=namespace, digest=digest)
         with self._errors_named():
             return b"".join([part.chunk async for part in self._stub.FetchModule(request)])
+
+    async def fetch_signatures(self, namespace: str, digest: str) -> list[Signature]:
+        """See Wire."""
+        request = wire.FetchModuleRequest(namespace=namespace, digest=digest, signatures_only=True)
+        with self._errors_named():
+            parts = [part async for part in self._stub.FetchModule(request)]
+        return [(each.public_key, each.signature) for part in parts for each in part.signatures]
 
     async def leave(self, session_id: str) -> None:
         """See Wire."""

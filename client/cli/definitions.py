@@ -11,15 +11,19 @@ from typing import Any
 import click
 
 from windlass.client.cli.connected import connected, limit_option, output_option, wrong
+from windlass.client.cli.extras import load as load_extra
 from windlass.client.cli.failures import WRONG, Stop
 from windlass.client.cli.plain import enum_name, local_time, plain, value_of
 from windlass.client.cli.screen import Screen
 from windlass.client.client import Client
+from windlass.client.signing import BadKey, SigningKey
 from windlass.definition.problems import DefinitionError, Problem
 from windlass.definition.source import load
 from windlass.v1 import common_pb2, definition_service_pb2
 
 _file = click.argument("file", type=click.Path(path_type=Path))
+_SIGN_HELP = "PEM file with an Ed25519 private key to sign the code with."
+_sign_key = click.option("--sign-key", type=click.Path(path_type=Path), metavar="KEY", help=_SIGN_HELP)
 _workflow = click.argument("workflow", metavar="NAME")
 _revision = click.option("--revision", default="", help="As hex or its first 8 digits. Default: the default one.")
 
@@ -67,10 +71,14 @@ def _check_code() -> Callable[[str, bytes], list[str]] | None:
 @_file
 @click.option("--keep-default", is_flag=True, help="Do not make it the revision that new runs take.")
 @click.option("--dry-run", is_flag=True, help="Let the engine check it; store nothing.")
+@_sign_key
 @connected
-async def register(client: Client, screen: Screen, file: Path, keep_default: bool, dry_run: bool) -> None:
+async def register(
+    client: Client, screen: Screen, file: Path, keep_default: bool, dry_run: bool, sign_key: Path | None
+) -> None:
     """Register a definition file, with the code files it names."""
-    reply = await client.register(file, validate_only=dry_run, set_default=not keep_default)
+    key = _key(sign_key) if sign_key else None
+    reply = await client.register(file, validate_only=dry_run, set_default=not keep_default, sign_key=key)
     if screen.json:
         screen.value(plain(reply))
     else:
@@ -194,26 +202,43 @@ def modules() -> None:
 @connected
 async def list_modules(client: Client, screen: Screen, limit: int) -> None:
     """List stored modules."""
-    headers = ("digest", "runtime", "bytes", "abi", "stored", "name")
+    headers = ("digest", "runtime", "bytes", "abi", "stored", "name", "signed by")
     await screen.rows(headers, client.modules(), _module, limit=limit, none="no modules")
 
 
 def _module(each: definition_service_pb2.Module) -> tuple[Any, ...]:
     stored = local_time(each.create_time)
-    return each.digest, each.runtime, each.size_bytes, each.abi, stored, each.display_name
+    signers = ", ".join(signature.public_key.hex()[:16] for signature in each.signatures)
+    return each.digest, each.runtime, each.size_bytes, each.abi, stored, each.display_name, signers
 
 
 @modules.command()
 @_file
 @click.option("--runtime", type=click.Choice(["wasm", "javascript"]), default="wasm", show_default=True)
+@_sign_key
 @connected
-async def upload(client: Client, screen: Screen, file: Path, runtime: str) -> None:
+async def upload(client: Client, screen: Screen, file: Path, runtime: str, sign_key: Path | None) -> None:
     """Store a module and print its digest."""
-    module = await client.upload_module(_bytes_of(file), runtime, display_name=file.name)
+    key = _key(sign_key) if sign_key else None
+    module = await client.upload_module(_bytes_of(file), runtime, display_name=file.name, sign_key=key)
     if screen.json:
         screen.value(plain(module))
     else:
         screen.say(module.digest)
+
+
+@modules.command()
+@_file
+@click.option("--sign-key", type=click.Path(path_type=Path), metavar="KEY", required=True, help=_SIGN_HELP)
+@connected
+async def sign(client: Client, screen: Screen, file: Path, sign_key: Path) -> None:
+    """Sign a module that is stored already; FILE is its code, as you have it."""
+    key = _key(sign_key)
+    module = await client.sign_module(_bytes_of(file), key)
+    if screen.json:
+        screen.value(plain(module))
+    else:
+        screen.say(f"{module.digest} signed by {key.public_key.hex()[:16]}")
 
 
 @modules.command()
@@ -225,6 +250,14 @@ async def download(client: Client, screen: Screen, digest: str, file: Path) -> N
     data = await client.get_module(digest)
     _write(data, digest, file)
     screen.say(f"{len(data)} bytes written to {file}")
+
+
+def _key(file: Path) -> SigningKey:
+    load_extra("cryptography", "signing")
+    try:
+        return SigningKey.load(file)
+    except BadKey as error:
+        raise wrong(str(error)) from error
 
 
 def _bytes_of(file: Path) -> bytes:

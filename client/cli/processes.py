@@ -131,6 +131,13 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     "--cache-dir", type=click.Path(path_type=Path), help="Where modules are kept.", envvar="WINDLASS_CACHE_DIR"
 )
 @click.option(
+    "--trusted-keys",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="PEM public keys: only code signed by one of them runs.",
+    envvar="WINDLASS_TRUSTED_KEYS",
+)
+@click.option(
     "--drain-seconds",
     type=Seconds(),
     default=30.0,
@@ -214,6 +221,7 @@ def _settings(flags: dict[str, Any]) -> Any:
         worker_id=flags["id"] or None,
         cache_folder=flags["cache_dir"],
         require_layers=frozenset(_parts(flags["require_isolation"])),
+        trusted_keys=flags["trusted_keys"],
         drain_s=flags["drain_seconds"],
         first_contact_s=flags["patience"],
         log_level=flags["log_level"],

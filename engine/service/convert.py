@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -12,6 +12,7 @@ from windlass.engine.core.limits import FOREVER_US
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.definitions import parse_json
 from windlass.engine.errors import EngineError
+from windlass.engine.records import ModuleSignature
 from windlass.v1 import common_pb2, worker_service_pb2
 
 STATES: Final[dict[str, common_pb2.RunState.ValueType]] = {
@@ -163,6 +164,14 @@ def denials_in(denials: Sequence[worker_service_pb2.TaskDenial]) -> tuple[Denial
         )
         for each in denials[:DENIALS]
     )
+
+
+def signatures_in(given: Iterable[common_pb2.ModuleSignature]) -> list[ModuleSignature]:
+    return [ModuleSignature(each.public_key, each.signature) for each in given]
+
+
+def signatures_out(signatures: Iterable[ModuleSignature]) -> list[common_pb2.ModuleSignature]:
+    return [common_pb2.ModuleSignature(public_key=each.key, signature=each.signature) for each in signatures]
 
 
 def _cut(text: str) -> str:

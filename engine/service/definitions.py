@@ -189,8 +189,15 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
             if len(data) > MODULE_BYTES_MAX:
                 limit = f"{MODULE_BYTES_MAX:,}"
                 raise EngineError("MODULE_TOO_LARGE", f"the module is over the limit of {limit} bytes", limit=limit)
-        record, created = await self._engine.modules.put(ns, header.runtime, bytes(data), header.digest)
+        signatures = convert.signatures_in(header.signatures)
+        record, created = await self._engine.modules.put(ns, header.runtime, bytes(data), header.digest, signatures)
         return pb.UploadModuleResponse(module=_module(record), created=created)
+
+    @rpc
+    async def SignModule(self, request: pb.SignModuleRequest) -> pb.SignModuleResponse:
+        ns = await namespace_of(self._engine, request)
+        signatures = convert.signatures_in(request.signatures)
+        return pb.SignModuleResponse(module=_module(await self._engine.modules.sign(ns, request.digest, signatures)))
 
     @rpc_stream
     async def GetModule(self, request: pb.GetModuleRequest) -> AsyncIterator[pb.GetModuleResponse]:
@@ -295,4 +302,5 @@ def _module(record: ModuleRecord) -> pb.Module:
         size_bytes=record.size,
         abi=record.abi,
         create_time=convert.timestamp(record.created_us),
+        signatures=convert.signatures_out(record.signatures),
     )

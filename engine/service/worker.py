@@ -215,7 +215,12 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     @rpc_stream
     async def FetchModule(self, request: pb.FetchModuleRequest) -> AsyncIterator[pb.FetchModuleResponse]:
-        record, data = await self._modules.get(request.namespace or "default", request.digest)
+        ns = request.namespace or "default"
+        if request.signatures_only:
+            record = await self._modules.record(ns, request.digest)
+            yield pb.FetchModuleResponse(total_bytes=record.size, signatures=convert.signatures_out(record.signatures))
+            return
+        record, data = await self._modules.get(ns, request.digest)
         for at in range(0, max(len(data), 1), CHUNK_BYTES):
             yield pb.FetchModuleResponse(chunk=data[at : at + CHUNK_BYTES], total_bytes=record.size)
 

@@ -20,6 +20,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc import aio
 
 from windlass.runtimes.port import digest_of
+from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as wire
 from windlass.v1 import worker_service_pb2_grpc as wire_grpc
 
@@ -82,6 +83,7 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
         self.queue: deque[str] = deque()
         self.sessions: dict[str, SessionRow] = {}
         self.modules: dict[str, bytes] = {}
+        self.signatures: dict[str, list[common_pb2.ModuleSignature]] = {}
         self.registers: list[wire.RegisterWorkerRequest] = []
         self.notes: list[wire.TaskHeartbeat] = []
         self.rejections: list[wire.RejectedTask] = []
@@ -382,6 +384,9 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
         code = self.modules.get(request.digest)
         if code is None:
             await self._abort(context, grpc.StatusCode.NOT_FOUND, "MODULE_NOT_FOUND")
+            return
+        if request.signatures_only:
+            yield wire.FetchModuleResponse(signatures=self.signatures.get(request.digest, ()))
             return
         for start in range(0, len(code), 256 << 10):
             yield wire.FetchModuleResponse(chunk=code[start : start + (256 << 10)], total_bytes=len(code))

@@ -673,3 +673,29 @@ class RuntimeInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RuntimeInfo: _TypeAlias = RuntimeInfo  # noqa: Y015
+
+@_typing.final
+class ModuleSignature(_message.Message):
+    """Somebody's word that a module may be run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    public_key: _builtins.bytes
+    """Ed25519 public key of the signer: 32 bytes."""
+    signature: _builtins.bytes
+    """Ed25519 signature, 64 bytes, of the text "windlass module v1", a line feed, and the digest: sha256, lower-case hex."""
+    def __init__(
+        self,
+        *,
+        public_key: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_key", b"public_key", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModuleSignature: _TypeAlias = ModuleSignature  # noqa: Y015

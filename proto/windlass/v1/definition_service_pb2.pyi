@@ -589,6 +589,7 @@ class ModuleHeader(_message.Message):
     RUNTIME_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant. Empty = "default"."""
     runtime: _builtins.str
@@ -597,6 +598,10 @@ class ModuleHeader(_message.Message):
     """sha256 that the whole must have, hex. Empty = not checked."""
     display_name: _builtins.str
     """Name for people."""
+    @_builtins.property
+    def signatures(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ModuleSignature]:
+        """As in SignModule; added to those that are there if the module is stored already."""
+
     def __init__(
         self,
         *,
@@ -604,14 +609,71 @@ class ModuleHeader(_message.Message):
         runtime: _builtins.str = ...,
         digest: _builtins.str = ...,
         display_name: _builtins.str = ...,
+        signatures: _abc.Iterable[_common_pb2.ModuleSignature] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "display_name", b"display_name", "namespace", b"namespace", "runtime", b"runtime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "display_name", b"display_name", "namespace", b"namespace", "runtime", b"runtime", "signatures", b"signatures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModuleHeader: _TypeAlias = ModuleHeader  # noqa: Y015
+
+@_typing.final
+class SignModuleRequest(_message.Message):
+    """Request of SignModule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Tenant. Empty = "default"."""
+    digest: _builtins.str
+    """sha256, hex."""
+    @_builtins.property
+    def signatures(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ModuleSignature]:
+        """By different keys; a module has at most 16."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        signatures: _abc.Iterable[_common_pb2.ModuleSignature] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "namespace", b"namespace", "signatures", b"signatures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignModuleRequest: _TypeAlias = SignModuleRequest  # noqa: Y015
+
+@_typing.final
+class SignModuleResponse(_message.Message):
+    """Response of SignModule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODULE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def module(self) -> Global___Module:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        module: Global___Module | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["module", b"module"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["module", b"module"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignModuleResponse: _TypeAlias = SignModuleResponse  # noqa: Y015
 
 @_typing.final
 class UploadModuleResponse(_message.Message):
@@ -653,6 +715,7 @@ class Module(_message.Message):
     ABI_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """sha256, hex."""
     runtime: _builtins.str
@@ -667,6 +730,10 @@ class Module(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was stored."""
 
+    @_builtins.property
+    def signatures(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ModuleSignature]:
+        """By whom it was signed; not checked by the engine."""
+
     def __init__(
         self,
         *,
@@ -676,10 +743,11 @@ class Module(_message.Message):
         abi: _builtins.str = ...,
         display_name: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        signatures: _abc.Iterable[_common_pb2.ModuleSignature] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abi", b"abi", "create_time", b"create_time", "digest", b"digest", "display_name", b"display_name", "runtime", b"runtime", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abi", b"abi", "create_time", b"create_time", "digest", b"digest", "display_name", b"display_name", "runtime", b"runtime", "signatures", b"signatures", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,11 @@ class DefinitionServiceStub:
                 request_serializer=windlass_dot_v1_dot_definition__service__pb2.GetModuleRequest.SerializeToString,
                 response_deserializer=windlass_dot_v1_dot_definition__service__pb2.GetModuleResponse.FromString,
                 _registered_method=True)
+        self.SignModule = channel.unary_unary(
+                '/windlass.v1.DefinitionService/SignModule',
+                request_serializer=windlass_dot_v1_dot_definition__service__pb2.SignModuleRequest.SerializeToString,
+                response_deserializer=windlass_dot_v1_dot_definition__service__pb2.SignModuleResponse.FromString,
+                _registered_method=True)
         self.ListModules = channel.unary_unary(
                 '/windlass.v1.DefinitionService/ListModules',
                 request_serializer=windlass_dot_v1_dot_definition__service__pb2.ListModulesRequest.SerializeToString,
@@ -168,6 +173,15 @@ class DefinitionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignModule(self, request, context):
+        """Puts signatures beside a stored module. The engine looks at their shape only: it is the workers that trust keys and
+        check. A signature by a key that has signed before replaces the older one, so there is no request_id.
+        Errors: MODULE_NOT_FOUND, INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModules(self, request, context):
         """Lists stored modules, by digest.
         Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
@@ -242,6 +256,11 @@ def add_DefinitionServiceServicer_to_server(servicer, server):
                     servicer.GetModule,
                     request_deserializer=windlass_dot_v1_dot_definition__service__pb2.GetModuleRequest.FromString,
                     response_serializer=windlass_dot_v1_dot_definition__service__pb2.GetModuleResponse.SerializeToString,
+            ),
+            'SignModule': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignModule,
+                    request_deserializer=windlass_dot_v1_dot_definition__service__pb2.SignModuleRequest.FromString,
+                    response_serializer=windlass_dot_v1_dot_definition__service__pb2.SignModuleResponse.SerializeToString,
             ),
             'ListModules': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModules,
@@ -481,6 +500,33 @@ class DefinitionService:
             '/windlass.v1.DefinitionService/GetModule',
             windlass_dot_v1_dot_definition__service__pb2.GetModuleRequest.SerializeToString,
             windlass_dot_v1_dot_definition__service__pb2.GetModuleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignModule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/windlass.v1.DefinitionService/SignModule',
+            windlass_dot_v1_dot_definition__service__pb2.SignModuleRequest.SerializeToString,
+            windlass_dot_v1_dot_definition__service__pb2.SignModuleResponse.FromString,
             options,
             channel_credentials,
             insecure,

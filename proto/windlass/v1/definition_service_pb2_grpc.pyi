@@ -68,6 +68,11 @@ class DefinitionServiceStub:
     """A module's bytes, in chunks of at most 256 KiB.
     Errors: MODULE_NOT_FOUND.
     """
+    SignModule: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.SignModuleRequest, _definition_service_pb2.SignModuleResponse]
+    """Puts signatures beside a stored module. The engine looks at their shape only: it is the workers that trust keys and
+    check. A signature by a key that has signed before replaces the older one, so there is no request_id.
+    Errors: MODULE_NOT_FOUND, INVALID_FIELD.
+    """
     ListModules: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.ListModulesRequest, _definition_service_pb2.ListModulesResponse]
     """Lists stored modules, by digest.
     Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
@@ -124,6 +129,11 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     GetModule: _aio.UnaryStreamMultiCallable[_definition_service_pb2.GetModuleRequest, _definition_service_pb2.GetModuleResponse]  # type: ignore[assignment]
     """A module's bytes, in chunks of at most 256 KiB.
     Errors: MODULE_NOT_FOUND.
+    """
+    SignModule: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.SignModuleRequest, _definition_service_pb2.SignModuleResponse]  # type: ignore[assignment]
+    """Puts signatures beside a stored module. The engine looks at their shape only: it is the workers that trust keys and
+    check. A signature by a key that has signed before replaces the older one, so there is no request_id.
+    Errors: MODULE_NOT_FOUND, INVALID_FIELD.
     """
     ListModules: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.ListModulesRequest, _definition_service_pb2.ListModulesResponse]  # type: ignore[assignment]
     """Lists stored modules, by digest.
@@ -226,6 +236,17 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_definition_service_pb2.GetModuleResponse], _abc.AsyncIterator[_definition_service_pb2.GetModuleResponse]]:
         """A module's bytes, in chunks of at most 256 KiB.
         Errors: MODULE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def SignModule(
+        self,
+        request: _definition_service_pb2.SignModuleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definition_service_pb2.SignModuleResponse, _abc.Awaitable[_definition_service_pb2.SignModuleResponse]]:
+        """Puts signatures beside a stored module. The engine looks at their shape only: it is the workers that trust keys and
+        check. A signature by a key that has signed before replaces the older one, so there is no request_id.
+        Errors: MODULE_NOT_FOUND, INVALID_FIELD.
         """
 
     @_abc_1.abstractmethod

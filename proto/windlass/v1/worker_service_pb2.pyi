@@ -1382,19 +1382,23 @@ class FetchModuleRequest(_message.Message):
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    SIGNATURES_ONLY_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant. Empty = "default"."""
     digest: _builtins.str
     """sha256 of the code, hex."""
+    signatures_only: _builtins.bool
+    """No code: one message with the signatures, for a worker that has the code or wants to know first."""
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         digest: _builtins.str = ...,
+        signatures_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "namespace", b"namespace", "signatures_only", b"signatures_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1408,19 +1412,25 @@ class FetchModuleResponse(_message.Message):
 
     CHUNK_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """The next bytes."""
     total_bytes: _builtins.int
     """Size of the whole, in bytes; in the first message."""
+    @_builtins.property
+    def signatures(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ModuleSignature]:
+        """Of the module; with `signatures_only`. Check them before use: the engine does not."""
+
     def __init__(
         self,
         *,
         chunk: _builtins.bytes = ...,
         total_bytes: _builtins.int = ...,
+        signatures: _abc.Iterable[_common_pb2.ModuleSignature] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "signatures", b"signatures", "total_bytes", b"total_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
