@@ -10,6 +10,7 @@ import msgspec
 from windlass.engine import keys
 from windlass.engine.core import effects as fx
 from windlass.engine.core.commands import ChildClosed, Continue
+from windlass.engine.core.units import kind_of
 from windlass.engine.records import (
     EscalationRecord,
     IncidentRecord,
@@ -33,8 +34,7 @@ async def schedule_task(unit: Unit, work: Work, effect: fx.ScheduleTask) -> None
 
 
 async def withdraw_task(unit: Unit, work: Work, effect: fx.WithdrawTask) -> None:
-    kind = f"{effect.runtime}:{effect.handler}" if effect.handler else effect.runtime
-    head = keys.queue(work.ns, effect.queue, kind)
+    head = keys.queue(work.ns, effect.queue, kind_of(effect.runtime, effect.handler, effect.needs))
     shard = unit.shard(work.run_id)
     unit.tr.clear(
         keys.queue_entry(head, shard, effect.priority, effect.queued_us, work.run_id, effect.visit, effect.path)

@@ -25,7 +25,7 @@ from windlass.engine.core import invariants
 from windlass.engine.core.commands import Continue
 from windlass.engine.core.events import AnyEvent, Compacted, decode_events
 from windlass.engine.core.state import CLOSED, Node, RunState
-from windlass.engine.records import OutboxRecord, unpack
+from windlass.engine.records import LeaseRecord, OutboxRecord, unpack
 from windlass.storage.port import Row, Storage, Transaction
 
 #: Rows from begin to end, in key order, all of one snapshot.
@@ -152,7 +152,7 @@ class Tables:
 
 
 def _epoch(entry: Entry) -> int:
-    return msgspec.msgpack.decode(entry.value, type=tuple[int, int, int])[0]
+    return unpack(LeaseRecord, entry.value).epoch
 
 
 def _pending(entry: Entry) -> tuple[RunKey, str] | None:

@@ -16,10 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from windlass.engine import keys
+from windlass.engine.capacity import QueueKey
+from windlass.engine.connected import Connected
 from windlass.engine.core.decide import Rejection
-from windlass.engine.dispatch import Connected, Dispatch, QueueKey
+from windlass.engine.core.units import split_kind
+from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
 from windlass.engine.loops import Loop
+from windlass.engine.queues import kinds_in
 from windlass.engine.records import QueuedRecord, unpack
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
@@ -55,6 +59,7 @@ class Claims(Loop):
 
     async def turn(self) -> float | None:
         """Claim once for each queue with a backlog and credit."""
+        await self._look_into()
         now = self._transition.clock.now_us()
         for key, (until, ring) in list(self._aside.items()):
             if until <= now:
@@ -65,6 +70,19 @@ class Claims(Loop):
         if self._dispatch.claimable():
             return 0
         return (min(until for until, _ in self._aside.values()) - now) / 1e6 if self._aside else None
+
+    async def _look_into(self) -> None:
+        """Find the queues of tasks with needs that lie unknown in the store, by skipping from kind to kind."""
+        for ns, queue in list(self._dispatch.unseen):
+            self._dispatch.unseen.discard((ns, queue))  # before the look, as with the backlog
+            try:
+                kinds = await self._transition.storage.read(lambda tr, n=ns, q=queue: kinds_in(tr, n, q))  # type: ignore[misc]
+            except BaseException:
+                self._dispatch.unseen.add((ns, queue))
+                raise
+            for kind in kinds:
+                if split_kind(kind)[1]:
+                    self._dispatch.found((ns, queue, kind))
 
     async def _claim(self, ring: QueueKey, limit: int) -> None:
         self._dispatch.backlog.discard(ring)  # before the look: what is queued after it puts the ring back
@@ -123,6 +141,7 @@ class Claims(Loop):
 
     async def _take(self, unit: Unit, ring: QueueKey, rows: list[Row]) -> None:
         self._leased = 0
+        needy = ring if split_kind(ring[2])[1] else None
         if self._transition.storage.shared:
             there = await asyncio.gather(*(unit.tr.get(key) for key, _ in rows))
             rows = [row for row, value in zip(rows, there, strict=True) if value is not None]  # others were faster
@@ -132,7 +151,7 @@ class Claims(Loop):
             self._trying = key
             queued = unpack(QueuedRecord, value)
             avoid = queued.avoid if queued.avoid_us > unit.now_us else ()
-            session = self._dispatch.reserve(*ring, claiming=True, avoid=avoid)
+            session = self._dispatch.reserve(*ring, claiming=True, avoid=avoid, needy=needy is not None)
             if session is None and avoid:  # whoever has a free slot cannot run it: those behind it must not wait
                 self._aside[key] = unit.now_us + UNABLE_LOOK_US, ring
                 continue
@@ -142,18 +161,26 @@ class Claims(Loop):
             self._dispatch.offered(ring)
             leased = False
             try:
-                leased = await self._lease(unit, session, ring, key, queued)
+                leased = await self._lease(unit, session, ring, key, queued, needy)
                 self._leased += leased
             finally:
                 if not leased:  # refused, or the store failed on the way; what was leased the unit gives back
-                    self._dispatch.release(session)
+                    self._dispatch.release(session, needy)
             unit.tr.clear(key)
 
-    async def _lease(self, unit: Unit, session: Connected, ring: QueueKey, key: bytes, queued: QueuedRecord) -> bool:
+    async def _lease(
+        self,
+        unit: Unit,
+        session: Connected,
+        ring: QueueKey,
+        key: bytes,
+        queued: QueuedRecord,
+        needy: QueueKey | None,
+    ) -> bool:
         run_id, visit, path = keys.queued_task(keys.queue(*ring), key)
         try:
             work = await unit.load(ring[0], run_id)
-            await unit.lease_to(work, path, visit, session, queued.start_to_close_us, queued.heartbeat_us)
+            await unit.lease_to(work, path, visit, session, queued.start_to_close_us, queued.heartbeat_us, needy)
         except Rejection as refused:
             log.warning("queue entry of %s %s attempt %d was stale: %s", run_id, path, queued.attempt, refused)
             return False

@@ -12,103 +12,32 @@ A credit is spent by `reserve` and comes back only by the worker's grant, or by 
 commit. Worker and engine count credits each for itself, per connection, so a slot belongs to the connection that
 granted it: what an older connection paid for is neither delivered to the next one nor given back to it. A worker may
 take back credits that a transaction holds at this moment; then `credits` is below 0 until that transaction ends.
+
+Units that tasks need beside a slot are taken and given back with the credit, and held by the lease (`capacity.py`). A
+kind with needs has a ring of its own, made when its first task turns up, of the sessions that offer enough; a queue
+with needs that was there before its worker is found by a look into the store (`unseen`, claims.py).
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
-import msgspec
-
-from windlass.engine import keys
+from windlass.engine.capacity import QueueKey
+from windlass.engine.connected import Assignment, Connected, Held, Outlet
 from windlass.engine.core import tree
-from windlass.engine.core.activation import TaskActivation, activation_of
-from windlass.engine.core.state import RunState
-from windlass.engine.records import LeaseRecord, SessionRecord, pack
+from windlass.engine.core.activation import activation_of
+from windlass.engine.core.units import split_kind, units_of
+from windlass.engine.records import SessionRecord
 from windlass.engine.work import After, TaskKey, Work
 
 log = logging.getLogger(__name__)
 
-QueueKey = tuple[str, str, str]  #: namespace, queue, kind
-
-
-class Assignment:
-    """A leased task on its way to its worker."""
-
-    __slots__ = ("activation", "deadline_us", "heartbeat_us", "opened_us", "run", "task", "to")
-
-    def __init__(
-        self,
-        to: Connected,
-        task: TaskKey,
-        activation: TaskActivation,
-        run: RunState,
-        opened_us: int,
-        deadline_us: int,
-        heartbeat_us: int,
-    ) -> None:
-        self.to, self.task, self.activation = to, task, activation
-        self.run, self.opened_us = run, opened_us
-        self.deadline_us, self.heartbeat_us = deadline_us, heartbeat_us
-
-    @property
-    def session(self) -> str:
-        """The id of the session that has the lease."""
-        return self.to.record.session
-
-    def lease_record(self, packed: bytes) -> tuple[bytes, bytes]:
-        """Key and value of the lease in the store; `packed` is the run's part of the key."""
-        _, _, visit, path, epoch = self.task
-        record = LeaseRecord(epoch, self.deadline_us, self.heartbeat_us)
-        return keys.lease_of(self.session, packed, visit, path), pack(record)
-
-
-class Outlet(Protocol):
-    """The way to one worker: its stream, or the answers of its polls."""
-
-    def send_tasks(self, assignments: list[Assignment]) -> None: ...
-    def send_stop(self, task: TaskKey, reason: str) -> None: ...
-    def send_drain(self) -> None: ...
-    def lapsed(self) -> None: ...
-    def replaced(self) -> None: ...
-
-
-class Connected:
-    """A worker session connected to this engine."""
-
-    __slots__ = ("credits", "held", "outlet", "record", "reserved", "rings")
-
-    def __init__(self, record: SessionRecord, outlet: Outlet) -> None:
-        self.record, self.outlet = record, outlet
-        self.credits = 0  #: how many more tasks may be leased to it
-        self.reserved = 0  #: credits taken by transactions that have not ended
-        self.held: dict[TaskKey, Held] = {}
-        self.rings: list[QueueKey] = [(record.namespace, q, k) for q in record.queues for k in record.kinds]
-
-    def drain(self) -> None:
-        """The worker says it stops: it gets no more tasks."""
-        self.record = msgspec.structs.replace(self.record, draining=True)
-
-    def forfeit(self) -> None:
-        """Take back all credits, also those that transactions have taken and may yet give back."""
-        self.credits = -self.reserved
-
-
-class Held:
-    """A lease this engine watches: its start-to-close deadline and its last heartbeat, wall clock µs."""
-
-    __slots__ = ("deadline_us", "heard_us", "heartbeat_us")
-
-    def __init__(self, deadline_us: int, heartbeat_us: int, heard_us: int) -> None:
-        self.deadline_us, self.heartbeat_us, self.heard_us = deadline_us, heartbeat_us, heard_us
-
-    def due_us(self) -> int:
-        """When this lease must be judged; 0 = never."""
-        beat = self.heard_us + self.heartbeat_us if self.heartbeat_us else 0
-        return min(filter(None, (self.deadline_us, beat)), default=0)
+#: Rings with needs kept in memory; above this, those of empty queues are forgotten and made again when they are needed.
+NEEDY_RINGS_MAX: Final = 1000
 
 
 class Dispatch:
@@ -117,6 +46,8 @@ class Dispatch:
     def __init__(self) -> None:
         self.connected: dict[str, Connected] = {}
         self._rings: dict[QueueKey, deque[Connected]] = {}
+        self._needy: set[QueueKey] = set()  #: those of them that have needs
+        self.unseen: set[tuple[str, str]] = set()  #: namespace and queue in which kinds with needs may lie unknown
         self.backlog: set[QueueKey] = set()
         self.claiming: set[QueueKey] = set()  #: rings whose queue is being claimed from at this moment
         self._turns: dict[QueueKey, int] = {}  #: when each ring was last offered for claiming, by count
@@ -143,6 +74,10 @@ class Dispatch:
             self._rings.setdefault(ring, deque()).append(session)
             self.backlog.add(ring)
             self.on_ring(ring)
+        if session.capacity is not None:
+            for ring in self._needy:
+                self._join(session, ring)
+            self.look_into((record.namespace, queue) for queue in record.queues)
         return session
 
     def disconnect(self, session_id: str, outlet: Outlet) -> Connected | None:
@@ -151,29 +86,86 @@ class Dispatch:
         if session is None or session.outlet is not outlet:
             return None
         del self.connected[session_id]
-        for ring in session.rings:
+        for ring in (*session.rings, *(session.capacity.rings if session.capacity is not None else ())):
             members = self._rings[ring]
             members.remove(session)
             if not members:
-                del self._rings[ring]
-                self.backlog.discard(ring)
-                self._turns.pop(ring, None)
+                self._forget(ring)
         return session
+
+    def _forget(self, ring: QueueKey) -> None:
+        del self._rings[ring]
+        self._needy.discard(ring)
+        self.backlog.discard(ring)
+        self._turns.pop(ring, None)
 
     def grant(self, session_id: str, credits: int) -> None:
         """The worker can take `credits` more tasks; below 0: it takes credits back, as far as they are unused."""
         session = self.connected.get(session_id)
         if session is not None:
             session.credits = max(-session.reserved, session.credits + credits)
-            if session.credits > 0 and self.backlog and not self.backlog.isdisjoint(session.rings):
-                self.on_claimable()
+            self._freed(session)
+
+    def _freed(self, session: Connected) -> None:
+        """The session has something free that it had not: perhaps tasks wait for it."""
+        if session.credits > 0 and self.backlog and session.has_turn(self.backlog):
+            self.on_claimable()
+
+    # Rings of tasks with needs
+
+    def look_into(self, queues: Iterable[tuple[str, str]]) -> None:
+        """These queues (namespace, name) may hold kinds with needs that are not known here."""
+        self.unseen.update(queues)
+        self.on_claimable()
+
+    def found(self, ring: QueueKey) -> bool:
+        """There are tasks in this queue: they may be claimed from now on, if there is a worker for them."""
+        known = ring in self._rings or self._open(ring)
+        if known:
+            self.backlog.add(ring)
+        return known
+
+    def _open(self, ring: QueueKey) -> bool:
+        """Make the ring of a kind with needs, of the sessions that offer enough; False if there are none."""
+        base, needs = split_kind(ring[2])
+        if not needs:
+            return False
+        if len(self._needy) >= NEEDY_RINGS_MAX:
+            self._forget_idle()
+        for session in self._rings.get((ring[0], ring[1], base), ()):
+            self._join(session, ring)
+        return ring in self._rings
+
+    def _join(self, session: Connected, ring: QueueKey) -> None:
+        base, text = split_kind(ring[2])
+        needs = units_of(text)
+        if session.capacity is not None and session.capacity.suffices(needs) and (*ring[:2], base) in session.rings:
+            session.capacity.rings[ring] = needs
+            self._rings.setdefault(ring, deque()).append(session)
+            self._needy.add(ring)
+
+    def _forget_idle(self) -> None:
+        for ring in self._needy - self.backlog - self.claiming:
+            for session in self._rings[ring]:
+                assert session.capacity is not None
+                session.capacity.leave(ring)
+            self._forget(ring)
 
     # Choosing
 
     def reserve(
-        self, ns: str, queue: str, kind: str, *, claiming: bool = False, avoid: tuple[str, ...] = ()
+        self,
+        ns: str,
+        queue: str,
+        kind: str,
+        *,
+        claiming: bool = False,
+        avoid: tuple[str, ...] = (),
+        needy: bool = False,
     ) -> Connected | None:
         """The session whose turn it is, with one credit taken; None if there is none or others wait before it.
+
+        `needy`: the kind has needs; the units are taken with the credit.
 
         A worker for which tasks of any kind lie queued takes from the queues only: else a run that goes from step to
         step would keep it from them for ever. `avoid`: sessions that cannot run this task.
@@ -183,27 +175,40 @@ class Dispatch:
         if ring in waiting:
             return None
         members = self._rings.get(ring)
+        if members is None and needy and self._open(ring):
+            members = self._rings[ring]
         for _ in range(len(members or ())):
             assert members is not None
             session = members[0]
             members.rotate(-1)
-            if waiting and not waiting.isdisjoint(session.rings):
+            if waiting and session.has_turn(waiting):
                 continue
             if avoid and session.record.session in avoid:
                 continue
             if session.credits > 0 and not session.record.draining:
+                if needy and not self._take_units(session, ring):
+                    continue
                 session.credits -= 1
                 session.reserved += 1
                 return session
         return None
 
-    def release(self, session: Connected) -> None:
-        """Give back a credit taken by `reserve` for a transaction that did not commit.
+    def _take_units(self, session: Connected, ring: QueueKey) -> bool:
+        waiting = self.backlog | self.claiming
+        if session.capacity is None or not session.room(ring, waiting):
+            return False
+        session.capacity.take_turn(ring, waiting)
+        return True
+
+    def release(self, session: Connected, needy: QueueKey | None = None) -> None:
+        """Give back a credit, and the units, taken by `reserve` for a transaction that did not commit.
 
         A worker that has connected anew since has granted anew: what was taken before is not owed to it.
         """
         session.reserved -= 1
         session.credits += 1
+        if needy is not None and session.capacity is not None:
+            session.capacity.give_back(units_of(split_kind(needy[2])[1]))
         if self._is_current(session):
             self.grant(session.record.session, 0)
 
@@ -214,10 +219,16 @@ class Dispatch:
         """Queues with a backlog that connected workers have credit for, and how much; the longest wait first."""
         found = []
         for ring in sorted(self.backlog, key=lambda ring: (self._turns.get(ring, 0), ring)):
-            credits = sum(max(0, s.credits) for s in self._rings.get(ring, ()) if not s.record.draining)
+            credits = sum(self._room(s, ring) for s in self._rings.get(ring, ()) if not s.record.draining)
             if credits:
                 found.append((ring, credits))
         return found
+
+    def _room(self, session: Connected, ring: QueueKey) -> int:
+        credits = max(0, session.credits)
+        if not credits or ring not in self._needy:
+            return credits
+        return min(credits, session.room(ring, self.backlog | self.claiming))
 
     def offered(self, ring: QueueKey) -> None:
         """This ring has its turn of claiming now: it comes after the others."""
@@ -225,13 +236,24 @@ class Dispatch:
         self._turns[ring] = self._turn
 
     def rings(self) -> list[QueueKey]:
-        """All queues and kinds that connected workers serve."""
-        return list(self._rings)
+        """All queues and kinds that connected workers serve; kinds with needs are told by `offering`."""
+        return [ring for ring in self._rings if ring not in self._needy]
+
+    def offering(self) -> set[tuple[str, str]]:
+        """Namespaces and queues that workers with units serve."""
+        return {(s.record.namespace, q) for s in self.connected.values() if s.capacity for q in s.record.queues}
 
     # Leases
 
     def assignment(
-        self, work: Work, path: str, visit: int, session: Connected, deadline_us: int, heartbeat_us: int
+        self,
+        work: Work,
+        path: str,
+        visit: int,
+        session: Connected,
+        deadline_us: int,
+        heartbeat_us: int,
+        needy: QueueKey | None = None,
     ) -> Assignment:
         """Describe a task just leased, and note the lease under its session."""
         assert work.state is not None
@@ -240,21 +262,42 @@ class Dispatch:
         assert node is not None
         activation = activation_of(work.definition, state, work.item, path, node)
         task = (work.ns, work.run_id, visit, path, node.epoch)
-        return Assignment(session, task, activation, state, node.opened_us, deadline_us, heartbeat_us)
+        return Assignment(session, task, activation, state, node.opened_us, deadline_us, heartbeat_us, needy)
 
     def deliver(self, after: After) -> None:
         """After a commit: tasks to their workers, stops to whoever holds them, and the news of queued tasks."""
         for session_id, task in after.released:
             if (session := self.connected.get(session_id)) is not None:
-                session.held.pop(task, None)
+                self.end(session, task)
         if after.assigned:
             self._send(after.assigned)
         for session_id, task, reason in after.stops:
             if (session := self.connected.get(session_id)) is not None:
                 session.outlet.send_stop(task, reason)
         if after.queued:
-            self.backlog.update(ring for ring in after.queued if ring in self._rings)  # `connect` adds the others
+            for ring in after.queued:
+                self.found(ring)  # `connect` adds those that have no worker yet
             self.on_claimable()
+
+    @contextmanager
+    def reading(self, session: Connected) -> Iterator[None]:
+        """While the session's leases are read from the store: what ends meanwhile is remembered, no units are given."""
+        session.ended = set()
+        try:
+            yield
+        finally:
+            session.ended = None
+            self._freed(session)
+
+    def end(self, session: Connected, task: TaskKey) -> None:
+        """A lease is over, or its worker has dropped it: what it took is free. Harmless if it is not known."""
+        held = session.held.pop(task, None)
+        if held is None:
+            if session.ended is not None:
+                session.ended.add(task)
+        elif held.needs and session.capacity is not None:
+            session.capacity.give_back(held.needs)
+            self._freed(session)
 
     def _send(self, assigned: list[Assignment]) -> None:
         batches: dict[Connected, list[Assignment]] = {}
@@ -269,6 +312,9 @@ class Dispatch:
                 self.on_undelivered(session.record.session)
                 continue
             for each in batch:
-                session.held[each.task] = Held(each.deadline_us, each.heartbeat_us, each.run.updated_us)
+                held = session.held[each.task] = Held(each.deadline_us, each.heartbeat_us, each.run.updated_us)
+                if each.needy is not None and session.capacity is not None:
+                    held.needs = units_of(split_kind(each.needy[2])[1])
+                    session.capacity.served(each.needy)
             session.outlet.send_tasks(batch)
         self.on_held()

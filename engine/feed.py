@@ -13,8 +13,9 @@ import zlib
 from typing import Final
 
 from windlass.engine import keys
+from windlass.engine.capacity import QueueKey
 from windlass.engine.core.state import CLOSED
-from windlass.engine.dispatch import Dispatch, QueueKey
+from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
 from windlass.engine.loops import Loop
 from windlass.engine.notices import Notices
@@ -60,6 +61,7 @@ class Feed(Loop):
     def _topics(self) -> set[Topic]:
         topics: set[Topic] = {("timers",)}
         topics |= {("queue", *ring) for ring in self._dispatch.rings()}
+        topics |= {("needs", *queue) for queue in self._dispatch.offering()}
         topics |= {("runs", str(bucket(run_id))) for _, run_id in self._notices.waited_for()}
         return topics
 
@@ -78,6 +80,8 @@ class Feed(Loop):
             ring: QueueKey = (ns, queue, kind)
             self._dispatch.backlog.add(ring)
             self._dispatch.on_claimable()
+        elif topic[0] == "needs":
+            self._dispatch.look_into(((topic[1], topic[2]),))
         else:
             await self._runs(int(topic[1]))
 

@@ -43,6 +43,11 @@ class Told(NamedTuple):
     accepted: bool
     error: EngineError | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether the lease is gone, so that what it took of its worker is free."""
+        return self.error is None or self.error.reason in ("LEASE_LOST", "RUN_CLOSED", "RUN_NOT_FOUND")
+
 
 def token_of(task: TaskKey) -> bytes:
     """The opaque task token of a lease."""

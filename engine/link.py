@@ -19,8 +19,10 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Final
 
 from windlass.engine.clock import Clock
+from windlass.engine.connected import Assignment, Connected
 from windlass.engine.core import commands as cmd
-from windlass.engine.dispatch import Assignment, Connected, Dispatch
+from windlass.engine.core import units
+from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
 from windlass.engine.leases import Leases, Report, Told, parse_token, token_of
 from windlass.engine.notices import Notices
@@ -28,7 +30,7 @@ from windlass.engine.records import SessionRecord
 from windlass.engine.service import convert
 from windlass.engine.service.status import to_status
 from windlass.engine.sessions import Sessions
-from windlass.engine.starting import check_name
+from windlass.engine.starting import check_name, check_units
 from windlass.engine.tasks import failed_unsent, next_tasks
 from windlass.engine.work import TaskKey
 from windlass.storage.port import StorageError
@@ -125,6 +127,8 @@ class Link:
     def _tell(self, reports: Sequence[tuple[TaskKey, Report]], told: Sequence[Told]) -> None:
         for (task, _), answer in zip(reports, told, strict=True):
             token = token_of(task)
+            if answer.over and self.session is not None:
+                self._workers.dispatch.end(self.session, task)
             if answer.error is None:
                 self._out.accepted_task_tokens.append(token)
             else:
@@ -166,6 +170,7 @@ class Link:
             self._spawn(self._checkpoint(reports))
 
     async def _checkpoint(self, reports: Sequence[tuple[TaskKey, Report]]) -> None:
+        assert self.session is not None
         try:
             told = await self._workers.leases.report(reports)
         except StorageError as error:
@@ -173,6 +178,7 @@ class Link:
             return
         for (task, _), answer in zip(reports, told, strict=True):
             if answer.error is not None:
+                self._workers.dispatch.end(self.session, task)
                 self.send_stop(task, "lost")
 
     # To the worker (the outlet)
@@ -267,6 +273,8 @@ def session_record(request: pb.RegisterWorkerRequest, workers: Workers) -> Sessi
     for field, values in (("queues", request.queues), ("runtimes", kinds)):
         for value in values:
             check_name(value, field)
+            if units.split_kind(value)[1]:  # it would pass for the queue of tasks with needs
+                raise EngineError("INVALID_FIELD", f"{field}: {value!r} ends like the needs of a task", field=field)
     if max(1, len(request.queues)) * len(kinds) > PAIRS_MAX:
         raise EngineError("INVALID_FIELD", f"queues times runtimes and handlers: at most {PAIRS_MAX}", field="queues")
     return SessionRecord(
@@ -286,6 +294,7 @@ def session_record(request: pb.RegisterWorkerRequest, workers: Workers) -> Sessi
         sdk=request.sdk,
         instance=request.instance_id,
         handlers=tuple(each.SerializeToString() for each in request.handlers),
+        offer=check_units(request.offered_units, "offered_units", units.OFFER_MAX),
     )
 
 

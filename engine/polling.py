@@ -13,8 +13,8 @@ import contextlib
 from collections import deque
 from collections.abc import Container
 
+from windlass.engine.connected import Assignment
 from windlass.engine.core.commands import Failure, TaskFailed
-from windlass.engine.dispatch import Assignment
 from windlass.engine.leases import token_of
 from windlass.engine.tasks import TASKS_MAX, failed_unsent, next_tasks
 from windlass.engine.work import TaskKey

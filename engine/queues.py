@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from windlass.engine import keys
 from windlass.engine.core.state import RunState
+from windlass.engine.core.units import split_kind, text_of, units_of
 from windlass.engine.records import SessionRecord
 from windlass.storage.port import Storage, Transaction
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from windlass.engine.engine import Engine
 
 
+#: Workers named one by one.
+SHOWN_MAX: Final = 5
 #: Tasks before another one are counted up to this.
 BEFORE_MAX: Final = 1000
 
@@ -27,6 +31,17 @@ class Depth(msgspec.Struct, frozen=True):
     kind: str
     queued: int
     oldest_us: int
+
+
+async def kinds_in(tr: Transaction, ns: str, queue: str) -> list[str]:
+    """The kinds of which tasks lie in a queue."""
+    found: list[str] = []
+    head = keys.queue_named(ns, queue)
+    begin = head
+    while rows := await tr.get_range(begin, keys.end(head), limit=1, snapshot=True):
+        found.append(str(keys.unpack(rows[0][0])[3]))
+        begin = keys.end(keys.queue(ns, queue, found[-1]))
+    return found
 
 
 async def depths(storage: Storage, ns: str) -> list[Depth]:
@@ -82,7 +97,7 @@ async def _before(engine: Engine, state: RunState, reason: Reason) -> int:
 
 async def _why(engine: Engine, state: RunState, reason: Reason) -> tuple[str, str]:
     sessions = [s for s in await engine.sessions.all() if s.namespace == state.namespace and not s.draining]
-    queue, kind = reason.queue, reason.task_kind
+    queue, (kind, needs) = reason.queue, split_kind(reason.task_kind)
     if not sessions:
         return f"{reason.what}; no worker is connected", f"start one: windlass worker --queue {queue}"
     on_queue = [s for s in sessions if queue in s.queues]
@@ -100,8 +115,55 @@ async def _why(engine: Engine, state: RunState, reason: Reason) -> tuple[str, st
         lack = "every worker that serves it lacks something that the task needs, and is asked again within a minute"
         return f"{reason.what}; {lack}", "give these workers what they lack, or start one that has it"
     able = willing
+    if needs:
+        short = await _short_of(engine, able, dict(units_of(needs)))
+        if short is not None:
+            return f"{reason.what}; {short[0]}", short[1]
+        able = [s for s in able if lacking(s.offer, dict(units_of(needs))) is None]
     slots = sum(s.slots for s in able)
     return f"{reason.what}; all {slots} slots of {len(able)} able workers are busy", "wait, or start more workers"
+
+
+def lacking(offer: Mapping[str, int], needs: Mapping[str, int]) -> str | None:
+    """The first unit of which there is less than needed; None if there is enough of all."""
+    return next((name for name, amount in needs.items() if offer.get(name, 0) < amount), None)
+
+
+async def used_units(engine: Engine, record: SessionRecord) -> dict[str, int]:
+    """What the leases of a session take of its offer, by name."""
+    connected = engine.dispatch.connected.get(record.session)
+    if connected is not None:
+        return connected.capacity.used() if connected.capacity is not None else {}
+    if not record.offer:
+        return {}
+    used = dict.fromkeys(record.offer, 0)
+    for _, lease in await engine.sessions.leases_of(record.session):
+        for name, amount in units_of(lease.needs):
+            if name in used:
+                used[name] += amount
+    return used
+
+
+async def _short_of(engine: Engine, able: list[SessionRecord], needs: dict[str, int]) -> tuple[str, str] | None:
+    """Why none of these workers has the units that a task needs, and what to do; None if one of them has."""
+    what = text_of(needs)
+    offering = [s for s in able if lacking(s.offer, needs) is None]
+    if not offering:
+        most = {name: max(s.offer.get(name, 0) for s in able) for name in needs}
+        has = ", ".join(f"{name}={amount}" for name, amount in sorted(most.items()))
+        flags = " ".join(f"--offer {name}={amount}" for name, amount in sorted(needs.items()))
+        return f"no worker that can run it offers what it needs ({what}; the most offered is {has})", (
+            f"start one: windlass worker {flags}"
+        )
+    full = []
+    for session in offering[:SHOWN_MAX]:
+        used = await used_units(engine, session)
+        free = {name: session.offer[name] - used.get(name, 0) for name in needs}
+        name = lacking(free, needs)
+        if name is None:
+            return None
+        full.append(f"{session.worker} has {max(0, free[name])} of {session.offer[name]} {name} free")
+    return f"it needs {what}, which is in use now: {', '.join(full)}", "wait, or start more workers that offer it"
 
 
 def _advice(kind: str, sessions: list[SessionRecord]) -> str:

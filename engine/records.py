@@ -34,6 +34,7 @@ class LeaseRecord(Stored, frozen=True):
     epoch: int
     deadline_us: int  #: start-to-close; 0 = none
     heartbeat_us: int = 0  #: longest gap between heartbeats; 0 = not asked
+    needs: str = ""  #: units of the worker that it takes, as canonical text (core/units.py)
 
 
 class QueuedRecord(Stored, frozen=True):
@@ -67,6 +68,7 @@ class SessionRecord(Stored, frozen=True):
     sdk: str = ""
     instance: str = ""
     handlers: tuple[bytes, ...] = ()  #: StepType messages of its Python handlers
+    offer: dict[str, int] = {}  #: units that it has for tasks beside slots (core/units.py)
 
 
 #: What an escalation's key says of it.

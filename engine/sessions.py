@@ -21,9 +21,10 @@ import msgspec
 
 from windlass.engine import keys
 from windlass.engine.clock import Clock
+from windlass.engine.connected import Connected
 from windlass.engine.core import commands as cmd
 from windlass.engine.definitions import DEFAULT_NAMESPACE
-from windlass.engine.dispatch import Connected, Dispatch, Held
+from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
 from windlass.engine.leases import Leases
 from windlass.engine.loops import Loop
@@ -81,11 +82,12 @@ class Sessions(Loop):
     async def adopt(self, session: Connected, held: Iterable[TaskKey]) -> list[TaskKey]:
         """After a resumption: take over the leases the worker holds, return the others; the tasks it has lost."""
         claimed = set(held)
-        found: dict[TaskKey, LeaseRecord] = dict(await self.leases_of(session.record.session))
-        now = self._clock.now_us()
-        for task, lease in found.items():
-            if task in claimed:
-                session.held[task] = Held(lease.deadline_us, lease.heartbeat_us, now)
+        with self._dispatch.reading(session):
+            found: dict[TaskKey, LeaseRecord] = dict(await self.leases_of(session.record.session))
+            now = self._clock.now_us()
+            for task, lease in found.items():
+                if task in claimed:
+                    session.take_over(task, lease, now)
         await self._return(
             [task for task in found if task not in claimed and task not in session.held], False, "not received"
         )
@@ -244,7 +246,7 @@ class Deadlines(Loop):
                     holders.append(session)
         for (task, _), holder, told in zip(overdue, holders, await self._leases.report(overdue), strict=True):
             self.done["attempts_timed_out"] += told.error is None
-            holder.held.pop(task, None)  # or it ended elsewhere, as with a result given to another engine
+            self._dispatch.end(holder, task)  # or it ended elsewhere, as with a result given to another engine
             holder.outlet.send_stop(task, "timed_out" if told.error is None else "lost")
         return self._interval if watching else None
 

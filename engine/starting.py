@@ -7,12 +7,14 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from windlass.engine import keys
 from windlass.engine.core import commands as cmd
+from windlass.engine.core import units
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.errors import EngineError
@@ -107,6 +109,16 @@ def check_name(value: str, field: str, *, required: bool = True) -> str:
     if problem:
         raise EngineError("INVALID_FIELD", f"{field} {problem}", field=field)
     return value
+
+
+def check_units(given: Mapping[str, int], field: str, most: int) -> dict[str, int]:
+    """Units from outside. Raises EngineError INVALID_FIELD for a name or an amount that cannot be."""
+    if len(given) > most:
+        raise EngineError("INVALID_FIELD", f"{field}: at most {most} different units", field=field)
+    for name, amount in given.items():
+        if flaw := units.flaw(name, amount):
+            raise EngineError("INVALID_FIELD", f"{field}: {name[:60]!r} {flaw}", field=field)
+    return dict(given)
 
 
 def check_priority(priority: int) -> int:

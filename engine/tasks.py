@@ -9,9 +9,9 @@ from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
+from windlass.engine.connected import Assignment
 from windlass.engine.core.commands import Failure, TaskFailed
 from windlass.engine.core.definition import Limits
-from windlass.engine.dispatch import Assignment
 from windlass.engine.leases import token_of
 from windlass.engine.modules import bare
 from windlass.engine.service import convert

@@ -25,6 +25,7 @@ from windlass.engine.core.definition import Definition
 from windlass.engine.core.effects import Effect, ScheduleTask, StartChild, SubscribeMessage, WithdrawTask
 from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.core.tree import owner_of
+from windlass.engine.core.units import kind_of, split_kind
 from windlass.engine.errors import EngineError
 from windlass.engine.postponed import Postponed
 from windlass.engine.records import get_large, joined, pack, set_record, unpack
@@ -33,7 +34,8 @@ from windlass.engine.work import After, Work
 from windlass.storage.port import Transaction
 
 if TYPE_CHECKING:
-    from windlass.engine.dispatch import Connected
+    from windlass.engine.capacity import QueueKey
+    from windlass.engine.connected import Connected
     from windlass.engine.transition import Transition
 
 #: The worker judges start-to-close itself, from when the attempt really begins; the engine only if the worker does not.
@@ -190,26 +192,41 @@ class Unit:
     async def lease(self, work: Work, task: ScheduleTask) -> None:
         """Hand a task to the worker whose turn it is, or queue it if none has a free slot."""
         kind = f"{task.runtime}:{task.handler}" if task.handler else task.runtime
+        needy: QueueKey | None = None
+        if task.needs:
+            kind = kind_of(task.runtime, task.handler, task.needs)
+            needy = work.ns, task.queue, kind
         avoid = task.avoid if task.avoid_us > self.now_us else ()
-        session = self.transition.dispatch.reserve(work.ns, task.queue, kind, avoid=avoid)
+        session = self.transition.dispatch.reserve(work.ns, task.queue, kind, avoid=avoid, needy=needy is not None)
         if session is None:
             self.enqueue(work, task, kind)
         else:
+            start_to_close_us, heartbeat_us = task.start_to_close_us, task.heartbeat_us
             try:
-                await self.lease_to(work, task.path, task.visit, session, task.start_to_close_us, task.heartbeat_us)
+                await self.lease_to(work, task.path, task.visit, session, start_to_close_us, heartbeat_us, needy)
             except BaseException:
-                self.transition.dispatch.release(session)
+                self.transition.dispatch.release(session, needy)
                 raise
 
     async def lease_to(
-        self, work: Work, path: str, visit: int, session: Connected, start_to_close_us: int, heartbeat_us: int
+        self,
+        work: Work,
+        path: str,
+        visit: int,
+        session: Connected,
+        start_to_close_us: int,
+        heartbeat_us: int,
+        needy: QueueKey | None = None,
     ) -> None:
-        """Lease a queued task to `session`, whose slot the caller reserved. Raises Rejection if it is not queued."""
+        """Lease a queued task to `session`, whose slot the caller reserved. Raises Rejection if it is not queued.
+
+        `needy`: the ring by which it was reserved, if that has needs.
+        """
         deadline = self.now_us + start_to_close_us + DEADLINE_SLACK_US if start_to_close_us else 0
         holder = session.record
         command = TaskLeased(path=path, visit=visit, session=holder.session, worker=holder.worker, lease_us=deadline)
         await self.apply(work, command)
-        assignment = self.transition.dispatch.assignment(work, path, visit, session, deadline, heartbeat_us)
+        assignment = self.transition.dispatch.assignment(work, path, visit, session, deadline, heartbeat_us, needy)
         self.tr.set(*assignment.lease_record(work.packed))
         self.after.assigned.append(assignment)
 
@@ -272,7 +289,8 @@ class Unit:
         if not self.transition.storage.shared:
             return
         for ns, queue, kind in self.after.queued:
-            self.tr.add(keys.bump("queue", ns, queue, kind), 1)
+            needs = split_kind(kind)[1]  # engines do not know each other's kinds with needs: one key for all of a queue
+            self.tr.add(keys.bump("needs", ns, queue) if needs else keys.bump("queue", ns, queue, kind), 1)
         if self.after.due_us:
             self.tr.add(keys.bump("timers"), 1)
         if self.after.touched:
@@ -286,7 +304,7 @@ class Unit:
     def abandon(self) -> None:
         """Give back the slots reserved by an attempt that did not commit."""
         for assignment in self.after.assigned:
-            self.transition.dispatch.release(assignment.to)
+            self.transition.dispatch.release(assignment.to, assignment.needy)
         self.after = After()
 
 

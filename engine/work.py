@@ -12,7 +12,7 @@ from windlass.engine.core.events import AnyEvent
 from windlass.engine.core.state import Node, RunState
 
 if TYPE_CHECKING:
-    from windlass.engine.dispatch import Assignment
+    from windlass.engine.connected import Assignment
 
 #: A leased task: namespace, run, visit, path, lease epoch.
 TaskKey = tuple[str, str, int, str, int]

@@ -79,6 +79,7 @@ class TaskBody(Record, frozen=True, kw_only=True):
     limits: Limits = Limits()
     at_most_once: bool = False  #: a lost lease becomes an incident, never a second attempt
     context: tuple[str, ...] | None = None  #: context keys sent to the task for ctx.get; None = all
+    needs: str = ""  #: units that it takes of its worker, as canonical text (units.py)
 
 
 class Branch(Record, frozen=True, kw_only=True):

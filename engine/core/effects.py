@@ -30,6 +30,7 @@ class ScheduleTask(Effect, frozen=True):
     heartbeat_us: int = 0  #: longest gap between heartbeats; 0 = not asked
     avoid: tuple[str, ...] = ()  #: sessions that cannot run it, not to be asked before `avoid_us`
     avoid_us: int = 0
+    needs: str = ""  #: units that it takes of its worker, as canonical text (units.py)
 
 
 class WithdrawTask(Effect, frozen=True):
@@ -42,6 +43,7 @@ class WithdrawTask(Effect, frozen=True):
     handler: str = ""
     priority: int = 5
     queued_us: int = 0  #: as in its ScheduleTask, so that the entry is found
+    needs: str = ""
 
 
 class StopTask(Effect, frozen=True):

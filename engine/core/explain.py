@@ -15,6 +15,7 @@ from windlass.engine.core.definition import Definition
 from windlass.engine.core.routing import event_names
 from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.core.tree import ACTIVE, FAILED, OPENED, SUCCEEDED, TOTAL, child_path
+from windlass.engine.core.units import kind_of
 from windlass.engine.core.waits import received
 
 ITEMS_SHOWN = 20  #: open items of one map that are explained one by one
@@ -36,7 +37,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     due_us: int = 0  #: when something happens by itself; 0 = never
     limit_us: int = 0  #: when a timeout ends it; 0 = none
     queue: str = ""  #: queued: where
-    task_kind: str = ""  #: queued: what a worker must be able to run: runtime, or runtime:handler
+    task_kind: str = ""  #: queued: what a worker must be able to run and have: the kind of its queue (units.py)
     names: tuple[str, ...] = ()  #: signal, event: what is missing
     child: str = ""  #: child: its run
     incident_id: str = ""
@@ -136,7 +137,7 @@ def _reason(state: RunState, path: str, node: Node, now_us: int, definition: Def
     if kind == "queued" and definition is not None:
         task = task_of(branch_at(definition, state, path))
         queue = task.queue or state.queue
-        task_kind = f"{task.runtime}:{task.handler}" if task.handler else task.runtime
+        task_kind = kind_of(task.runtime, task.handler, task.needs)
     return Reason(
         kind=kind, what=what, path=path, since_us=since_us, due_us=_due(node), limit_us=_limit(node), queue=queue,
         task_kind=task_kind, names=names, child=node.child,

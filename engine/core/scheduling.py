@@ -26,6 +26,7 @@ def schedule(turn: Turn, path: str, task: TaskBody, timeouts: Timeouts, attempt:
             heartbeat_us=timeouts.heartbeat_us or 0,
             avoid=node.unable if node is not None else (),
             avoid_us=node.unable_us if node is not None else 0,
+            needs=task.needs,
         )
     )
 
@@ -41,5 +42,6 @@ def withdraw(turn: Turn, path: str, task: TaskBody, node: Node) -> None:
             handler=task.handler,
             priority=state.priority,
             queued_us=node.queued_us,
+            needs=task.needs,
         )
     )

@@ -10,6 +10,7 @@ from windlass.definition.quantities import format_duration
 from windlass.engine.core.evolve import apply
 from windlass.engine.core.state import Node, RunState
 from windlass.engine.core.tree import ItemTable
+from windlass.engine.core.units import NEEDS_MAX
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.modules import bare
@@ -19,7 +20,7 @@ from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.definitions import RUNTIMES
 from windlass.engine.service.starts import started_out
 from windlass.engine.standalone import task_definition
-from windlass.engine.starting import StartPlan, check_name, check_priority, start
+from windlass.engine.starting import StartPlan, check_name, check_priority, check_units, start
 from windlass.engine.unit import Unit
 from windlass.storage.port import Transaction
 from windlass.v1 import common_pb2
@@ -157,6 +158,8 @@ def _state(request: pb.StartTaskRequest, digest: str, handler: str) -> dict[str,
     task.update({"handler": handler} if handler else {"module": f"sha256:{bare(digest)}"})
     if request.at_most_once:
         task["at_most_once"] = True
+    if request.needs:
+        task["needs"] = check_units(request.needs, "needs", NEEDS_MAX)
     limits = {
         "memory": request.limits.memory_bytes or None,
         "fuel": request.limits.fuel or None,

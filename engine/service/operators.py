@@ -7,9 +7,10 @@ from typing import Final
 from windlass.engine import keys
 from windlass.engine.core.commands import Signal
 from windlass.engine.core.decide import Rejection
+from windlass.engine.core.units import split_kind, units_of
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
-from windlass.engine.queues import depths
+from windlass.engine.queues import depths, lacking, used_units
 from windlass.engine.reading import page_key, page_position, page_size, page_token
 from windlass.engine.records import (
     MessageRecord,
@@ -47,10 +48,10 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
         found = [s for s in sessions if s.namespace == ns and _place(s) > after and request.queue in ("", *s.queues)]
         token = page_token(_place(found[size - 1])) if len(found) > size else ""
         return queue_service_pb2.ListWorkersResponse(
-            workers=[self._worker(s) for s in found[:size]], next_page_token=token
+            workers=[await self._worker(s) for s in found[:size]], next_page_token=token
         )
 
-    def _worker(self, record: SessionRecord) -> queue_service_pb2.Worker:
+    async def _worker(self, record: SessionRecord) -> queue_service_pb2.Worker:
         connected = self._engine.dispatch.connected.get(record.session)
         state = queue_service_pb2.Worker.STATE_LIVE
         if connected is None and record.engine == self._engine.engine_id:
@@ -75,6 +76,8 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
             create_time=convert.timestamp(record.registered_us),
             lease_expire_time=convert.timestamp(record.expires_us),
             engine_id=record.engine,
+            offered_units=record.offer,
+            used_units=await used_units(self._engine, record),
         )
 
     @rpc
@@ -88,14 +91,17 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
         for depth in await depths(self._engine.storage, ns):
             if depth.queue != name:
                 continue
-            runtime, _, handler = depth.kind.partition(":")
+            base, text = split_kind(depth.kind)
+            runtime, _, handler = base.partition(":")
+            needs = dict(units_of(text))
             response.backlogs.append(
                 queue_service_pb2.Backlog(
                     runtime=runtime,
                     handler=handler,
                     queued=depth.queued,
                     oldest_age=convert.duration(max(0, now - depth.oldest_us)),
-                    able_workers=sum(depth.kind in s.kinds for s in sessions),
+                    able_workers=sum(base in s.kinds and lacking(s.offer, needs) is None for s in sessions),
+                    needs=needs,
                 )
             )
         for session in sessions:

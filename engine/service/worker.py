@@ -169,6 +169,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
                 reports.append((task, command))
         for (task, _), told in zip(reports, await self._workers.leases.report(reports), strict=True):
             if told.error is not None:
+                self._end(request.session_id, task)
                 mailbox.send_stop(task, "lost")
         return pb.HeartbeatTasksResponse(cancels=mailbox.take_cancels())
 
@@ -176,19 +177,28 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     async def CompleteTasks(self, request: pb.CompleteTasksRequest) -> pb.CompleteTasksResponse:
         """Results; anyone who has a token may complete its task (B7)."""
         good, bad = _known(request.results)
-        accepted, rejected = await self._report(results_in(good, self._workers.clock))
+        accepted, rejected = await self._report(request.session_id, results_in(good, self._workers.clock))
         return pb.CompleteTasksResponse(accepted_task_tokens=accepted, rejected=[*rejected, *bad])
 
     @rpc
     async def ReleaseTasks(self, request: pb.ReleaseTasksRequest) -> pb.ReleaseTasksResponse:
         good, bad = _known(request.releases)
-        accepted, rejected = await self._report(releases_in(good, self._workers.clock))
+        accepted, rejected = await self._report(request.session_id, releases_in(good, self._workers.clock))
         return pb.ReleaseTasksResponse(accepted_task_tokens=accepted, rejected=[*rejected, *bad])
 
-    async def _report(self, reports: list[tuple[TaskKey, Report]]) -> tuple[list[bytes], list[pb.RejectedTask]]:
+    def _end(self, session_id: str, task: TaskKey) -> None:
+        session = self._workers.dispatch.connected.get(session_id)
+        if session is not None:
+            self._workers.dispatch.end(session, task)
+
+    async def _report(
+        self, session_id: str, reports: list[tuple[TaskKey, Report]]
+    ) -> tuple[list[bytes], list[pb.RejectedTask]]:
         told = await self._workers.leases.report(reports)
         accepted, rejected = [], []
         for (task, _), answer in zip(reports, told, strict=True):
+            if answer.over:
+                self._end(session_id, task)
             if answer.error is None:
                 accepted.append(token_of(task))
             else:

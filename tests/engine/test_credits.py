@@ -8,7 +8,8 @@ import pytest
 
 from tests.engine.cluster import TestWorker, register, running_engine, start, wait
 from tests.engine.documents import one_task
-from windlass.engine.dispatch import Assignment, Connected, Dispatch
+from windlass.engine.connected import Assignment, Connected
+from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
 from windlass.engine.records import SessionRecord
 from windlass.engine.unit import Unit

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from windlass.v1 import common_pb2 as windlass_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwindlass/v1/queue_service.proto\x12\x0bwindlass.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18windlass/v1/common.proto\"\xdd\x04\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.windlass.v1.Worker.State\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0e\n\x06queues\x18\x06 \x03(\t\x12*\n\x08runtimes\x18\x07 \x03(\x0b\x32\x18.windlass.v1.RuntimeInfo\x12\x10\n\x08handlers\x18\x08 \x03(\t\x12\r\n\x05slots\x18\t \x01(\x05\x12\x0f\n\x07running\x18\n \x01(\x05\x12/\n\x06labels\x18\x0b \x03(\x0b\x32\x1f.windlass.v1.Worker.LabelsEntry\x12\x0b\n\x03sdk\x18\x0c \x01(\t\x12\x15\n\ractive_guards\x18\r \x03(\t\x12\x16\n\x0emissing_guards\x18\x0e \x03(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11lease_expire_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tengine_id\x18\x11 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Z\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_LIVE\x10\x01\x12\x12\n\x0eSTATE_DRAINING\x10\x02\x12\x16\n\x12STATE_DISCONNECTED\x10\x03\"]\n\x12ListWorkersRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"T\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.windlass.v1.Worker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x14\x44\x65scribeQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"o\n\x15\x44\x65scribeQueueResponse\x12\r\n\x05queue\x18\x01 \x01(\t\x12&\n\x08\x62\x61\x63klogs\x18\x02 \x03(\x0b\x32\x14.windlass.v1.Backlog\x12\x0e\n\x06leased\x18\x03 \x01(\x03\x12\x0f\n\x07workers\x18\x04 \x01(\x05\"\x80\x01\n\x07\x42\x61\x63klog\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\x0f\n\x07handler\x18\x02 \x01(\t\x12\x0e\n\x06queued\x18\x03 \x01(\x03\x12-\n\noldest_age\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x61\x62le_workers\x18\x05 \x01(\x05\x32\xb8\x01\n\x0cQueueService\x12P\n\x0bListWorkers\x12\x1f.windlass.v1.ListWorkersRequest\x1a .windlass.v1.ListWorkersResponse\x12V\n\rDescribeQueue\x12!.windlass.v1.DescribeQueueRequest\x1a\".windlass.v1.DescribeQueueResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwindlass/v1/queue_service.proto\x12\x0bwindlass.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18windlass/v1/common.proto\"\xba\x06\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.windlass.v1.Worker.State\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0e\n\x06queues\x18\x06 \x03(\t\x12*\n\x08runtimes\x18\x07 \x03(\x0b\x32\x18.windlass.v1.RuntimeInfo\x12\x10\n\x08handlers\x18\x08 \x03(\t\x12\r\n\x05slots\x18\t \x01(\x05\x12\x0f\n\x07running\x18\n \x01(\x05\x12/\n\x06labels\x18\x0b \x03(\x0b\x32\x1f.windlass.v1.Worker.LabelsEntry\x12\x0b\n\x03sdk\x18\x0c \x01(\t\x12\x15\n\ractive_guards\x18\r \x03(\t\x12\x16\n\x0emissing_guards\x18\x0e \x03(\t\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11lease_expire_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tengine_id\x18\x11 \x01(\t\x12<\n\roffered_units\x18\x12 \x03(\x0b\x32%.windlass.v1.Worker.OfferedUnitsEntry\x12\x36\n\nused_units\x18\x13 \x03(\x0b\x32\".windlass.v1.Worker.UsedUnitsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x33\n\x11OfferedUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x30\n\x0eUsedUnitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"Z\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_LIVE\x10\x01\x12\x12\n\x0eSTATE_DRAINING\x10\x02\x12\x16\n\x12STATE_DISCONNECTED\x10\x03\"]\n\x12ListWorkersRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"T\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.windlass.v1.Worker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x14\x44\x65scribeQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"o\n\x15\x44\x65scribeQueueResponse\x12\r\n\x05queue\x18\x01 \x01(\t\x12&\n\x08\x62\x61\x63klogs\x18\x02 \x03(\x0b\x32\x14.windlass.v1.Backlog\x12\x0e\n\x06leased\x18\x03 \x01(\x03\x12\x0f\n\x07workers\x18\x04 \x01(\x05\"\xde\x01\n\x07\x42\x61\x63klog\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\x0f\n\x07handler\x18\x02 \x01(\t\x12\x0e\n\x06queued\x18\x03 \x01(\x03\x12-\n\noldest_age\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x61\x62le_workers\x18\x05 \x01(\x05\x12.\n\x05needs\x18\x06 \x03(\x0b\x32\x1f.windlass.v1.Backlog.NeedsEntry\x1a,\n\nNeedsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xb8\x01\n\x0cQueueService\x12P\n\x0bListWorkers\x12\x1f.windlass.v1.ListWorkersRequest\x1a .windlass.v1.ListWorkersResponse\x12V\n\rDescribeQueue\x12!.windlass.v1.DescribeQueueRequest\x1a\".windlass.v1.DescribeQueueResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,22 +36,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_WORKER_OFFEREDUNITSENTRY']._loaded_options = None
+  _globals['_WORKER_OFFEREDUNITSENTRY']._serialized_options = b'8\001'
+  _globals['_WORKER_USEDUNITSENTRY']._loaded_options = None
+  _globals['_WORKER_USEDUNITSENTRY']._serialized_options = b'8\001'
+  _globals['_BACKLOG_NEEDSENTRY']._loaded_options = None
+  _globals['_BACKLOG_NEEDSENTRY']._serialized_options = b'8\001'
   _globals['_WORKER']._serialized_start=140
-  _globals['_WORKER']._serialized_end=745
-  _globals['_WORKER_LABELSENTRY']._serialized_start=608
-  _globals['_WORKER_LABELSENTRY']._serialized_end=653
-  _globals['_WORKER_STATE']._serialized_start=655
-  _globals['_WORKER_STATE']._serialized_end=745
-  _globals['_LISTWORKERSREQUEST']._serialized_start=747
-  _globals['_LISTWORKERSREQUEST']._serialized_end=840
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=842
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=926
-  _globals['_DESCRIBEQUEUEREQUEST']._serialized_start=928
-  _globals['_DESCRIBEQUEUEREQUEST']._serialized_end=984
-  _globals['_DESCRIBEQUEUERESPONSE']._serialized_start=986
-  _globals['_DESCRIBEQUEUERESPONSE']._serialized_end=1097
-  _globals['_BACKLOG']._serialized_start=1100
-  _globals['_BACKLOG']._serialized_end=1228
-  _globals['_QUEUESERVICE']._serialized_start=1231
-  _globals['_QUEUESERVICE']._serialized_end=1415
+  _globals['_WORKER']._serialized_end=966
+  _globals['_WORKER_LABELSENTRY']._serialized_start=726
+  _globals['_WORKER_LABELSENTRY']._serialized_end=771
+  _globals['_WORKER_OFFEREDUNITSENTRY']._serialized_start=773
+  _globals['_WORKER_OFFEREDUNITSENTRY']._serialized_end=824
+  _globals['_WORKER_USEDUNITSENTRY']._serialized_start=826
+  _globals['_WORKER_USEDUNITSENTRY']._serialized_end=874
+  _globals['_WORKER_STATE']._serialized_start=876
+  _globals['_WORKER_STATE']._serialized_end=966
+  _globals['_LISTWORKERSREQUEST']._serialized_start=968
+  _globals['_LISTWORKERSREQUEST']._serialized_end=1061
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=1063
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=1147
+  _globals['_DESCRIBEQUEUEREQUEST']._serialized_start=1149
+  _globals['_DESCRIBEQUEUEREQUEST']._serialized_end=1205
+  _globals['_DESCRIBEQUEUERESPONSE']._serialized_start=1207
+  _globals['_DESCRIBEQUEUERESPONSE']._serialized_end=1318
+  _globals['_BACKLOG']._serialized_start=1321
+  _globals['_BACKLOG']._serialized_end=1543
+  _globals['_BACKLOG_NEEDSENTRY']._serialized_start=1499
+  _globals['_BACKLOG_NEEDSENTRY']._serialized_end=1543
+  _globals['_QUEUESERVICE']._serialized_start=1546
+  _globals['_QUEUESERVICE']._serialized_end=1730
 # @@protoc_insertion_point(module_scope)

@@ -75,6 +75,46 @@ class Worker(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class OfferedUnitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class UsedUnitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     WORKER_ID_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
@@ -92,6 +132,8 @@ class Worker(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     ENGINE_ID_FIELD_NUMBER: _builtins.int
+    OFFERED_UNITS_FIELD_NUMBER: _builtins.int
+    USED_UNITS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Stable name."""
     instance_id: _builtins.str
@@ -142,6 +184,14 @@ class Worker(_message.Message):
     def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When its lease ends unless renewed."""
 
+    @_builtins.property
+    def offered_units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Units that it has for tasks beside slots, by name."""
+
+    @_builtins.property
+    def used_units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What of them the tasks it holds take."""
+
     def __init__(
         self,
         *,
@@ -162,10 +212,12 @@ class Worker(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
         engine_id: _builtins.str = ...,
+        offered_units: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        used_units: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "lease_expire_time", b"lease_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_guards", b"active_guards", "create_time", b"create_time", "engine_id", b"engine_id", "handlers", b"handlers", "host", b"host", "instance_id", b"instance_id", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "missing_guards", b"missing_guards", "queues", b"queues", "running", b"running", "runtimes", b"runtimes", "sdk", b"sdk", "session_id", b"session_id", "slots", b"slots", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_guards", b"active_guards", "create_time", b"create_time", "engine_id", b"engine_id", "handlers", b"handlers", "host", b"host", "instance_id", b"instance_id", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "missing_guards", b"missing_guards", "offered_units", b"offered_units", "queues", b"queues", "running", b"running", "runtimes", b"runtimes", "sdk", b"sdk", "session_id", b"session_id", "slots", b"slots", "state", b"state", "used_units", b"used_units", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -277,7 +329,7 @@ class DescribeQueueResponse(_message.Message):
     """Live workers of the queue."""
     @_builtins.property
     def backlogs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Backlog]:
-        """By runtime and handler."""
+        """By runtime, handler and needs."""
 
     def __init__(
         self,
@@ -301,11 +353,32 @@ class Backlog(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class NeedsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RUNTIME_FIELD_NUMBER: _builtins.int
     HANDLER_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
     OLDEST_AGE_FIELD_NUMBER: _builtins.int
     ABLE_WORKERS_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """Runtime."""
     handler: _builtins.str
@@ -313,10 +386,14 @@ class Backlog(_message.Message):
     queued: _builtins.int
     """How many wait; counting stops at 10000."""
     able_workers: _builtins.int
-    """Live workers that can run them."""
+    """Live workers that can run them, and have what they need at all."""
     @_builtins.property
     def oldest_age(self) -> _duration_pb2.Duration:
         """Age of the oldest; unset if none waits."""
+
+    @_builtins.property
+    def needs(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Units that each of them needs, by name. Tasks of different needs are different kinds."""
 
     def __init__(
         self,
@@ -326,10 +403,11 @@ class Backlog(_message.Message):
         queued: _builtins.int = ...,
         oldest_age: _duration_pb2.Duration | None = ...,
         able_workers: _builtins.int = ...,
+        needs: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["able_workers", b"able_workers", "handler", b"handler", "oldest_age", b"oldest_age", "queued", b"queued", "runtime", b"runtime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["able_workers", b"able_workers", "handler", b"handler", "needs", b"needs", "oldest_age", b"oldest_age", "queued", b"queued", "runtime", b"runtime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -119,6 +119,26 @@ class RegisterWorkerRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class OfferedUnitsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAMESPACE_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
@@ -133,6 +153,7 @@ class RegisterWorkerRequest(_message.Message):
     MISSING_GUARDS_FIELD_NUMBER: _builtins.int
     RESUME_SESSION_ID_FIELD_NUMBER: _builtins.int
     HELD_TASK_TOKENS_FIELD_NUMBER: _builtins.int
+    OFFERED_UNITS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant whose tasks it runs. Empty = "default"."""
     worker_id: _builtins.str
@@ -177,6 +198,13 @@ class RegisterWorkerRequest(_message.Message):
         Tasks that the session has by the engine's book and that are not listed here never arrived; they go to others.
         """
 
+    @_builtins.property
+    def offered_units(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Units that it has for tasks beside slots, by name: a task that needs some is leased to it only while as many are free.
+        Names: a small letter, then small letters, digits, _ and -, at most 24; amounts 1 to 999999999; at most 32 names.
+        By convention cpu is in thousandths of a core, memory in MiB, gpu in devices. The engine counts, it measures nothing.
+        """
+
     def __init__(
         self,
         *,
@@ -194,10 +222,11 @@ class RegisterWorkerRequest(_message.Message):
         missing_guards: _abc.Iterable[_builtins.str] | None = ...,
         resume_session_id: _builtins.str = ...,
         held_task_tokens: _abc.Iterable[_builtins.bytes] | None = ...,
+        offered_units: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_guards", b"active_guards", "handlers", b"handlers", "held_task_tokens", b"held_task_tokens", "host", b"host", "instance_id", b"instance_id", "labels", b"labels", "missing_guards", b"missing_guards", "namespace", b"namespace", "queues", b"queues", "resume_session_id", b"resume_session_id", "runtimes", b"runtimes", "sdk", b"sdk", "slots", b"slots", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_guards", b"active_guards", "handlers", b"handlers", "held_task_tokens", b"held_task_tokens", "host", b"host", "instance_id", b"instance_id", "labels", b"labels", "missing_guards", b"missing_guards", "namespace", b"namespace", "offered_units", b"offered_units", "queues", b"queues", "resume_session_id", b"resume_session_id", "runtimes", b"runtimes", "sdk", b"sdk", "slots", b"slots", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2719,6 +2719,26 @@ class StartTaskRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class NeedsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAMESPACE_FIELD_NUMBER: _builtins.int
     WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
@@ -2735,6 +2755,7 @@ class StartTaskRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     AT_MOST_ONCE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    NEEDS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant. Empty = "default"."""
     workflow_id: _builtins.str
@@ -2779,6 +2800,10 @@ class StartTaskRequest(_message.Message):
     def start_delay(self) -> _duration_pb2.Duration:
         """Not before this span from now."""
 
+    @_builtins.property
+    def needs(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Units that it takes of its worker, by name, as in the definition of a task. Empty = only a slot."""
+
     def __init__(
         self,
         *,
@@ -2798,10 +2823,11 @@ class StartTaskRequest(_message.Message):
         request_id: _builtins.str = ...,
         at_most_once: _builtins.bool = ...,
         priority: _builtins.int | None = ...,
+        needs: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "code", b"code", "config", b"config", "handler", b"handler", "inline", b"inline", "input", b"input", "limits", b"limits", "module_digest", b"module_digest", "priority", b"priority", "retry", b"retry", "start_delay", b"start_delay", "timeouts", b"timeouts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "at_most_once", b"at_most_once", "code", b"code", "config", b"config", "handler", b"handler", "inline", b"inline", "input", b"input", "limits", b"limits", "module_digest", b"module_digest", "namespace", b"namespace", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "retry", b"retry", "runtime", b"runtime", "start_delay", b"start_delay", "timeouts", b"timeouts", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "at_most_once", b"at_most_once", "code", b"code", "config", b"config", "handler", b"handler", "inline", b"inline", "input", b"input", "limits", b"limits", "module_digest", b"module_digest", "namespace", b"namespace", "needs", b"needs", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "retry", b"retry", "runtime", b"runtime", "start_delay", b"start_delay", "timeouts", b"timeouts", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -1,0 +1,114 @@
+"""A worker session connected to this engine, and the leases on their way to it and in its hands."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import Protocol
+
+import msgspec
+
+from windlass.engine import keys
+from windlass.engine.capacity import Capacity, QueueKey
+from windlass.engine.core.activation import TaskActivation
+from windlass.engine.core.state import RunState
+from windlass.engine.core.units import Units, split_kind, units_of
+from windlass.engine.records import LeaseRecord, SessionRecord, pack
+from windlass.engine.work import TaskKey
+
+
+class Assignment:
+    """A leased task on its way to its worker."""
+
+    __slots__ = ("activation", "deadline_us", "heartbeat_us", "needy", "opened_us", "run", "task", "to")
+
+    def __init__(
+        self,
+        to: Connected,
+        task: TaskKey,
+        activation: TaskActivation,
+        run: RunState,
+        opened_us: int,
+        deadline_us: int,
+        heartbeat_us: int,
+        needy: QueueKey | None = None,
+    ) -> None:
+        self.needy = needy  #: the ring it was reserved by, if that has needs
+        self.to, self.task, self.activation = to, task, activation
+        self.run, self.opened_us = run, opened_us
+        self.deadline_us, self.heartbeat_us = deadline_us, heartbeat_us
+
+    @property
+    def session(self) -> str:
+        """The id of the session that has the lease."""
+        return self.to.record.session
+
+    def lease_record(self, packed: bytes) -> tuple[bytes, bytes]:
+        """Key and value of the lease in the store; `packed` is the run's part of the key."""
+        _, _, visit, path, epoch = self.task
+        needs = split_kind(self.needy[2])[1] if self.needy is not None else ""
+        record = LeaseRecord(epoch, self.deadline_us, self.heartbeat_us, needs)
+        return keys.lease_of(self.session, packed, visit, path), pack(record)
+
+
+class Outlet(Protocol):
+    """The way to one worker: its stream, or the answers of its polls."""
+
+    def send_tasks(self, assignments: list[Assignment]) -> None: ...
+    def send_stop(self, task: TaskKey, reason: str) -> None: ...
+    def send_drain(self) -> None: ...
+    def lapsed(self) -> None: ...
+    def replaced(self) -> None: ...
+
+
+class Connected:
+    """A worker session connected to this engine."""
+
+    __slots__ = ("capacity", "credits", "ended", "held", "outlet", "record", "reserved", "rings")
+
+    def __init__(self, record: SessionRecord, outlet: Outlet) -> None:
+        self.record, self.outlet = record, outlet
+        self.credits = 0  #: how many more tasks may be leased to it
+        self.reserved = 0  #: credits taken by transactions that have not ended
+        self.held: dict[TaskKey, Held] = {}
+        self.rings: list[QueueKey] = [(record.namespace, q, k) for q in record.queues for k in record.kinds]
+        self.capacity = Capacity(record.offer) if record.offer else None
+        self.ended: set[TaskKey] | None = None  #: leases that ended while those in the store are being read
+
+    def drain(self) -> None:
+        """The worker says it stops: it gets no more tasks."""
+        self.record = msgspec.structs.replace(self.record, draining=True)
+
+    def forfeit(self) -> None:
+        """Take back all credits, also those that transactions have taken and may yet give back."""
+        self.credits = -self.reserved
+
+    def take_over(self, task: TaskKey, lease: LeaseRecord, now_us: int) -> None:
+        """A lease of the session that the store has from before this connection."""
+        if task in self.held or (self.ended is not None and task in self.ended):
+            return
+        held = self.held[task] = Held(lease.deadline_us, lease.heartbeat_us, now_us, units_of(lease.needs))
+        if held.needs and self.capacity is not None:
+            self.capacity.take(held.needs)
+
+    def has_turn(self, waiting: AbstractSet[QueueKey]) -> bool:
+        """Whether tasks lie queued that could be leased to it, so that it takes from the queues only."""
+        return not waiting.isdisjoint(self.rings) or (self.capacity is not None and self.capacity.due(waiting))
+
+    def room(self, ring: QueueKey, waiting: AbstractSet[QueueKey]) -> int:
+        """How many tasks of a ring with needs it has the units for now."""
+        return 0 if self.capacity is None or self.ended is not None else self.capacity.room(ring, waiting)
+
+
+class Held:
+    """A lease this engine watches: its start-to-close deadline and its last heartbeat, wall clock µs; what it takes."""
+
+    __slots__ = ("deadline_us", "heard_us", "heartbeat_us", "needs")
+
+    def __init__(self, deadline_us: int, heartbeat_us: int, heard_us: int, needs: Units = ()) -> None:
+        self.deadline_us, self.heartbeat_us, self.heard_us = deadline_us, heartbeat_us, heard_us
+        self.needs = needs
+
+    def due_us(self) -> int:
+        """When this lease must be judged; 0 = never."""
+        beat = self.heard_us + self.heartbeat_us if self.heartbeat_us else 0
+        return min(filter(None, (self.deadline_us, beat)), default=0)
