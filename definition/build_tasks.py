@@ -7,6 +7,7 @@ from windlass.definition.likeness import meant
 from windlass.definition.model_bodies import LimitsModel, RetryModel, TaskModel, TimeoutsModel
 from windlass.definition.parts import Parts
 from windlass.definition.problems import Place
+from windlass.engine.core import units
 from windlass.engine.core.definition import Limits, RetryPolicy, TaskBody, Timeouts
 
 _SOURCES = ("code", "code_file", "module", "handler")
@@ -34,7 +35,15 @@ def build_task(parts: Parts, model: TaskModel, place: Place) -> TaskBody:
         limits=build_limits(model.limits),
         at_most_once=model.at_most_once,
         context=None if model.context is None else tuple(model.context),
+        needs=_needs(parts, model.needs, (*place, "needs")),
     )
+
+
+def _needs(parts: Parts, needs: dict[str, int], place: Place) -> str:
+    for name, amount in needs.items():
+        if flaw := units.flaw(name, amount):
+            parts.report.error((*place, name), f"{name[:60]!r} {flaw}")
+    return units.text_of(needs)
 
 
 def _one_source(parts: Parts, model: TaskModel, place: Place) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 from windlass.definition.quantities import format_duration, parse_duration, parse_size
+from windlass.engine.core import units
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}\Z")
 NAME_RULE = "a name starts with a letter or _, goes on with letters, digits, _ or -, and has at most 100 characters"
@@ -33,6 +34,13 @@ def _check_code(text: str) -> str:
     if not CODE.match(text):
         raise ValueError(f"{text[:120]!r} is not an error code: {CODE_RULE}")
     return text
+
+
+def _check_needs(needs: dict[str, Any]) -> dict[str, int]:
+    """Raises ValueError if this cannot be what a task needs."""
+    if len(needs) > units.NEEDS_MAX:
+        raise ValueError(f"a task needs at most {units.NEEDS_MAX} different units, not {len(needs)}")
+    return needs
 
 
 def short_form(key: str, *kinds: type) -> Callable[[Any], Any]:
@@ -60,4 +68,5 @@ Condition = Annotated[str, BeforeValidator(_as_condition)]
 Names = Annotated[list[Name], BeforeValidator(_as_list)]
 Codes = Annotated[list[Annotated[str, AfterValidator(_check_code)]], BeforeValidator(_as_list)]
 ErrorCode = Annotated[str, AfterValidator(_check_code)]
+Needs = Annotated[dict[str, int], AfterValidator(_check_needs)]
 JsonObject = dict[str, Any]

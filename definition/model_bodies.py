@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from windlass.definition.fields import Authoring, Codes, Duration, JsonObject, Name, Names, Size, short_form
+from windlass.definition.fields import Authoring, Codes, Duration, JsonObject, Name, Names, Needs, Size, short_form
 
 BODIES = ("task", "parallel", "map", "wait", "delay", "poll", "spawn", "escalate", "agent")
 
@@ -93,6 +93,7 @@ class TaskModel(Authoring):
     limits: LimitsModel = LimitsModel()
     at_most_once: bool = False
     context: list[Name] | None = None
+    needs: Needs = {}
 
 
 class JoinModel(Authoring):
