@@ -21,6 +21,7 @@ def profile_of(
         worker_id=settings.name(),
         instance_id=instance_id(),
         slots=settings.slots,
+        offered_units=settings.offer,
         queues=settings.queues,
         handlers=handlers,
         labels=settings.labels,

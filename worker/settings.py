@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,11 @@ KNOWN_RUNTIMES = ("javascript", "wasm", "python")
 
 #: A name or an address; one of IPv6 in brackets. No scheme, no path.
 _HOST = re.compile(r"[^\s/:\[\]]+|\[[^\s/\[\]]+\]")
+
+#: What engines take as units (engine/core/units.py).
+_UNIT = re.compile(r"[a-z][a-z0-9_-]{0,23}")
+OFFER_MAX = 32
+AMOUNT_MAX = 999_999_999
 
 
 class BadSettings(ValueError):
@@ -33,6 +39,8 @@ class WorkerSettings:
     runtimes: tuple[str, ...] = ("javascript", "wasm")
     #: Tasks that run at the same time.
     slots: int = 2
+    #: What there is for tasks beside slots, by name: a task that needs some is taken only while as many are free.
+    offer: dict[str, int] = field(default_factory=dict)
     #: Most short tasks that are taken per slot; see `windlass.worker.execution`.
     prefetch: int = 256
     #: Modules with trusted Python handlers, by import name.
@@ -81,6 +89,17 @@ class WorkerSettings:
             raise BadSettings(f"--log-level must be one of {', '.join(LOG_LEVELS)}; got {self.log_level!r}")
         if not self.queues:
             raise BadSettings("--queue: give at least one")
+        self._check_offer()
+
+    def _check_offer(self) -> None:
+        if len(self.offer) > OFFER_MAX:
+            raise BadSettings(f"--offer: at most {OFFER_MAX} different units; got {len(self.offer)}")
+        for name, amount in self.offer.items():
+            if not _UNIT.fullmatch(name):
+                rule = "a small letter, then small letters, digits, _ or -, at most 24 characters"
+                raise BadSettings(f"--offer: {name[:60]!r} is not the name of a unit: {rule}")
+            if not 1 <= amount <= AMOUNT_MAX:
+                raise BadSettings(f"--offer {name}: give a whole number from 1 to {AMOUNT_MAX}; got {amount}")
 
     @property
     def jailed(self) -> tuple[str, ...]:
@@ -95,6 +114,19 @@ class WorkerSettings:
 def instance_id() -> str:
     """A name for this start of the process."""
     return uuid.uuid4().hex
+
+
+def offer_of(texts: Iterable[str]) -> dict[str, int]:
+    """Units from texts as `gpu=2` or `gpu=2,memory=16384`. Raises BadSettings for anything else."""
+    offer: dict[str, int] = {}
+    for part in (part.strip() for text in texts for part in text.split(",")):
+        name, equals, amount = part.partition("=")
+        if not equals or not re.fullmatch(r"[0-9]{1,9}", amount):
+            raise BadSettings(f"--offer takes NAME=AMOUNT, as gpu=2, with a whole number; got {part[:60]!r}")
+        if name in offer:
+            raise BadSettings(f"--offer {name}: given twice")
+        offer[name] = int(amount)
+    return offer
 
 
 def _is_address(text: str) -> bool:

@@ -26,7 +26,7 @@ def workers() -> None:
 @connected
 async def list_workers(client: Client, screen: Screen, queue: str, limit: int) -> None:
     """List workers, with what they can run and how busy they are."""
-    headers = ("worker", "state", "busy", "runtimes", "queues", "host", "isolation missing")
+    headers = ("worker", "state", "busy", "units used", "runtimes", "queues", "host", "isolation missing")
     none = "no workers; start one with: windlass worker"
     await screen.rows(headers, client.workers(queue=queue), _worker, limit=limit, none=none)
 
@@ -35,7 +35,10 @@ def _worker(each: queue_service_pb2.Worker) -> tuple[Any, ...]:
     state = enum_name(queue_service_pb2.Worker.State.DESCRIPTOR, each.state)
     runtimes = ", ".join([runtime.name for runtime in each.runtimes])
     busy, queues, missing = f"{each.running}/{each.slots}", ", ".join(each.queues), ", ".join(each.missing_guards)
-    return each.worker_id, state, busy, runtimes, queues, each.host, missing or "none"
+    units = ", ".join(
+        f"{name} {each.used_units[name]}/{each.offered_units[name]}" for name in sorted(each.offered_units)
+    )
+    return each.worker_id, state, busy, units, runtimes, queues, each.host, missing or "none"
 
 
 @click.command()
@@ -49,13 +52,14 @@ async def queue(client: Client, screen: Screen, name: str) -> None:
         return
     screen.say(f"{reply.queue}: {reply.leased} held, {reply.workers} workers")
     if reply.backlogs:
-        headers = ("runtime", "handler", "waiting", "oldest", "able workers")
+        headers = ("runtime", "handler", "needs", "waiting", "oldest", "able workers")
         screen.table(headers, [_backlog(each) for each in reply.backlogs])
 
 
 def _backlog(each: queue_service_pb2.Backlog) -> tuple[Any, ...]:
     oldest = f"{each.oldest_age.seconds} s" if each.HasField("oldest_age") else ""
-    return each.runtime, each.handler, each.queued, oldest, each.able_workers
+    needs = ", ".join(f"{name}={each.needs[name]}" for name in sorted(each.needs))
+    return each.runtime, each.handler, needs, each.queued, oldest, each.able_workers
 
 
 @click.command()

@@ -73,7 +73,11 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
         raise wrong(f"{path} is not TOML: {error}") from error
     section = content.get("worker", content)
     flags = {option.name for option in context.command.params}
+    if isinstance(section.get("offer"), dict):  # the only setting that is a table
+        section = {**section, "offer": [f"{unit}={amount}" for unit, amount in section["offer"].items()]}
     given = {key.replace("-", "_"): _as_flag(value) for key, value in section.items() if not isinstance(value, dict)}
+    if "offer" in given:
+        given["offer"] = [str(given["offer"])]
     if unknown := sorted(set(given) - flags):
         raise wrong(f"{path}: there is no setting {unknown[0]!r}; known are {', '.join(sorted(map(str, flags)))}")
     context.default_map = given
@@ -90,6 +94,13 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
 )
 @click.option("--id", "id", metavar="NAME", help="Stable name. Default: host and process.", envvar="WINDLASS_WORKER_ID")
 @click.option("--slots", type=int, default=2, show_default=True, help="Tasks it runs at once.", envvar="WINDLASS_SLOTS")
+@click.option(
+    "--offer",
+    metavar="UNIT=N",
+    multiple=True,
+    help="What it has for tasks that need some: gpu=2,memory=16384.",
+    envvar="WINDLASS_OFFER",
+)
 @click.option(
     "--queue", metavar="NAME", default="default", show_default=True, help="Several: a,b,c.", envvar="WINDLASS_QUEUE"
 )
@@ -208,7 +219,16 @@ def _errand(once: bool, until_idle: bool, wait: float | None) -> Any:
 def _settings(flags: dict[str, Any]) -> Any:
     """The worker's settings, checked."""
     settings: Any = load("windlass.worker.settings", "worker")
-    chosen = settings.WorkerSettings(
+    try:
+        chosen = _chosen(settings, flags)
+        chosen.check()
+    except settings.BadSettings as error:
+        raise wrong(str(error)) from error
+    return chosen
+
+
+def _chosen(settings: Any, flags: dict[str, Any]) -> Any:
+    return settings.WorkerSettings(
         engines=_parts(flags["engine"]),
         namespace=flags["namespace"],
         queues=_parts(flags["queue"]),
@@ -216,6 +236,7 @@ def _settings(flags: dict[str, Any]) -> Any:
         allowed_hosts=_parts(flags["allow_hosts"]),
         allowed_networks=_parts(flags["allow_networks"]),
         slots=flags["slots"],
+        offer=settings.offer_of(flags["offer"]),
         handlers=_parts(flags["handlers"]),
         standard_handlers=flags["standard_handlers"],
         worker_id=flags["id"] or None,
@@ -227,11 +248,6 @@ def _settings(flags: dict[str, Any]) -> Any:
         log_level=flags["log_level"],
         log_json=flags["log_json"],
     )
-    try:
-        chosen.check()
-    except settings.BadSettings as error:
-        raise wrong(str(error)) from error
-    return chosen
 
 
 def _as_flag(value: Any) -> Any:
