@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -53,10 +53,16 @@ class TestWorker:
         self._task: asyncio.Task[None] | None = None
 
     async def connect(
-        self, *, queues: tuple[str, ...] = ("default",), resume: str = "", namespace: str = ""
+        self,
+        *,
+        queues: tuple[str, ...] = ("default",),
+        resume: str = "",
+        namespace: str = "",
+        offer: Mapping[str, int] | None = None,
     ) -> TestWorker:
         """Register and begin."""
         request = pb.RegisterWorkerRequest(worker_id=self.name, slots=self.credits, queues=queues, namespace=namespace)
+        request.offered_units.update(offer or {})
         request.resume_session_id = resume
         request.held_task_tokens.extend(task.task_token for task in self.held)
         for runtime in ("javascript", "wasm"):
