@@ -25,20 +25,32 @@ LEAF: Final[Document] = {
     },
 }
 
+#: What tasks need: every worker of a simulation offers at least as much (worker_host.py).
+NEEDS: Final[tuple[Document, ...]] = ({"gpu": 1}, {"gpu": 2}, {"memory": 3}, {"gpu": 1, "memory": 2})
+
 _TASK: Final[Document] = {
     "task": {"runtime": "javascript", "code": "input.n"},
     "retry": {"max_attempts": 0, "initial_delay": "200ms", "max_delay": "5s"},
 }
+
+
+def _needing(needs: Document) -> Document:
+    return {**_TASK, "task": {**_TASK["task"], "needs": needs}}
+
+
 #: Steps one after the other, then side by side: work enough that every fault finds some of it in flight.
 CHAIN: Final[Document] = {
     "workflow": "chain",
     "initial": "t0",
     "states": {
         **{
-            f"t{n}": {**_TASK, "transitions": [{"on": "success", "to": f"t{n + 1}" if n < 5 else "fan"}]}
+            f"t{n}": {
+                **(_needing({"gpu": 2}) if n == 3 else _TASK),
+                "transitions": [{"on": "success", "to": f"t{n + 1}" if n < 5 else "fan"}],
+            }
             for n in range(6)
         },
-        "fan": {"map": {"items": {"static": [1, 2, 3, 4, 5, 6]}, "concurrency": 3, **_TASK}},
+        "fan": {"map": {"items": {"static": [1, 2, 3, 4, 5, 6]}, "concurrency": 3, **_needing({"gpu": 1})}},
     },
 }
 
@@ -48,6 +60,7 @@ class Author:
 
     def __init__(self, random: Random, span_s: float) -> None:
         self.random, self.span_s = random, span_s
+        self.units = Random(hash(random.getstate()[1]))  # of its own: what is written else stays as it is for a seed
 
     def write(self, name: str) -> Compiled:
         """A definition that compiles; what does not is thrown away."""
@@ -141,9 +154,10 @@ class Author:
         return step
 
     def work(self) -> Document:
+        needs = {"needs": self.units.choice(NEEDS)} if self.units.random() < 0.4 else {}
         if self.some(0.5):
-            return {"runtime": "python", "handler": "work"}
-        return {"runtime": "javascript", "code": f"input.n + {self.random.randint(0, 2)}"}
+            return {"runtime": "python", "handler": "work", **needs}
+        return {"runtime": "javascript", "code": f"input.n + {self.random.randint(0, 2)}", **needs}
 
     def delay(self) -> Document:
         return {"delay": self.span()}

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from windlass.engine import carrying, claims, dispatch, keys, link, run_rows, sessions, timers, unit
+from windlass.engine import capacity, carrying, claims, dispatch, keys, link, run_rows, sessions, timers, unit
 from windlass.engine.core import commands as cmd
 from windlass.engine.core import decide
 from windlass.engine.core import effects as fx
@@ -132,7 +132,23 @@ def _dead_session_keeps_leases() -> list[tuple[Any, Any, Any]]:
 
 
 def _credit_not_returned() -> list[tuple[Any, Any, Any]]:
-    return [(dispatch.Dispatch, "release", lambda self, session_id: None)]
+    return [(dispatch.Dispatch, "release", lambda self, *_: None)]
+
+
+def _units_not_counted() -> list[tuple[Any, Any, Any]]:
+    return [(capacity.Capacity, "room", lambda self, ring, waiting: 1)]
+
+
+def _units_stay_taken() -> list[tuple[Any, Any, Any]]:
+    return [(dispatch.Dispatch, "end", lambda self, session, task: session.held.pop(task, None))]
+
+
+def _needs_not_found() -> list[tuple[Any, Any, Any]]:
+    async def look_into(self: claims.Claims) -> None:
+        """A queue with needs that was there before its worker, or is another engine's, stays unknown."""
+        self._dispatch.unseen.clear()
+
+    return [(claims.Claims, "_look_into", look_into)]
 
 
 def _queue_entry_stays() -> list[tuple[Any, Any, Any]]:
@@ -187,6 +203,9 @@ DEFECTS: Final[dict[str, Plant]] = {
     "an unknown commit counts as failed": _strays_not_sought,
     "a dead session keeps its leases": _dead_session_keeps_leases,
     "the credit of a failed claim is lost": _credit_not_returned,
+    "units are leased that are in use": _units_not_counted,
+    "units of an ended lease stay taken": _units_stay_taken,
+    "queues of tasks with needs are not looked for": _needs_not_found,
     "a claimed task stays in its queue": _queue_entry_stays,
     "a child's end is not told to its parent": _children_not_told,
     "tasks are delivered before the commit": _delivered_before_commit,

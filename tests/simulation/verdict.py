@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tests.simulation import ledger, linear
 from tests.simulation.clocks import true_us
 from windlass.engine import checking, keys
+from windlass.engine.connected import Connected
 from windlass.engine.core import events as e
 from windlass.engine.core.invariants import live
 from windlass.engine.core.state import CLOSED, Node, RunState
@@ -27,7 +28,31 @@ def _scan(simulation: Simulation) -> checking.Scan:
 
 def look(simulation: Simulation) -> list[str]:
     """What must hold at any moment."""
-    return checking.check_rows(_scan(simulation))
+    return [*checking.check_rows(_scan(simulation)), *_offers(simulation)]
+
+
+def _offers(simulation: Simulation) -> Iterator[str]:
+    """No worker has more leased to it than it offers, and its engine knows what."""
+    for session in _connected(simulation):
+        assert session.capacity is not None
+        held: Counter[str] = Counter()
+        for each in session.held.values():
+            held.update(dict(each.needs))
+        name, used = session.record.worker, session.capacity.used()
+        if any(used[unit] > amount for unit, amount in session.record.offer.items()):
+            yield f"{name} offers {session.record.offer}, and {used} are leased to it"
+        if any(used[unit] < held[unit] or (used[unit] > held[unit] and not session.reserved) for unit in used):
+            yield f"{name} holds {dict(held)}, its engine counts {used}"
+
+
+def _connected(simulation: Simulation) -> list[Connected]:
+    return [
+        session
+        for engine in simulation.engines
+        if engine.up
+        for session in engine.engine.dispatch.connected.values()
+        if session.capacity is not None
+    ]
 
 
 def runs(simulation: Simulation) -> list[RunState]:
@@ -67,6 +92,7 @@ def final(simulation: Simulation) -> Iterator[str]:
     yield from _nothing_lost(simulation)
     yield from _signals(simulation)
     yield from _slots(simulation)
+    yield from _units(simulation)
     yield from _results(simulation)
     for operation in simulation.clients.record.operations:
         if operation.outcome == "INTERNAL":
@@ -149,6 +175,14 @@ def _slots(simulation: Simulation) -> Iterator[str]:
         # One too few is never used again, one too many makes a task wait at this worker while another may be free.
         if sum(views) != session._credit:
             yield f"{machine.name} granted {session._credit} slots, its engines know of {views}"
+
+
+def _units(simulation: Simulation) -> Iterator[str]:
+    """With nothing to do, all that workers offer is free."""
+    for session in _connected(simulation):
+        assert session.capacity is not None
+        if any(session.capacity.used().values()):
+            yield f"{session.record.worker} has nothing to do, and {session.capacity.used()} are taken"
 
 
 def facts(simulation: Simulation) -> dict[str, int]:

@@ -30,6 +30,8 @@ class WorkerHost:
 
     def __init__(self, name: str, engines: list[EngineHost], network: Network, work: Work, random: Random) -> None:
         self.name, self.engines, self.network, self.work, self.random = name, engines, network, work, random
+        units = Random(hash(random.getstate()[1]))
+        self.offer = {"gpu": units.randint(2, 3), "memory": units.randint(3, 5)}
         self.slots = random.randint(1, 4)
         self.host = Host(name)
         self.host.kill()
@@ -59,6 +61,7 @@ class WorkerHost:
             jail, handlers, ModuleCache(None, journal), journal, slots=self.slots, prefetch=2, clock_us=true_us
         )
         profile = pb.RegisterWorkerRequest(worker_id=self.name, slots=self.slots, queues=["default"])
+        profile.offered_units.update(self.offer)
         profile.runtimes.add(name="javascript", version="simulated")
         profile.handlers.add(handler="work", runtime="python")
         engines = [engine.name for engine in self.engines]
