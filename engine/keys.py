@@ -14,7 +14,7 @@ A key is a tuple whose first element is its table's number. Layouts (ns = namesp
 | WORKFLOW_ID  | ns, workflow_id                                     | run_id of its newest run                        |
 | REQUEST      | ns, request_id [, chunk]                            | what was asked and answered (deduplication)     |
 | EXPIRY       | time, kind, parts …                                 | empty: what to sweep when                       |
-| QUEUE        | ns, queue, kind, shard, 255 - priority, queued time, run_id, visit, path | attempt                    |
+| QUEUE        | ns, queue, kind [+needs], shard, 255 - priority, queued time, run_id, visit, path | attempt           |
 | LEASE        | session, ns, run_id, visit, path                    | LeaseRecord                                     |
 | SESSION      | session                                             | SessionRecord of a worker                       |
 | TIMER        | shard, due, ns, run_id, timer id [, chunk]          | empty, or a command that was put off            |

@@ -20,6 +20,7 @@ from windlass.client.cli import processes
 from windlass.client.cli.children import free_port
 from windlass.client.cli.extras import load
 from windlass.client.cli.failures import UNSUPPORTED, Stop
+from windlass.worker.settings import offer_of
 
 
 def test_dev_runs_a_workflow_and_stops_cleanly_on_ctrl_c(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +132,53 @@ def test_settings_of_the_worker_come_in_the_same_order(tmp_path: Path) -> None:
     seen = _worker_flags(tmp_path, environment, "--slots", "3")
     assert (seen["slots"], seen["runtimes"], seen["queue"]) == (3, "javascript", "a,b")
     assert _worker_flags(tmp_path, environment)["slots"] == 7
+
+
+def test_what_a_worker_offers_comes_in_every_way(tmp_path: Path) -> None:
+    file = tmp_path / "windlass.toml"
+    environment = {"WINDLASS_CONFIG": str(file)}
+    for written in (
+        'offer = "gpu=1,memory=16384"',
+        'offer = ["gpu=1", "memory=16384"]',
+        "offer = {gpu = 1, memory = 16384}",
+    ):
+        file.write_text(f"[worker]\nslots = 7\n{written}\n")
+        flags = _worker_flags(tmp_path, environment)
+        assert offer_of(flags["offer"]) == {"gpu": 1, "memory": 16384}, written  # type: ignore[arg-type]
+        assert flags["slots"] == 7
+    environment["WINDLASS_OFFER"] = "gpu=2,cpu=4000"
+    assert offer_of(_worker_flags(tmp_path, environment)["offer"]) == {"gpu": 2, "cpu": 4000}  # type: ignore[arg-type]
+    seen = _worker_flags(tmp_path, environment, "--offer", "gpu=3", "--offer", "memory=9")
+    assert offer_of(seen["offer"]) == {"gpu": 3, "memory": 9}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("offer", ["gpu", "GPU=1", "gpu=0"])
+def test_a_wrong_offer_is_one_line(offer: str, tmp_path: Path) -> None:
+    worker = Program(tmp_path / "log", "worker", "--offer", offer)
+    assert worker.end() == 2
+    assert worker.said.count("\n") == 1, worker.said
+    assert "--offer" in worker.said
+
+
+def test_a_task_runs_where_its_units_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text(
+        "workflow: train\ninitial: fit\nstates:\n  fit:\n"
+        '    task: {runtime: javascript, code: "6 * 7", needs: {gpu: 1, memory: 4096}}\n    output: answer\n'
+    )
+    with engine(tmp_path) as running:
+        windlass = Terminal(capsys, running.address)
+        windlass.good("register", str(file))
+        windlass.good("start", "train")
+        none = _worker_ends(running, "--until-idle", "--wait", "0.2", "--output", "json")
+        assert none[1]["started"] == 0
+        (backlog,) = json.loads(windlass.good("queue", "--output", "json"))["backlogs"]
+        assert {name: int(amount) for name, amount in backlog["needs"].items()} == {"gpu": 1, "memory": 4096}
+        assert "gpu=1, memory=4096" in windlass.good("queue")
+        worker = _worker_ends(running, "--until-idle", "--offer", "gpu=1", "--offer", "memory=8192", "--output", "json")
+        assert worker[1]["succeeded"] == 1
+        (run,) = json.loads(windlass.good("list", "--output", "json"))
+        assert run["state"] == "completed"
 
 
 def _worker_flags(folder: Path, environment: dict[str, str], *arguments: str) -> dict[str, object]:

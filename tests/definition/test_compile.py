@@ -95,6 +95,7 @@ def test_task(everything: core.Definition) -> None:
     assert isinstance(step.body, core.TaskBody)
     assert step.body.digest.startswith("sha256:0123")
     assert step.body.at_most_once
+    assert step.body.needs == "gpu=1,memory=4096"
     assert step.body.limits == core.Limits(
         memory_bytes=2**26, fuel=1_000_000, output_bytes=1_000_000, log_lines=100, deterministic=True
     )

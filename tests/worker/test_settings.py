@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from windlass.engine.core import units
 from windlass.runtimes.jail_frames import RuntimeInfo
 from windlass.runtimes.jail_isolation import Layer
 from windlass.runtimes.jail_settings import JailReport
@@ -16,7 +17,7 @@ from windlass.v1 import common_pb2
 from windlass.worker.backoff import Backoff
 from windlass.worker.journal import NAME, Journal, log_to
 from windlass.worker.profile import profile_of
-from windlass.worker.settings import BadSettings, WorkerSettings
+from windlass.worker.settings import AMOUNT_MAX, OFFER_MAX, BadSettings, WorkerSettings, offer_of
 
 
 class Chance:
@@ -40,6 +41,9 @@ class Chance:
         ({"runtimes": ()}, "nothing to do"),
         ({"queues": ()}, "--queue"),
         ({"log_level": "loud"}, "--log-level must be one of"),
+        ({"offer": {"GPU": 1}}, "--offer: 'GPU' is not the name of a unit"),
+        ({"offer": {"gpu": 0}}, "--offer gpu: give a whole number from 1"),
+        ({"offer": {f"u{n}": 1 for n in range(33)}}, "--offer: at most 32"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(wrong: dict[str, Any], message: str) -> None:
@@ -67,6 +71,32 @@ def test_the_profile_says_what_the_worker_has_and_lacks() -> None:
     assert list(profile.missing_guards) == ["landlock: no such system call"]
     assert list(profile.queues) == ["a", "b"]
     assert profile.instance_id != profile_of(WorkerSettings(), report, []).instance_id
+
+
+def test_an_offer_is_read_from_flags_that_may_hold_several() -> None:
+    assert offer_of(()) == {}
+    assert offer_of(("gpu=2", "memory=16384, cpu=8000")) == {"gpu": 2, "memory": 16384, "cpu": 8000}
+    assert dict(profile_of(WorkerSettings(offer={"gpu": 2}), None, []).offered_units) == {"gpu": 2}
+
+
+@pytest.mark.parametrize(
+    "wrong", ["gpu", "gpu=", "gpu=two", "gpu=1.5", "gpu=-1", "gpu=16Gi", "gpu=1,", "=1,", "gpu=1,gpu=2"]
+)
+def test_an_offer_that_cannot_be_read_is_quoted(wrong: str) -> None:
+    with pytest.raises(BadSettings, match="--offer"):
+        offer_of((wrong,))
+
+
+def test_the_worker_and_the_engine_agree_on_what_a_unit_is() -> None:
+    names = ("a", "gpu", "a-b_9", "x" * 24, "x" * 25, "", "Gpu", "1a", "a=b", "a,b", "é")
+    for offer in ({name: amount} for name in names for amount in (0, 1, AMOUNT_MAX, AMOUNT_MAX + 1)):
+        ((name, amount),) = offer.items()
+        if units.flaw(name, amount):
+            with pytest.raises(BadSettings):
+                WorkerSettings(offer=offer).check()
+        else:
+            WorkerSettings(offer=offer).check()
+    assert units.OFFER_MAX == OFFER_MAX
 
 
 def test_delays_double_up_to_a_bound_and_start_again_after_success() -> None:
