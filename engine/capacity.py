@@ -68,18 +68,19 @@ class Capacity:
 
     def due(self, waiting: AbstractSet[QueueKey]) -> bool:
         """Whether one of its rings with needs waits and could be served now."""
-        return any(ring in waiting and self.room(ring, waiting) for ring in self.rings)
+        return any(self.room(ring, waiting) for ring in self.rings.keys() & waiting)
+
+    def saving(self, ring: QueueKey, waiting: AbstractSet[QueueKey]) -> QueueKey | None:
+        """The other ring that units are kept for; None if there is none."""
+        return self._saving if self._kept(ring, waiting) else None
 
     def take_turn(self, ring: QueueKey, waiting: AbstractSet[QueueKey]) -> None:
         """Take what a task of this ring needs; the caller knows that there is room."""
         taken = self.rings[ring]
         self.take(taken)
         names = {name for name, _ in taken}
-        for other, wanted in self.rings.items():
-            lacks = other != ring and other in waiting and any(
-                name in names and self.free[name] < amount for name, amount in wanted
-            )  # fmt: skip
-            if lacks:
+        for other in (self.rings.keys() & waiting) - {ring}:
+            if any(name in names and self.free[name] < amount for name, amount in self.rings[other]):
                 passed = self._passed[other] = self._passed.get(other, 0) + 1
                 if passed >= PASSED_MAX and self._saving is None:
                     self._saving = other

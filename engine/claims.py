@@ -64,7 +64,7 @@ class Claims(Loop):
         for key, (until, ring) in list(self._aside.items()):
             if until <= now:
                 del self._aside[key]
-                self._dispatch.backlog.add(ring)
+                self._dispatch.found(ring)
         for ring, credits in self._dispatch.claimable():
             await self._claim(ring, min(credits, self._most))
         if self._dispatch.claimable():
@@ -96,7 +96,7 @@ class Claims(Loop):
                 await self._transition.run(lambda unit: self._take(unit, ring, rows))
             self.done["tasks_claimed"] += self._leased
         except BaseException as error:
-            self._dispatch.backlog.add(ring)
+            self._dispatch.found(ring)
             if not isinstance(error, Exception) or (isinstance(error, StorageError) and not isinstance(error, Refused)):
                 raise
             await self._apart(ring, limit, error)
@@ -104,7 +104,7 @@ class Claims(Loop):
         finally:
             self._dispatch.claiming.discard(ring)
         if full:
-            self._dispatch.backlog.add(ring)
+            self._dispatch.found(ring)
 
     async def _apart(self, ring: QueueKey, limit: int, error: Exception) -> None:
         """Tasks that cannot be claimed together (they are large, or one of them cannot be claimed at all)."""

@@ -75,8 +75,10 @@ class Dispatch:
             self.backlog.add(ring)
             self.on_ring(ring)
         if session.capacity is not None:
+            mine = set(session.rings)
             for ring in self._needy:
-                self._join(session, ring)
+                if (ring[0], ring[1], split_kind(ring[2])[0]) in mine:
+                    self._join(session, ring)
             self.look_into((record.namespace, queue) for queue in record.queues)
         return session
 
@@ -137,10 +139,11 @@ class Dispatch:
         return ring in self._rings
 
     def _join(self, session: Connected, ring: QueueKey) -> None:
-        base, text = split_kind(ring[2])
-        needs = units_of(text)
-        if session.capacity is not None and session.capacity.suffices(needs) and (*ring[:2], base) in session.rings:
-            session.capacity.rings[ring] = needs
+        """Put a session that serves the ring's kind into it, if it offers enough and is not there already."""
+        needs = units_of(split_kind(ring[2])[1])
+        capacity = session.capacity
+        if capacity is not None and ring not in capacity.rings and capacity.suffices(needs):
+            capacity.rings[ring] = needs
             self._rings.setdefault(ring, deque()).append(session)
             self._needy.add(ring)
 
@@ -181,7 +184,9 @@ class Dispatch:
             assert members is not None
             session = members[0]
             members.rotate(-1)
-            if waiting and session.has_turn(waiting):
+            if waiting and not waiting.isdisjoint(session.rings):
+                continue
+            if waiting and session.capacity is not None and session.capacity.due(waiting):
                 continue
             if avoid and session.record.session in avoid:
                 continue
@@ -218,17 +223,16 @@ class Dispatch:
     def claimable(self) -> list[tuple[QueueKey, int]]:
         """Queues with a backlog that connected workers have credit for, and how much; the longest wait first."""
         found = []
+        waiting = self.backlog | self.claiming
         for ring in sorted(self.backlog, key=lambda ring: (self._turns.get(ring, 0), ring)):
-            credits = sum(self._room(s, ring) for s in self._rings.get(ring, ()) if not s.record.draining)
+            members = (s for s in self._rings.get(ring, ()) if s.credits > 0 and not s.record.draining)
+            if ring in self._needy:
+                credits = sum(min(s.credits, s.room(ring, waiting)) for s in members)
+            else:
+                credits = sum(s.credits for s in members)
             if credits:
                 found.append((ring, credits))
         return found
-
-    def _room(self, session: Connected, ring: QueueKey) -> int:
-        credits = max(0, session.credits)
-        if not credits or ring not in self._needy:
-            return credits
-        return min(credits, session.room(ring, self.backlog | self.claiming))
 
     def offered(self, ring: QueueKey) -> None:
         """This ring has its turn of claiming now: it comes after the others."""

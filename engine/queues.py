@@ -9,11 +9,12 @@ import msgspec
 
 from windlass.engine import keys
 from windlass.engine.core.state import RunState
-from windlass.engine.core.units import split_kind, text_of, units_of
+from windlass.engine.core.units import split_kind, units_of
 from windlass.engine.records import SessionRecord
 from windlass.storage.port import Storage, Transaction
 
 if TYPE_CHECKING:
+    from windlass.engine.capacity import QueueKey
     from windlass.engine.core.explain import Reason
     from windlass.engine.engine import Engine
 
@@ -116,7 +117,7 @@ async def _why(engine: Engine, state: RunState, reason: Reason) -> tuple[str, st
         return f"{reason.what}; {lack}", "give these workers what they lack, or start one that has it"
     able = willing
     if needs:
-        short = await _short_of(engine, able, dict(units_of(needs)))
+        short = await _short_of(engine, able, (state.namespace, queue, reason.task_kind))
         if short is not None:
             return f"{reason.what}; {short[0]}", short[1]
         able = [s for s in able if lacking(s.offer, dict(units_of(needs))) is None]
@@ -144,9 +145,19 @@ async def used_units(engine: Engine, record: SessionRecord) -> dict[str, int]:
     return used
 
 
-async def _short_of(engine: Engine, able: list[SessionRecord], needs: dict[str, int]) -> tuple[str, str] | None:
+def _saved_for(engine: Engine, record: SessionRecord, ring: QueueKey) -> str:
+    """What another task needs, if this worker keeps its units for that one."""
+    connected = engine.dispatch.connected.get(record.session)
+    if connected is None or connected.capacity is None:
+        return ""
+    saving = connected.capacity.saving(ring, engine.dispatch.backlog | engine.dispatch.claiming)
+    return split_kind(saving[2])[1] if saving is not None else ""
+
+
+async def _short_of(engine: Engine, able: list[SessionRecord], ring: QueueKey) -> tuple[str, str] | None:
     """Why none of these workers has the units that a task needs, and what to do; None if one of them has."""
-    what = text_of(needs)
+    what = split_kind(ring[2])[1]
+    needs = dict(units_of(what))
     offering = [s for s in able if lacking(s.offer, needs) is None]
     if not offering:
         most = {name: max(s.offer.get(name, 0) for s in able) for name in needs}
@@ -161,7 +172,11 @@ async def _short_of(engine: Engine, able: list[SessionRecord], needs: dict[str, 
         free = {name: session.offer[name] - used.get(name, 0) for name in needs}
         name = lacking(free, needs)
         if name is None:
-            return None
+            saved = _saved_for(engine, session, ring)
+            if not saved:
+                return None
+            full.append(f"{session.worker} keeps it for a task that needs {saved} and was passed too often")
+            continue
         full.append(f"{session.worker} has {max(0, free[name])} of {session.offer[name]} {name} free")
     return f"it needs {what}, which is in use now: {', '.join(full)}", "wait, or start more workers that offer it"
 

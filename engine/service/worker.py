@@ -187,8 +187,10 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         return pb.ReleaseTasksResponse(accepted_task_tokens=accepted, rejected=[*rejected, *bad])
 
     def _end(self, session_id: str, task: TaskKey) -> None:
-        session = self._workers.dispatch.connected.get(session_id)
-        if session is not None:
+        """The lease is gone. Whoever has the token may have reported it, with or without naming the session."""
+        connected = self._workers.dispatch.connected
+        named = connected.get(session_id)
+        for session in [named] if named is not None else list(connected.values()):
             self._workers.dispatch.end(session, task)
 
     async def _report(

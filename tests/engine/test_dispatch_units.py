@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -261,6 +262,19 @@ def test_rings_of_empty_queues_are_forgotten_and_made_again(bench: Bench) -> Non
     bench.dispatch.disconnect("s", bench.dispatch.connected["s"].outlet)
     assert bench.dispatch.rings() == []
     assert not bench.dispatch._needy
+
+
+def test_a_worker_that_names_a_queue_twice_stands_in_its_rings_once(bench: Bench) -> None:
+    bench.dispatch.found(ring(gpu=1))  # nobody is there for it
+    record = SessionRecord("s", "w", "default", ("default", "default"), ("javascript",), 2, 0, offer={"gpu": 1})
+    outlet = Quiet()
+    bench.dispatch.connect(record, outlet)
+    bench.dispatch.connect(msgspec.structs.replace(record, session="other"), outlet)
+    assert bench.dispatch.found(ring(gpu=1))
+    for session in ("s", "other"):
+        bench.dispatch.disconnect(session, outlet)
+    assert not bench.dispatch.found(ring(gpu=1))
+    assert bench.dispatch.rings() == []
 
 
 NEEDS = st.sampled_from([{}, {"gpu": 1}, {"gpu": 2}, {"gpu": 1, "memory": 3}, {"memory": 2}, {"gpu": 3, "memory": 5}])

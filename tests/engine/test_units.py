@@ -238,8 +238,7 @@ async def test_large_needs_are_not_starved_by_small_ones(served: Served) -> None
         await served.start("one")
     await worker.until(lambda: len(worker.held) == 2)
     large = await served.start("two")
-    for _ in range(3 * PASSED_MAX):
-        await served.start("one")
+    small = [await served.start("one") for _ in range(3 * PASSED_MAX)]
     session = served.engine.dispatch.connected[worker.session_id]
     while worker.seen[-1].run_id != large:
         token = worker.held[0].task_token
@@ -247,6 +246,9 @@ async def test_large_needs_are_not_starved_by_small_ones(served: Served) -> None
         await worker.until(lambda token=token: token in worker.accepted)  # type: ignore[misc]
         await served.engine.claims.maintain(5)
         await worker.until(lambda: len(worker.held) == len(session.held))
+        if len(worker.held) == 1 and worker.seen[-1].run_id != large:
+            kept = (await explained(served, small[-1])).summary
+            assert "w1 keeps it for a task that needs gpu=2,memory=4096 and was passed too often" in kept
     assert len(worker.seen) == 2 + PASSED_MAX + 1
     worker.finish(worker.held[0], 1)
     await worker.until(lambda: len(worker.held) == 2)
