@@ -175,10 +175,14 @@ def test_a_task_runs_where_its_units_are(tmp_path: Path, capsys: pytest.CaptureF
         (backlog,) = json.loads(windlass.good("queue", "--output", "json"))["backlogs"]
         assert {name: int(amount) for name, amount in backlog["needs"].items()} == {"gpu": 1, "memory": 4096}
         assert "gpu=1, memory=4096" in windlass.good("queue")
-        worker = _worker_ends(running, "--until-idle", "--offer", "gpu=1", "--offer", "memory=8192", "--output", "json")
-        assert worker[1]["succeeded"] == 1
-        (run,) = json.loads(windlass.good("list", "--output", "json"))
-        assert run["state"] == "completed"
+        worker = running.worker("able", "--offer", "gpu=1", "--offer", "memory=8192")
+        try:
+            windlass.good("start", "train", "--wait", "--timeout", "60")
+            assert "gpu 0/1, memory 0/8192" in windlass.good("workers", "list")
+        finally:
+            worker.stop()
+        runs = json.loads(windlass.good("list", "--output", "json"))
+        assert [run["state"] for run in runs] == ["completed"] * 2
 
 
 def _worker_flags(folder: Path, environment: dict[str, str], *arguments: str) -> dict[str, object]:

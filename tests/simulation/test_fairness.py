@@ -57,3 +57,27 @@ async def test_a_run_in_circles_does_not_keep_the_only_slot_from_tasks_of_anothe
         waiting = await start(engine, "handler", {})
         await wait(engine, waiting)
         assert turns < 50
+
+
+async def test_runs_in_circles_do_not_keep_all_units_from_a_task_that_needs_more_of_them() -> None:
+    turns = 0
+
+    def work(task: pb.Task) -> Any:
+        nonlocal turns
+        turns += 1
+        return 1
+
+    def needing(document: dict[str, Any], name: str, amount: int) -> dict[str, Any]:
+        state = document["states"]["work"]
+        task = {**state["task"], "needs": {"gpu": amount}}
+        return {**document, "workflow": name, "states": {"work": {**state, "task": task}}}
+
+    async with running_engine() as engine:
+        await register(engine, needing(CIRCLE, "circle", 1))
+        await register(engine, needing(ONE, "large", 3))
+        await TestWorker(engine, work, credits=8).connect(offer={"gpu": 3})
+        for _ in range(7):
+            await start(engine, "circle", {})
+        for _ in range(3):
+            await wait(engine, await start(engine, "large", {}))
+        assert turns < 200

@@ -245,3 +245,11 @@ async def test_tasks_that_wait_behind_long_ones_are_given_back_and_no_more_are_t
         await done(*behind)
     assert {release.reason for each in behind for release in each.releases} == {wire.RELEASE_REASON_DRAINED}
     assert heir.execution.tally.succeeded == 5
+
+
+async def test_a_worker_says_what_it_offers_whenever_it_registers(
+    engine: FakeEngine, start_worker: StartWorker
+) -> None:
+    await start_worker(engine.address, offer={"gpu": 2, "memory": 16384})
+    await done(engine.submit("javascript", code=DOUBLE, input=b'{"n": 1}'))
+    assert [dict(each.offered_units) for each in engine.registers] == [{"gpu": 2, "memory": 16384}]
