@@ -22,12 +22,13 @@ def close(
     by: str = "",
     recorded: bool = False,
     dropped: bool = False,
+    joined: bool = False,
 ) -> None:
     """Record the outcome of the node; its timers go. Whoever holds the node looks at it afterwards (`turn.closed`).
 
-    `dropped`: what it had open was taken back already (`stopping.drop`), timers included.
+    `dropped`: what it had open was taken back already (`stopping.drop`), timers included. `joined`: see `NodeClosed`.
     """
     if not dropped:
         turn.disarm(turn.must(path).timers)
-    turn.apply(NodeClosed(turn.now_us, path, outcome, output, failure, patch, by, recorded))
+    turn.apply(NodeClosed(turn.now_us, path, outcome, output, failure, patch, by, recorded, joined=joined))
     turn.closed.append(path)

@@ -172,6 +172,7 @@ class NodeClosed(Event, frozen=True, tag=14):
     recorded: bool = False  #: by the leased attempt's own report
     usage: Mapping[str, int] = {}
     denials: tuple[Denial, ...] = ()
+    joined: bool = False  #: the end of its branches is all that closed it: by itself no sign that the run waited
 
 
 class BodyEnded(Event, frozen=True, tag=15):

@@ -110,7 +110,8 @@ def _node_closed(state: RunState, items: Items, event: e.NodeClosed) -> RunState
     closed = _closed(node, event.outcome, event.output, event.patch, event.failure, event.recorded)
     new = tree.put(state, items, event.path, closed)
     left = _incidents_outside(state, event.path)
-    return replace(new, failure=event.failure or state.failure, spin=0, incidents=left)
+    spin = state.spin if event.joined else 0
+    return replace(new, failure=event.failure or state.failure, spin=spin, incidents=left)
 
 
 def _incidents_outside(state: RunState, path: str) -> tuple[Incident, ...]:

@@ -61,7 +61,7 @@ def _join_parallel(turn: Turn, path: str, node: Node, body: ParallelBody) -> Non
         patch.update(child.patch)
         if branch.output and _succeeded(child):
             patch[branch.output] = child.output
-    close(turn, path, verdict[0], msgspec.json.encode(outputs), verdict[1], patch=patch)
+    close(turn, path, verdict[0], msgspec.json.encode(outputs), verdict[1], patch=patch, joined=True)
 
 
 def judge(body: ParallelBody, children: Named) -> Verdict | None:
@@ -109,10 +109,12 @@ def _join_spawned(turn: Turn, path: str, node: Node) -> None:
     if bad:
         open_ones = [(child_path(path, name), child) for name, child in node.children.items() if child.phase != "done"]
         stop(turn, open_ones, "another child failed")
-        close(turn, path, *_failed(bad[0])[:1], b"null", _failed(bad[0])[1])
+        close(turn, path, *_failed(bad[0])[:1], b"null", _failed(bad[0])[1], joined=True)
     elif all(child.phase == "done" for child in children):
         outputs = [msgspec.Raw(child.output) for child in children]
-        close(turn, path, "success", bytes(outputs[0]) if len(outputs) == 1 else msgspec.json.encode(outputs))
+        close(
+            turn, path, "success", bytes(outputs[0]) if len(outputs) == 1 else msgspec.json.encode(outputs), joined=True
+        )
 
 
 def _join_map(turn: Turn, path: str, node: Node, body: MapBody, last: str) -> None:
@@ -135,7 +137,7 @@ def _fail_map(turn: Turn, path: str, node: Node, last: str) -> None:
     total, *_, failed, _ = node.counts
     message = f"{failed} of {total} items failed; the last was {last.rpartition('/')[2]}: {cause.message}"
     stopping.drop(turn, path, node, "too many items failed")
-    close(turn, path, "failure", b"null", msgspec.structs.replace(cause, message=message), dropped=True)
+    close(turn, path, "failure", b"null", msgspec.structs.replace(cause, message=message), dropped=True, joined=True)
 
 
 def _complete_map(turn: Turn, path: str) -> None:
@@ -144,7 +146,7 @@ def _complete_map(turn: Turn, path: str) -> None:
     for _, item in turn.items.under(path):
         outputs.append(msgspec.Raw(item.output if good(item.outcome) else b"null"))
         patch.update(item.patch)
-    close(turn, path, "success", msgspec.json.encode(outputs), patch=patch)
+    close(turn, path, "success", msgspec.json.encode(outputs), patch=patch, joined=True)
 
 
 def _go_on(turn: Turn, path: str, node: Node, body: MapBody, extra: Extra) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
 from tests.core.build import (
@@ -10,6 +12,7 @@ from tests.core.build import (
     branch,
     delay,
     expression,
+    limits,
     number_schema,
     on,
     state,
@@ -19,8 +22,19 @@ from tests.core.build import (
 )
 from tests.core.world import NOW, World
 from windlass.engine.core import commands as c
-from windlass.engine.core.definition import EmitAction, EscalateBody, LogAction, ParallelBody, SetAction, TaskAction
-from windlass.engine.core.selectors import Path, TemplateSelector, parse_path
+from windlass.engine.core import flow
+from windlass.engine.core.definition import (
+    EmitAction,
+    EscalateBody,
+    Join,
+    LogAction,
+    MapBody,
+    ParallelBody,
+    SetAction,
+    SpawnBody,
+    TaskAction,
+)
+from windlass.engine.core.selectors import Key, Path, TemplateSelector, parse_path
 
 
 def test_one_step() -> None:
@@ -184,6 +198,45 @@ def test_a_loop_of_choices_yields_and_in_the_end_is_an_incident() -> None:
             world.do(c.Continue(token=world.deferred.pop(0)))
     assert world.state.status == "incident"
     assert world.state.incidents[0].code == "ENDLESS_LOOP"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ParallelBody(
+            branches=(("idle", delay(5)), ("done", branch(SpawnBody(workflow="c", detach=True)))), join=Join.ANY
+        ),
+        MapBody(items=Key(key="none"), branch=branch(task())),
+    ],
+)
+def test_a_loop_of_bodies_that_end_at_once_is_an_incident_too(body: ParallelBody | MapBody) -> None:
+    """A join that waits for nothing must not pass for progress: the run would go round for ever."""
+    with patch.multiple(flow, ENTRIES_MAX=5, SPIN_MAX=20):
+        world = World(workflow(state("a", body, on("", "b")), state("b", None, on("", "a")))).start({"none": []})
+        while world.deferred and world.state.visit < 100:
+            world.do(c.Continue(token=world.deferred.pop(0)))
+    assert world.state.status == "incident"
+    assert world.state.incidents[0].code == "ENDLESS_LOOP"
+
+
+def test_a_loop_that_waits_goes_on_for_as_long_as_it_likes() -> None:
+    waiting = ParallelBody(branches=(("one", delay(5)), ("other", delay(7))), join=Join.ANY)
+    with patch.multiple(flow, SPIN_MAX=3):
+        world = World(workflow(state("a", waiting, on("", "a")))).start()
+        for _ in range(20):
+            world.pass_time(5)
+    assert world.state.status == "waiting"
+    assert world.state.visit == 21
+
+
+def test_a_loop_whose_join_runs_out_of_time_goes_on() -> None:
+    waiting = branch(ParallelBody(branches=(("one", delay(90)),), join=Join.ALL), timeouts=limits(schedule_to_close=5))
+    with patch.multiple(flow, SPIN_MAX=3):
+        world = World(workflow(state("a", waiting, on("timeout", "a"), on("failure", "a")))).start()
+        for _ in range(20):
+            world.pass_time(5)
+    assert world.state.status == "waiting"
+    assert world.state.visit == 21
 
 
 def test_delayed_start_is_pending() -> None:
