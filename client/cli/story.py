@@ -30,6 +30,7 @@ _HIDDEN = frozenset(
         "key",
         "usage",
         "denials",
+        "joined",
     }
 )
 _TEXT_MAX = 160
