@@ -58,7 +58,7 @@ class Dispatch:
         self.on_ring: Callable[[QueueKey], None] = lambda ring: None
         #: Called with a session that was leased tasks which cannot be handed to it.
         self.on_undelivered: Callable[[str], None] = lambda session_id: None
-        #: Called when a worker was handed tasks.
+        #: Called when a worker was handed tasks, or has come back with some.
         self.on_held: Callable[[], None] = lambda: None
 
     # Sessions

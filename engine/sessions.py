@@ -88,6 +88,8 @@ class Sessions(Loop):
             for task, lease in found.items():
                 if task in claimed:
                     session.take_over(task, lease, now)
+        if session.held:
+            self._dispatch.on_held()  # else nobody might look at their deadlines
         await self._return(
             [task for task in found if task not in claimed and task not in session.held], False, "not received"
         )

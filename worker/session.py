@@ -43,6 +43,7 @@ class Session:
         self._drain_said = False
         self._beat = 0  # number of a heartbeat that wants to be sent
         self._register_sent_s = 0.0
+        self._claimed: frozenset[bytes] = frozenset()  # what the first message of this stream said is held
         self._message_bytes = DEFAULT_MESSAGE_BYTES
 
     # ---- what the driver asks
@@ -84,6 +85,7 @@ class Session:
         register.CopyFrom(self._profile)
         register.resume_session_id = self.session_id
         register.held_task_tokens.extend(self._book.entries)
+        self._claimed = frozenset(self._book.entries)
         return wire.StreamTasksRequest(register=register)
 
     def lost(self) -> None:
@@ -192,7 +194,12 @@ class Session:
         duration_s = reply.lease_duration.ToNanoseconds() / 1e9
         self.lease.granted(self._register_sent_s, now_s, duration_s, reply.heartbeat_interval.ToNanoseconds() / 1e9)
         self._book.say_all_again()
-        return [*actions, Registered(reply)]
+        actions.append(Registered(reply))
+        if reply.resumed and not self._claimed <= self._book.entries.keys() | set(lost):
+            # Some were stopped while the engine thought about it, which now believes that they are held.
+            actions.append(Reconnect("what it holds has changed since it registered"))
+            self.lost()
+        return actions
 
     def _on_task(self, task: wire.Task) -> list[Action]:
         self._credit = max(0, self._credit - 1)

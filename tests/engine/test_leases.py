@@ -103,6 +103,18 @@ async def test_a_worker_that_comes_back_in_time_keeps_what_it_holds(served: Serv
     assert value((await served.closed(kept.run_id)).context["done"]) == 7
 
 
+async def test_leases_that_a_worker_comes_back_with_are_watched(served: Served) -> None:
+    """Also by an engine that has nothing else to watch, as after a restart, and so sleeps."""
+    worker = await holding(served)
+    await worker.vanish()
+    watched = asyncio.Event()
+    served.engine.dispatch.on_held = watched.set
+    again = TestWorker(served.engine, lambda task: HOLD, name="w1")
+    again.held = worker.held
+    await again.connect(resume=worker.session_id)
+    await asyncio.wait_for(watched.wait(), 10)
+
+
 async def test_a_worker_that_comes_back_too_late_is_told_what_it_lost(served: Served) -> None:
     worker = await holding(served)
     (task,) = worker.held

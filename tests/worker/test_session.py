@@ -43,6 +43,21 @@ def ready(*, capacity: int = 4) -> Session:
     return session
 
 
+def test_what_was_stopped_while_the_engine_thought_is_not_left_with_it() -> None:
+    """The engine took the register message late, and took over leases that nobody works on any more."""
+    session = ready()
+    given(session, b"a", b"b")
+    session.lost()
+    assert set(session.opened(1.0).register.held_task_tokens) == {b"a", b"b"}
+    stopped = session.tick(11.0)
+    assert [type(action) for action in stopped] == [Stop, Stop]
+    reply = wire.RegisterWorkerResponse(session_id="s1", lease_duration=seconds(10), resumed=True)
+    actions = session.received(wire.StreamTasksResponse(registered=reply), 11.5)
+    assert isinstance(actions[-1], Reconnect)
+    assert session.outgoing() is None
+    assert not session.opened(12.0).register.held_task_tokens
+
+
 def test_nothing_is_said_before_the_engine_has_answered() -> None:
     session = Session(wire.RegisterWorkerRequest(worker_id="w"), 2)
     opening = session.opened(0.0)
