@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 import grpc
 
+from windlass.engine.connected import Connected
 from windlass.engine.core import commands as cmd
 from windlass.engine.errors import EngineError
 from windlass.engine.leases import Report, parse_token, token_of
@@ -97,28 +98,34 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             lost = await self._workers.sessions.adopt(session, held)
         return registered(record, resumed, lost, self._workers)
 
-    async def _mailbox(self, session_id: str) -> Mailbox:
-        """The mailbox of a session, made anew if another engine registered it. Raises EngineError SESSION_NOT_FOUND."""
-        connected = self._workers.dispatch.connected
-        if not isinstance(getattr(connected.get(session_id), "outlet", None), Mailbox):
-            record = await self._workers.sessions.find(session_id)
-            held = [task for task, _ in await self._workers.sessions.leases_of(session_id)]
-            if not isinstance(getattr(connected.get(session_id), "outlet", None), Mailbox):  # nor by a call meanwhile
-                await self._workers.sessions.adopt(self._workers.dispatch.connect(record, Mailbox()), held)
-        outlet = connected[session_id].outlet
-        assert isinstance(outlet, Mailbox)
-        return outlet
+    def _polling(self, session_id: str) -> tuple[Connected, Mailbox] | None:
+        session = self._workers.dispatch.connected.get(session_id)
+        if session is None or not isinstance(session.outlet, Mailbox):
+            return None
+        return session, session.outlet
+
+    async def _mailbox(self, session_id: str) -> tuple[Connected, Mailbox]:
+        """A session and its mailbox, made anew if another engine registered it. It is connected until the next await.
+
+        Raises EngineError SESSION_NOT_FOUND.
+        """
+        sessions = self._workers.sessions
+        while (found := self._polling(session_id)) is None:
+            record = await sessions.find(session_id)
+            held = [task for task, _ in await sessions.leases_of(session_id)]
+            if self._polling(session_id) is None:  # nor by a call meanwhile
+                await sessions.adopt(self._workers.dispatch.connect(record, Mailbox()), held)
+        return found
 
     @rpc
     async def PollTasks(self, request: pb.PollTasksRequest) -> pb.PollTasksResponse:
         """Long poll: answers with tasks as soon as there are some, empty when the wait is over."""
         if request.max_tasks < 0:
             raise EngineError("INVALID_FIELD", "max_tasks must not be negative", field="max_tasks")
-        mailbox = await self._mailbox(request.session_id)
         await self._workers.sessions.renew(request.session_id)
+        connected, mailbox = await self._mailbox(request.session_id)
         wait_us = convert.span_us(request.wait_timeout, "wait_timeout") or POLL_MAX_US
         most = min(max(1, request.max_tasks), TASKS_MAX)
-        connected = self._workers.dispatch.connected[request.session_id]
         poll = mailbox.begin(request.number, connected.held)
         connected.forfeit()
         self._workers.dispatch.grant(request.session_id, max(0, most - mailbox.waiting))
@@ -152,9 +159,9 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     @rpc
     async def HeartbeatTasks(self, request: pb.HeartbeatTasksRequest) -> pb.HeartbeatTasksResponse:
-        mailbox = await self._mailbox(request.session_id)
         await self._workers.sessions.renew(request.session_id)
-        held = self._workers.dispatch.connected[request.session_id].held
+        connected, mailbox = await self._mailbox(request.session_id)
+        held = connected.held
         reports: list[tuple[TaskKey, Report]] = []
         for beat in request.heartbeats:
             task = parse_token(beat.task_token)
@@ -209,16 +216,15 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     @rpc
     async def HeartbeatWorker(self, request: pb.HeartbeatWorkerRequest) -> pb.HeartbeatWorkerResponse:
-        mailbox = await self._mailbox(request.session_id)
         await self._workers.sessions.renew(request.session_id)
+        _, mailbox = await self._mailbox(request.session_id)
         lease = convert.duration(self._workers.sessions.lease_us)
         ack = pb.HeartbeatAck(number=request.heartbeat.number, lease_duration=lease)
         return pb.HeartbeatWorkerResponse(heartbeat=ack, cancels=mailbox.take_cancels(), drain=mailbox.drain)
 
     @rpc
     async def DrainWorker(self, request: pb.DrainWorkerRequest) -> pb.DrainWorkerResponse:
-        await self._mailbox(request.session_id)
-        session = self._workers.dispatch.connected[request.session_id]
+        session, _ = await self._mailbox(request.session_id)
         session.drain()
         held = len(session.held)
         if request.close:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import pytest
 
 from tests.engine.documents import one_task
-from tests.engine.served import Served, seconds, serving
+from tests.engine.served import Served, refused, seconds, serving
 from windlass.engine import tasks
 from windlass.storage.memory import Faults, MemoryWorld
 from windlass.v1 import worker_service_pb2 as pb
@@ -131,3 +132,23 @@ async def test_a_store_that_fails_in_a_poll_loses_no_task(monkeypatch: pytest.Mo
         await poll(served, session, wait=0.01)
         run = await served.closed(run_id)
         assert run.failure.code == "INPUT_TOO_LARGE"
+
+
+@pytest.mark.parametrize("call", ["PollTasks", "HeartbeatTasks", "HeartbeatWorker", "DrainWorker"])
+async def test_a_session_that_ends_while_it_is_taken_over_is_told_so(
+    call: str, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it lapses just as its worker turns from another engine to this one."""
+    session = (await register(served)).session_id
+    dispatch, sessions = served.engine.dispatch, served.engine.sessions
+    dispatch.disconnect(session, dispatch.connected[session].outlet)
+    adopt = sessions.adopt
+
+    async def adopt_then_lapse(*arguments: Any) -> Any:
+        lost = await adopt(*arguments)
+        await sessions.end(session, "gone")
+        return lost
+
+    monkeypatch.setattr(sessions, "adopt", adopt_then_lapse)
+    request = getattr(pb, f"{call}Request")(session_id=session)
+    await refused(getattr(served.workers, call)(request), "SESSION_NOT_FOUND")
