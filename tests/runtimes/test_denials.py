@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.runtimes.guests import PATIENT, command, constant, module, script
 from tests.runtimes.test_jail import probe, slots
+from windlass.engine.service import convert
 from windlass.runtimes import denials
 from windlass.runtimes.denials import Denials
 from windlass.runtimes.jail_pool import SlotPool
@@ -90,3 +91,16 @@ def test_an_account_of_many_calls_stays_small() -> None:
         account.add("address", f"call-{number}", "x" * number)
     assert len(account.all()) <= denials.TOTAL_MAX
     assert sum(one.count for one in account.all()) == 10_000
+
+
+def test_the_engine_keeps_as_much_as_a_runtime_tells() -> None:
+    """The two may not know each other, so the figures stand twice."""
+    assert denials.KINDS == convert.DENIAL_KINDS
+    told = denials.TOTAL_MAX, denials.CALL_CHARACTERS, denials.ARGUMENT_CHARACTERS, denials.COUNT_MAX
+    kept = (
+        convert.DENIALS,
+        convert.DENIAL_CALL_CHARACTERS,
+        convert.DENIAL_ARGUMENT_CHARACTERS,
+        convert.FIGURE_MAX,
+    )
+    assert told == kept
