@@ -67,6 +67,9 @@ class Claims(Loop):
                 self._dispatch.found(ring)
         for ring, credits in self._dispatch.claimable():
             await self._claim(ring, min(credits, self._most))
+        while self._dispatch.untold:  # a queue that is empty must not keep its workers from what is handed to them
+            if (ring := self._dispatch.untold.pop()) in self._dispatch.backlog:
+                await self._claim(ring, 1)
         if self._dispatch.claimable():
             return 0
         return (min(until for until, _ in self._aside.values()) - now) / 1e6 if self._aside else None

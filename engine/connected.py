@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -15,11 +15,25 @@ from windlass.engine.core.units import Units, split_kind, units_of
 from windlass.engine.records import LeaseRecord, SessionRecord, pack
 from windlass.engine.work import TaskKey
 
+if TYPE_CHECKING:
+    from windlass.engine.eager import FirstTask
+
 
 class Assignment:
     """A leased task on its way to its worker."""
 
-    __slots__ = ("activation", "deadline_us", "heartbeat_us", "needy", "opened_us", "run", "task", "to")
+    __slots__ = (
+        "activation",
+        "deadline_us",
+        "eager",
+        "heartbeat_us",
+        "leased_us",
+        "needy",
+        "opened_us",
+        "run",
+        "task",
+        "to",
+    )
 
     def __init__(
         self,
@@ -28,14 +42,18 @@ class Assignment:
         activation: TaskActivation,
         run: RunState,
         opened_us: int,
+        leased_us: int,
         deadline_us: int,
         heartbeat_us: int,
         needy: QueueKey | None = None,
+        eager: FirstTask | None = None,
     ) -> None:
-        self.needy = needy  #: the ring it was reserved by, if that has needs
-        self.to, self.task, self.activation = to, task, activation
-        self.run, self.opened_us = run, opened_us
+        """`leased_us`, `deadline_us`: by the wall clock, also for a run that goes by another; 0 = no deadline."""
+        self.to, self.task, self.activation, self.run = to, task, activation, run
+        self.opened_us, self.leased_us = opened_us, leased_us
         self.deadline_us, self.heartbeat_us = deadline_us, heartbeat_us
+        self.needy = needy  #: the ring it was reserved by, if that has needs
+        self.eager = eager  #: it travels with the answer to the start, and took no credit
 
     @property
     def session(self) -> str:
@@ -102,11 +120,16 @@ class Connected:
 class Held:
     """A lease this engine watches: its start-to-close deadline and its last heartbeat, wall clock µs; what it takes."""
 
-    __slots__ = ("deadline_us", "heard_us", "heartbeat_us", "needs")
+    __slots__ = ("deadline_us", "heard_us", "heartbeat_us", "needs", "unheard")
 
     def __init__(self, deadline_us: int, heartbeat_us: int, heard_us: int, needs: Units = ()) -> None:
         self.deadline_us, self.heartbeat_us, self.heard_us = deadline_us, heartbeat_us, heard_us
         self.needs = needs
+        self.unheard: Assignment | None = None  #: it went out in an answer that may have been lost
+
+    def heard(self, now_us: int) -> None:
+        """A sign of life of the task."""
+        self.heard_us, self.unheard = now_us, None
 
     def due_us(self) -> int:
         """When this lease must be judged; 0 = never."""

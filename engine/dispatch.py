@@ -28,11 +28,9 @@ from typing import Final
 
 from windlass.engine.capacity import QueueKey
 from windlass.engine.connected import Assignment, Connected, Held, Outlet
-from windlass.engine.core import tree
-from windlass.engine.core.activation import activation_of
 from windlass.engine.core.units import split_kind, units_of
 from windlass.engine.records import SessionRecord
-from windlass.engine.work import After, TaskKey, Work
+from windlass.engine.work import After, TaskKey
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +47,7 @@ class Dispatch:
         self._needy: set[QueueKey] = set()  #: those of them that have needs
         self.unseen: set[tuple[str, str]] = set()  #: namespace and queue in which kinds with needs may lie unknown
         self.backlog: set[QueueKey] = set()
+        self.untold: set[QueueKey] = set()  #: of the backlog, those that count as such only because a worker connected
         self.claiming: set[QueueKey] = set()  #: rings whose queue is being claimed from at this moment
         self._turns: dict[QueueKey, int] = {}  #: when each ring was last offered for claiming, by count
         self._turn = 0
@@ -73,6 +72,7 @@ class Dispatch:
         for ring in session.rings:
             self._rings.setdefault(ring, deque()).append(session)
             self.backlog.add(ring)
+            self.untold.add(ring)
             self.on_ring(ring)
         if session.capacity is not None:
             mine = set(session.rings)
@@ -80,6 +80,7 @@ class Dispatch:
                 if (ring[0], ring[1], split_kind(ring[2])[0]) in mine:
                     self._join(session, ring)
             self.look_into((record.namespace, queue) for queue in record.queues)
+        self.on_claimable()
         return session
 
     def disconnect(self, session_id: str, outlet: Outlet) -> Connected | None:
@@ -198,6 +199,15 @@ class Dispatch:
                 return session
         return None
 
+    def reserve_eagerly(self, session: Connected, ring: QueueKey, *, needy: bool) -> bool:
+        """Whether this session can have a task beside its credits: its worker keeps room for it. Units are taken."""
+        base = (ring[0], ring[1], split_kind(ring[2])[0])
+        if session.record.draining or base not in session.rings or not self._is_current(session):
+            return False
+        if needy and ring not in self._rings:
+            self._open(ring)
+        return not needy or self._take_units(session, ring)
+
     def _take_units(self, session: Connected, ring: QueueKey) -> bool:
         waiting = self.backlog | self.claiming
         if session.capacity is None or not session.room(ring, waiting):
@@ -205,13 +215,15 @@ class Dispatch:
         session.capacity.take_turn(ring, waiting)
         return True
 
-    def release(self, session: Connected, needy: QueueKey | None = None) -> None:
+    def release(self, session: Connected, needy: QueueKey | None = None, *, eagerly: bool = False) -> None:
         """Give back a credit, and the units, taken by `reserve` for a transaction that did not commit.
 
         A worker that has connected anew since has granted anew: what was taken before is not owed to it.
+        `eagerly`: it was reserved by `reserve_eagerly`, without a credit.
         """
-        session.reserved -= 1
-        session.credits += 1
+        if not eagerly:
+            session.reserved -= 1
+            session.credits += 1
         if needy is not None and session.capacity is not None:
             session.capacity.give_back(units_of(split_kind(needy[2])[1]))
         if self._is_current(session):
@@ -234,6 +246,10 @@ class Dispatch:
                 found.append((ring, credits))
         return found
 
+    def has_queued(self, session: Connected) -> bool:
+        """Whether tasks lie queued that this session could be leased."""
+        return session.credits > 0 and session.has_turn(self.backlog | self.claiming)
+
     def offered(self, ring: QueueKey) -> None:
         """This ring has its turn of claiming now: it comes after the others."""
         self._turn += 1
@@ -248,25 +264,6 @@ class Dispatch:
         return {(s.record.namespace, q) for s in self.connected.values() if s.capacity for q in s.record.queues}
 
     # Leases
-
-    def assignment(
-        self,
-        work: Work,
-        path: str,
-        visit: int,
-        session: Connected,
-        deadline_us: int,
-        heartbeat_us: int,
-        needy: QueueKey | None = None,
-    ) -> Assignment:
-        """Describe a task just leased, and note the lease under its session."""
-        assert work.state is not None
-        state = work.state
-        node = tree.find(state, work.loaded, path)
-        assert node is not None
-        activation = activation_of(work.definition, state, work.item, path, node)
-        task = (work.ns, work.run_id, visit, path, node.epoch)
-        return Assignment(session, task, activation, state, node.opened_us, deadline_us, heartbeat_us, needy)
 
     def deliver(self, after: After) -> None:
         """After a commit: tasks to their workers, stops to whoever holds them, and the news of queued tasks."""
@@ -308,7 +305,7 @@ class Dispatch:
         for assignment in assigned:
             batches.setdefault(assignment.to, []).append(assignment)
         for session, batch in batches.items():
-            session.reserved -= len(batch)
+            session.reserved -= sum(each.eager is None for each in batch)
             session.credits = max(session.credits, -session.reserved)
             if not self._is_current(session):
                 # Disconnected, or connected anew, meanwhile: the lease lapses, or is found when the worker reconnects.
@@ -316,9 +313,14 @@ class Dispatch:
                 self.on_undelivered(session.record.session)
                 continue
             for each in batch:
-                held = session.held[each.task] = Held(each.deadline_us, each.heartbeat_us, each.run.updated_us)
-                if each.needy is not None and session.capacity is not None:
-                    held.needs = units_of(split_kind(each.needy[2])[1])
-                    session.capacity.served(each.needy)
-            session.outlet.send_tasks(batch)
+                self._hold(session, each)
+            session.outlet.send_tasks([each for each in batch if each.eager is None])
         self.on_held()
+
+    def _hold(self, session: Connected, each: Assignment) -> None:
+        held = session.held[each.task] = Held(each.deadline_us, each.heartbeat_us, each.leased_us)
+        if each.needy is not None and session.capacity is not None:
+            held.needs = units_of(split_kind(each.needy[2])[1])
+            session.capacity.served(each.needy)
+        if each.eager is not None:
+            held.unheard = each.eager.assignment = each

@@ -159,7 +159,7 @@ class Link:
             if held is None:
                 self.send_stop(task, "lost")
                 continue
-            held.heard_us = self._workers.clock.now_us()
+            held.heard(self._workers.clock.now_us())
             if beat.progress:
                 self._workers.notices.progressed(task, beat.progress)
             if beat.checkpoint:

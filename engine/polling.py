@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
-from windlass.engine.connected import Assignment
+from windlass.engine.connected import Assignment, Connected
 from windlass.engine.core.commands import Failure, TaskFailed
+from windlass.engine.dispatch import Dispatch
 from windlass.engine.leases import token_of
 from windlass.engine.tasks import TASKS_MAX, failed_unsent, next_tasks
 from windlass.engine.work import TaskKey
@@ -102,6 +103,31 @@ class Mailbox:
         if not self._tasks:
             self._filled.clear()
         return pb.PollTasksResponse(tasks=tasks, cancels=self._carried[1], drain=self.drain)
+
+
+class Poll:
+    """One poll of a session, from when it came in. The worker is connected until the next await."""
+
+    def __init__(self, dispatch: Dispatch, connected: Connected, mailbox: Mailbox, number: int, most: int) -> None:
+        """`number`: the worker's of this poll, 0 = none; `most`: how many tasks it takes."""
+        self._dispatch, self.connected, self.mailbox, self.most = dispatch, connected, mailbox, most
+        self.filled = mailbox.begin(number, connected.held)
+
+    @property
+    def newest(self) -> bool:
+        """Whether no other poll of the session has come since."""
+        return self.mailbox.newest(self.filled)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """While tasks may be leased to the session: as many as the poll takes, less those that wait in the mailbox."""
+        self.connected.forfeit()
+        self._dispatch.grant(self.connected.record.session, max(0, self.most - self.mailbox.waiting))
+        try:
+            yield
+        finally:
+            if self.newest:
+                self.connected.forfeit()
 
 
 async def wait(poll: asyncio.Event, seconds: float) -> None:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: How often an engine looks for lapsed sessions of other engines' workers, on a shared store.
 LOOK_SECONDS: Final = 2.0
+#: A task that went out in the answer to a start, and that nothing was heard of in this time, is sent once more.
+UNHEARD_US: Final = 5_000_000
 #: Leases returned in one go.
 RETURN_BATCH: Final = 200
 
@@ -242,6 +244,9 @@ class Deadlines(Loop):
             for task, held in session.held.items():
                 due = held.due_us()
                 watching = True
+                if held.unheard is not None and held.heard_us + UNHEARD_US <= now:
+                    session.outlet.send_tasks([held.unheard])
+                    held.unheard = None
                 if due and due <= now:
                     kind = "start_to_close" if held.deadline_us and held.deadline_us <= now else "heartbeat"
                     overdue.append((task, self._command(task, kind)))

@@ -17,6 +17,7 @@ from windlass.engine.core import commands as cmd
 from windlass.engine.core import units
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.state import CLOSED, RunState
+from windlass.engine.eager import FirstTask
 from windlass.engine.errors import EngineError
 from windlass.engine.records import get_large, pack, unpack
 from windlass.engine.requests import TTL_US, recall, remember
@@ -75,6 +76,7 @@ class StartPlan(msgspec.Struct, frozen=True, kw_only=True):
     forked_from: str = ""
     asked: bytes = b""
     paused: bool = False  #: before its first state
+    eager: FirstTask | None = None  #: a worker that takes the first task with the answer
 
     def digest(self, key: str) -> bytes:
         """Hash of what was asked under this key, to tell a repeated request from a reused id."""
@@ -252,6 +254,7 @@ async def _create(unit: Unit, plan: StartPlan, definition: Definition) -> None:
         paused=plan.paused,
         retry=quotas.retry_of(ns),
     )
+    unit.eager = plan.eager
     await unit.apply(unit.create(ns, plan.run_id, definition), command)
     if plan.workflow_id:
         unit.tr.set(keys.workflow_id(ns, plan.workflow_id), plan.run_id.encode())

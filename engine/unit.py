@@ -19,12 +19,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from windlass.engine import keys, postponed
+from windlass.engine.connected import Assignment, Connected
+from windlass.engine.core import tree
+from windlass.engine.core.activation import activation_of
 from windlass.engine.core.commands import Command, TaskLeased
 from windlass.engine.core.decide import Decision, NeedItems, NeedSignals, Rejection, decide
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.effects import Effect, ScheduleTask, StartChild, SubscribeMessage, WithdrawTask
 from windlass.engine.core.state import CLOSED, Node, RunState
-from windlass.engine.core.tree import owner_of
 from windlass.engine.core.units import kind_of, split_kind
 from windlass.engine.errors import EngineError
 from windlass.engine.postponed import Postponed
@@ -35,7 +37,7 @@ from windlass.storage.port import Transaction
 
 if TYPE_CHECKING:
     from windlass.engine.capacity import QueueKey
-    from windlass.engine.connected import Connected
+    from windlass.engine.eager import FirstTask
     from windlass.engine.transition import Transition
 
 #: The worker judges start-to-close itself, from when the attempt really begins; the engine only if the worker does not.
@@ -56,6 +58,7 @@ class Unit:
         self.follow_ups: deque[tuple[str, str, Command]] = deque()
         self.children: deque[tuple[str, StartChild]] = deque()
         self.awaited: deque[tuple[str, str, SubscribeMessage]] = deque()  #: of new waits, which a kept message may end
+        self.eager: FirstTask | None = None  #: who wants the first task of the run that is started here
         self.outbox_rows = 0
         self.postponed = 0
         self._put_off_as = ""
@@ -112,7 +115,7 @@ class Unit:
         decision: Decision | None = None
         now = self.now_us if not _virtual(work, command) else await self._virtual_now(work)
         if "#" in (path := getattr(command, "path", "")):
-            await self._load_item(work, owner_of(path))
+            await self._load_item(work, tree.owner_of(path))
         while decision is None:
             try:
                 decision = decide(work.definition, work.state, work, command, now)
@@ -191,22 +194,36 @@ class Unit:
 
     async def lease(self, work: Work, task: ScheduleTask) -> None:
         """Hand a task to the worker whose turn it is, or queue it if none has a free slot."""
+        dispatch = self.transition.dispatch
         kind = f"{task.runtime}:{task.handler}" if task.handler else task.runtime
         needy: QueueKey | None = None
         if task.needs:
             kind = kind_of(task.runtime, task.handler, task.needs)
             needy = work.ns, task.queue, kind
+        eager = self._eager_for(work, (work.ns, task.queue, kind), needy)
         avoid = task.avoid if task.avoid_us > self.now_us else ()
-        session = self.transition.dispatch.reserve(work.ns, task.queue, kind, avoid=avoid, needy=needy is not None)
+        session = (
+            eager.session
+            if eager is not None
+            else dispatch.reserve(work.ns, task.queue, kind, avoid=avoid, needy=needy is not None)
+        )
         if session is None:
             self.enqueue(work, task, kind)
         else:
-            start_to_close_us, heartbeat_us = task.start_to_close_us, task.heartbeat_us
+            spans = task.start_to_close_us, task.heartbeat_us
             try:
-                await self.lease_to(work, task.path, task.visit, session, start_to_close_us, heartbeat_us, needy)
+                await self.lease_to(work, task.path, task.visit, session, *spans, needy, eager)
             except BaseException:
-                self.transition.dispatch.release(session, needy)
+                dispatch.release(session, needy, eagerly=eager is not None)
                 raise
+
+    def _eager_for(self, work: Work, ring: QueueKey, needy: QueueKey | None) -> FirstTask | None:
+        """Whoever waits for this run's first task with the answer to its start, if it may have this one; asked once."""
+        eager = self.eager
+        if eager is None or eager.run_id != work.run_id:
+            return None
+        self.eager = None
+        return eager if self.transition.dispatch.reserve_eagerly(eager.session, ring, needy=needy is not None) else None
 
     async def lease_to(
         self,
@@ -217,16 +234,23 @@ class Unit:
         start_to_close_us: int,
         heartbeat_us: int,
         needy: QueueKey | None = None,
+        eager: FirstTask | None = None,
     ) -> None:
         """Lease a queued task to `session`, whose slot the caller reserved. Raises Rejection if it is not queued.
 
-        `needy`: the ring by which it was reserved, if that has needs.
+        `needy`: the ring by which it was reserved, if that has needs. `eager`: whose answer carries it.
         """
         deadline = self.now_us + start_to_close_us + DEADLINE_SLACK_US if start_to_close_us else 0
         holder = session.record
         command = TaskLeased(path=path, visit=visit, session=holder.session, worker=holder.worker, lease_us=deadline)
         await self.apply(work, command)
-        assignment = self.transition.dispatch.assignment(work, path, visit, session, deadline, heartbeat_us, needy)
+        assert work.state is not None
+        node = tree.find(work.state, work.loaded, path)
+        assert node is not None
+        key = (work.ns, work.run_id, visit, path, node.epoch)
+        activation = activation_of(work.definition, work.state, work.item, path, node)
+        times = node.opened_us, self.now_us, deadline, heartbeat_us
+        assignment = Assignment(session, key, activation, work.state, *times, needy, eager)
         self.tr.set(*assignment.lease_record(work.packed))
         self.after.assigned.append(assignment)
 
@@ -304,7 +328,7 @@ class Unit:
     def abandon(self) -> None:
         """Give back the slots reserved by an attempt that did not commit."""
         for assignment in self.after.assigned:
-            self.transition.dispatch.release(assignment.to, assignment.needy)
+            self.transition.dispatch.release(assignment.to, assignment.needy, eagerly=assignment.eager is not None)
         self.after = After()
 
 

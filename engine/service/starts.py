@@ -12,6 +12,7 @@ import msgspec
 from windlass.engine.core.commands import Signal
 from windlass.engine.core.decide import Rejection
 from windlass.engine.core.state import CLOSED, RunState
+from windlass.engine.eager import FirstTask
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.reading import get_run
@@ -60,12 +61,18 @@ _SAID: Final[dict[str, tuple[str, Callable[[Any], object]]]] = {
 }
 
 
-def plan_of(engine: Engine, request: pb.StartRunRequest) -> StartPlan:
+def plan_of(engine: Engine, request: pb.StartRunRequest, *, eager: bool = False) -> StartPlan:
     """A StartRunRequest, checked. Raises EngineError INVALID_FIELD.
 
-    Looks only at what is set, which most often is the workflow and its input.
+    Looks only at what is set, which most often is the workflow and its input. `eager`: the answer can carry a task.
     """
-    plan: dict[str, Any] = {"namespace": "default", "input": b"{}"}
+    plan: dict[str, Any] = {"namespace": "default", "input": b"{}", "run_id": engine.clock.new_id()}
+    if request.eager_session_id:
+        plan["eager"] = _first_task(engine, request.eager_session_id, plan["run_id"], eager)
+        without = pb.StartRunRequest()
+        without.CopyFrom(request)
+        without.ClearField("eager_session_id")
+        request = without
     for field, value in request.ListFields():
         name, taken = _SAID[field.name]
         plan[name] = taken(value)
@@ -75,7 +82,15 @@ def plan_of(engine: Engine, request: pb.StartRunRequest) -> StartPlan:
         raise EngineError("INVALID_FIELD", "give start_delay or start_time, not both", field="start_delay")
     if request.request_id:
         plan["asked"] = request.SerializeToString(deterministic=True)
-    return StartPlan(run_id=engine.clock.new_id(), **plan)
+    return StartPlan(**plan)
+
+
+def _first_task(engine: Engine, session_id: str, run_id: str, eager: bool) -> FirstTask | None:
+    """Room for the run's first task; None if its session is not connected here."""
+    if not eager:
+        raise EngineError("INVALID_FIELD", "only StartRun answers with a task", field="eager_session_id")
+    session = engine.dispatch.connected.get(check_name(session_id, "eager_session_id"))
+    return FirstTask(session, run_id) if session is not None else None
 
 
 def started_out(ns: str, started: Started) -> pb.StartRunResponse:
@@ -92,8 +107,11 @@ def started_out(ns: str, started: Started) -> pb.StartRunResponse:
 async def start_one(engine: Engine, request: pb.StartRunRequest) -> pb.StartRunResponse:
     """StartRun."""
     engine.check_accepting()
-    plan = plan_of(engine, request)
-    return started_out(plan.namespace, await engine.transition.run(lambda unit: start(unit, plan)))
+    plan = plan_of(engine, request, eager=True)
+    answer = started_out(plan.namespace, await engine.transition.run(lambda unit: start(unit, plan)))
+    if plan.eager is not None and (task := plan.eager.message()) is not None:
+        answer.task.CopyFrom(task)
+    return answer
 
 
 Outcome = Started | EngineError

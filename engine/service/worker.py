@@ -17,7 +17,7 @@ from windlass.engine.leases import Report, parse_token, token_of
 from windlass.engine.link import Link, Workers, registered, releases_in, results_in, session_record
 from windlass.engine.modules import Modules
 from windlass.engine.pacing import Pace
-from windlass.engine.polling import Mailbox, wait
+from windlass.engine.polling import Mailbox, Poll, wait
 from windlass.engine.service import convert
 from windlass.engine.service.status import Context, refuse, rpc, rpc_stream, to_status
 from windlass.engine.tasks import TASKS_MAX
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Longest wait of one PollTasks call, in µs.
 POLL_MAX_US: Final = 30_000_000
+#: Results that are a poll, too, wait this long for tasks that lie queued: a transaction or two, in seconds.
+AT_HAND_S: Final = 0.05
 CHUNK_BYTES: Final = 256 * 1024
 
 
@@ -120,28 +122,28 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     @rpc
     async def PollTasks(self, request: pb.PollTasksRequest) -> pb.PollTasksResponse:
         """Long poll: answers with tasks as soon as there are some, empty when the wait is over."""
-        if request.max_tasks < 0:
-            raise EngineError("INVALID_FIELD", "max_tasks must not be negative", field="max_tasks")
+        _check_most(request.max_tasks)
         await self._workers.sessions.renew(request.session_id)
-        connected, mailbox = await self._mailbox(request.session_id)
         wait_us = convert.span_us(request.wait_timeout, "wait_timeout") or POLL_MAX_US
-        most = min(max(1, request.max_tasks), TASKS_MAX)
-        poll = mailbox.begin(request.number, connected.held)
-        connected.forfeit()
-        self._workers.dispatch.grant(request.session_id, max(0, most - mailbox.waiting))
-        try:
-            await wait(poll, min(wait_us, POLL_MAX_US) / 1e6)
-        finally:
-            if mailbox.newest(poll):
-                connected.forfeit()
-        if not mailbox.newest(poll):
+        polled = await self._poll(request.session_id, request.number, max(1, request.max_tasks))
+        with polled.open():
+            await wait(polled.filled, min(wait_us, POLL_MAX_US) / 1e6)
+        return await self._polled(polled)
+
+    async def _poll(self, session_id: str, number: int, most: int) -> Poll:
+        connected, mailbox = await self._mailbox(session_id)
+        return Poll(self._workers.dispatch, connected, mailbox, number, min(most, TASKS_MAX))
+
+    async def _polled(self, poll: Poll) -> pb.PollTasksResponse:
+        """What came for a poll; nothing if a newer one has taken its place."""
+        if not poll.newest:
             return pb.PollTasksResponse()
-        reply = mailbox.empty(most)
+        reply = poll.mailbox.empty(poll.most)
         try:
-            await self._refuse_unsent(mailbox)
+            await self._refuse_unsent(poll.mailbox)
         except BaseException:
-            if mailbox.newest(poll):
-                mailbox.put_back(connected.held)
+            if poll.newest:
+                poll.mailbox.put_back(poll.connected.held)
             raise
         return reply
 
@@ -168,7 +170,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
             if task not in held:
                 mailbox.send_stop(task, "lost")
                 continue
-            held[task].heard_us = self._workers.clock.now_us()
+            held[task].heard(self._workers.clock.now_us())
             if beat.progress:
                 self._workers.notices.progressed(task, beat.progress)
             if beat.checkpoint:
@@ -182,10 +184,27 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     @rpc
     async def CompleteTasks(self, request: pb.CompleteTasksRequest) -> pb.CompleteTasksResponse:
-        """Results; anyone who has a token may complete its task (B7)."""
+        """Results; anyone who has a token may complete its task (B7). With `max_tasks` a poll, too."""
         good, bad = _known(request.results)
-        accepted, rejected = await self._report(request.session_id, results_in(good, self._workers.clock))
-        return pb.CompleteTasksResponse(accepted_task_tokens=accepted, rejected=[*rejected, *bad])
+        results = results_in(good, self._workers.clock)
+        if not request.max_tasks:
+            accepted, rejected = await self._report(request.session_id, results)
+            return pb.CompleteTasksResponse(accepted_task_tokens=accepted, rejected=[*rejected, *bad])
+        _check_most(request.max_tasks)
+        await self._workers.sessions.renew(request.session_id)
+        poll = await self._poll(request.session_id, request.number, request.max_tasks)
+        with poll.open():  # so that the transaction which records a result may lease the run's next task
+            accepted, rejected = await self._report(request.session_id, results)
+            if self._workers.dispatch.has_queued(poll.connected):
+                await wait(poll.filled, AT_HAND_S)
+        more = await self._polled(poll)
+        return pb.CompleteTasksResponse(
+            accepted_task_tokens=accepted,
+            rejected=[*rejected, *bad],
+            tasks=more.tasks,
+            cancels=more.cancels,
+            drain=more.drain,
+        )
 
     @rpc
     async def ReleaseTasks(self, request: pb.ReleaseTasksRequest) -> pb.ReleaseTasksResponse:
@@ -241,6 +260,11 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         record, data = await self._modules.get(ns, request.digest)
         for at in range(0, max(len(data), 1), CHUNK_BYTES):
             yield pb.FetchModuleResponse(chunk=data[at : at + CHUNK_BYTES], total_bytes=record.size)
+
+
+def _check_most(max_tasks: int) -> None:
+    if max_tasks < 0:
+        raise EngineError("INVALID_FIELD", "max_tasks must not be negative", field="max_tasks")
 
 
 Named = TypeVar("Named", pb.TaskResult, pb.TaskRelease)

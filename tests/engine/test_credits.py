@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.engine.cluster import TestWorker, register, running_engine, start, wait
@@ -49,10 +47,9 @@ def reserve(dispatch: Dispatch) -> Connected | None:
 
 
 def deliver(dispatch: Dispatch, session: Connected) -> None:
-    state: Any = type("State", (), {"updated_us": 0})
     after = After()
     task = ("default", "r", 1, "", 1)
-    after.assigned.append(Assignment(session, task, None, state, 0, 0, 0))  # type: ignore[arg-type]
+    after.assigned.append(Assignment(session, task, None, None, 0, 0, 0, 0))  # type: ignore[arg-type]
     dispatch.deliver(after)
 
 

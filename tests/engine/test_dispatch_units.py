@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import msgspec
 import pytest
@@ -59,9 +58,8 @@ class Bench:
         """The transaction that reserved it is committed: the task is the worker's."""
         self.number += 1
         task = ("default", f"run{self.number}", 1, "", 1)
-        state: Any = type("State", (), {"updated_us": 0})
         after = After()
-        after.assigned.append(Assignment(session, task, None, state, 0, 0, 0, key))  # type: ignore[arg-type]
+        after.assigned.append(Assignment(session, task, None, None, 0, 0, 0, 0, key))  # type: ignore[arg-type]
         self.dispatch.deliver(after)
         return task
 

@@ -1185,8 +1185,14 @@ class CompleteTasksRequest(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    MAX_TASKS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """From RegisterWorker. Empty = the token alone counts: an outside system completes a task whose token it was given."""
+    max_tasks: _builtins.int
+    """Poll in the same call, for at most this many tasks that are ready by then. 0 = no poll."""
+    number: _builtins.int
+    """Number of this poll, as in PollTasks and from the same row of numbers."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskResult]:
         """At most 1000."""
@@ -1196,10 +1202,12 @@ class CompleteTasksRequest(_message.Message):
         *,
         session_id: _builtins.str = ...,
         results: _abc.Iterable[Global___TaskResult] | None = ...,
+        max_tasks: _builtins.int = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tasks", b"max_tasks", "number", b"number", "results", b"results", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1213,6 +1221,11 @@ class CompleteTasksResponse(_message.Message):
 
     ACCEPTED_TASK_TOKENS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    CANCELS_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    drain: _builtins.bool
+    """With `max_tasks`: the engine is going away, go on with another."""
     @_builtins.property
     def accepted_task_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Recorded, now or by an earlier delivery."""
@@ -1221,15 +1234,26 @@ class CompleteTasksResponse(_message.Message):
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedTask]:
         """Refused; drop them."""
 
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
+        """With `max_tasks`: leased to the session. Empty = none is ready."""
+
+    @_builtins.property
+    def cancels(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskCancel]:
+        """With `max_tasks`: tasks of the session to stop."""
+
     def __init__(
         self,
         *,
         accepted_task_tokens: _abc.Iterable[_builtins.bytes] | None = ...,
         rejected: _abc.Iterable[Global___RejectedTask] | None = ...,
+        tasks: _abc.Iterable[Global___Task] | None = ...,
+        cancels: _abc.Iterable[Global___TaskCancel] | None = ...,
+        drain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_task_tokens", b"accepted_task_tokens", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_task_tokens", b"accepted_task_tokens", "cancels", b"cancels", "drain", b"drain", "rejected", b"rejected", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -122,9 +122,11 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompleteTasks(self, request, context):
-        """Hands in results. Repeating one is harmless: the recorded outcome counts.
-        Errors: none of its own; each result has its own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED,
-        RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE, INVALID_JSON.
+        """Hands in results. Repeating one is harmless: the recorded outcome counts. With `max_tasks` it is a poll, too, that does
+        not wait: the next step of a run comes back with the call that completed the step before.
+        Errors: with `max_tasks`, those of PollTasks, and then nothing is recorded. Else none of its own; each result has its
+        own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED, RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE,
+        INVALID_JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

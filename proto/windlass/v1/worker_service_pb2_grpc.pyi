@@ -67,9 +67,11 @@ class WorkerServiceStub:
     Errors: SESSION_NOT_FOUND. A lost task is a directive in the reply, not an error.
     """
     CompleteTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]
-    """Hands in results. Repeating one is harmless: the recorded outcome counts.
-    Errors: none of its own; each result has its own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED,
-    RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE, INVALID_JSON.
+    """Hands in results. Repeating one is harmless: the recorded outcome counts. With `max_tasks` it is a poll, too, that does
+    not wait: the next step of a run comes back with the call that completed the step before.
+    Errors: with `max_tasks`, those of PollTasks, and then nothing is recorded. Else none of its own; each result has its
+    own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED, RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE,
+    INVALID_JSON.
     """
     ReleaseTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseTasksRequest, _worker_service_pb2.ReleaseTasksResponse]
     """Gives tasks back without a result. They go to others at once; only crashes count as attempts.
@@ -113,9 +115,11 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     Errors: SESSION_NOT_FOUND. A lost task is a directive in the reply, not an error.
     """
     CompleteTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]  # type: ignore[assignment]
-    """Hands in results. Repeating one is harmless: the recorded outcome counts.
-    Errors: none of its own; each result has its own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED,
-    RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE, INVALID_JSON.
+    """Hands in results. Repeating one is harmless: the recorded outcome counts. With `max_tasks` it is a poll, too, that does
+    not wait: the next step of a run comes back with the call that completed the step before.
+    Errors: with `max_tasks`, those of PollTasks, and then nothing is recorded. Else none of its own; each result has its
+    own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED, RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE,
+    INVALID_JSON.
     """
     ReleaseTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseTasksRequest, _worker_service_pb2.ReleaseTasksResponse]  # type: ignore[assignment]
     """Gives tasks back without a result. They go to others at once; only crashes count as attempts.
@@ -186,9 +190,11 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.CompleteTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.CompleteTasksResponse, _abc.Awaitable[_worker_service_pb2.CompleteTasksResponse]]:
-        """Hands in results. Repeating one is harmless: the recorded outcome counts.
-        Errors: none of its own; each result has its own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED,
-        RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE, INVALID_JSON.
+        """Hands in results. Repeating one is harmless: the recorded outcome counts. With `max_tasks` it is a poll, too, that does
+        not wait: the next step of a run comes back with the call that completed the step before.
+        Errors: with `max_tasks`, those of PollTasks, and then nothing is recorded. Else none of its own; each result has its
+        own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED, RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE,
+        INVALID_JSON.
         """
 
     @_abc_1.abstractmethod

@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from windlass.v1 import common_pb2 as _common_pb2
+from windlass.v1 import worker_service_pb2 as _worker_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -173,6 +174,7 @@ class StartRunRequest(_message.Message):
     IDEMPOTENCY_TTL_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    EAGER_SESSION_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Tenant. Empty = "default"."""
     workflow_id: _builtins.str
@@ -201,6 +203,12 @@ class StartRunRequest(_message.Message):
     """Check everything, start nothing; the reply's run has no run_id."""
     paused: _builtins.bool
     """Paused before its first state: UnpauseRun or StepRun sets it going."""
+    eager_session_id: _builtins.str
+    """Session of the caller's own worker, which keeps room for one task beside its credits: if the run begins with a task that
+    this worker serves, the answer brings it, leased to the session. In StartRun only; elsewhere INVALID_FIELD. A session
+    that is unknown here, drained or lacks the units changes nothing: the task takes its usual way. Not compared when a
+    request_id is repeated.
+    """
     @_builtins.property
     def input(self) -> _common_pb2.Payload:
         """A JSON object becomes the context; any other value becomes {"input": value}. Unset = {}."""
@@ -252,10 +260,11 @@ class StartRunRequest(_message.Message):
         idempotency_ttl: _duration_pb2.Duration | None = ...,
         validate_only: _builtins.bool = ...,
         paused: _builtins.bool = ...,
+        eager_session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "config", b"config", "idempotency_ttl", b"idempotency_ttl", "input", b"input", "priority", b"priority", "run_timeout", b"run_timeout", "start_delay", b"start_delay", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "closed_run_policy", b"closed_run_policy", "config", b"config", "idempotency_key", b"idempotency_key", "idempotency_ttl", b"idempotency_ttl", "input", b"input", "metadata", b"metadata", "namespace", b"namespace", "open_run_policy", b"open_run_policy", "paused", b"paused", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "revision", b"revision", "run_timeout", b"run_timeout", "start_delay", b"start_delay", "start_time", b"start_time", "timeout_start", b"timeout_start", "validate_only", b"validate_only", "workflow", b"workflow", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "closed_run_policy", b"closed_run_policy", "config", b"config", "eager_session_id", b"eager_session_id", "idempotency_key", b"idempotency_key", "idempotency_ttl", b"idempotency_ttl", "input", b"input", "metadata", b"metadata", "namespace", b"namespace", "open_run_policy", b"open_run_policy", "paused", b"paused", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "revision", b"revision", "run_timeout", b"run_timeout", "start_delay", b"start_delay", "start_time", b"start_time", "timeout_start", b"timeout_start", "validate_only", b"validate_only", "workflow", b"workflow", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -271,21 +280,30 @@ class StartRunResponse(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
     """False if the call found the run there already (policy, idempotency key, repeated request_id)."""
     @_builtins.property
     def run(self) -> _common_pb2.RunRef:
         """The run, new or existing."""
 
+    @_builtins.property
+    def task(self) -> _worker_service_pb2.Task:
+        """The run's first task, leased to the session named by `eager_session_id`. If no sign of life of it comes within 5 s
+        (its heartbeat or result), the answer may have been lost: it is sent to the worker once more, on its stream or with a
+        poll. A worker that has the token already ignores that one.
+        """
+
     def __init__(
         self,
         *,
         run: _common_pb2.RunRef | None = ...,
         created: _builtins.bool = ...,
+        task: _worker_service_pb2.Task | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "run", b"run", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

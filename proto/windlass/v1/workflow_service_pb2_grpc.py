@@ -193,7 +193,8 @@ class WorkflowServiceServicer:
     """
 
     def StartRun(self, request, context):
-        """Starts a run. Durable when it answers. With an id that exists already, the two policies decide.
+        """Starts a run. Durable when it answers. With an id that exists already, the two policies decide. A caller that is a worker
+        itself may have the run's first task with the answer (`eager_session_id`).
         Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
         RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
         """

@@ -38,7 +38,8 @@ class WorkflowServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WorkflowServiceAsyncStub: ...
     StartRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.StartRunRequest, _workflow_service_pb2.StartRunResponse]
-    """Starts a run. Durable when it answers. With an id that exists already, the two policies decide.
+    """Starts a run. Durable when it answers. With an id that exists already, the two policies decide. A caller that is a worker
+    itself may have the run's first task with the answer (`eager_session_id`).
     Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
     RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
     """
@@ -173,7 +174,8 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StartRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.StartRunRequest, _workflow_service_pb2.StartRunResponse]  # type: ignore[assignment]
-    """Starts a run. Durable when it answers. With an id that exists already, the two policies decide.
+    """Starts a run. Durable when it answers. With an id that exists already, the two policies decide. A caller that is a worker
+    itself may have the run's first task with the answer (`eager_session_id`).
     Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
     RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
     """
@@ -311,7 +313,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflow_service_pb2.StartRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_service_pb2.StartRunResponse, _abc.Awaitable[_workflow_service_pb2.StartRunResponse]]:
-        """Starts a run. Durable when it answers. With an id that exists already, the two policies decide.
+        """Starts a run. Durable when it answers. With an id that exists already, the two policies decide. A caller that is a worker
+        itself may have the run's first task with the answer (`eager_session_id`).
         Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
         RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
         """

@@ -1,0 +1,46 @@
+"""The first task of a run in the answer to its start, for a worker that starts runs itself.
+
+Theory of operation
+-------------------
+The caller names its worker's session and keeps room for one task, beside the credits the worker has granted. So the
+starting transaction asks nobody whose turn it is: if the run begins with a task that the session may have, it is leased
+to it there and then, and the answer carries it. Nothing waits in a queue, on a stream or for a poll.
+
+An answer can be lost like any other, and then the lease would stand for as long as the worker renews its session. So
+until something is heard of the task it counts as unheard of, and after UNHEARD_US it goes to the worker once more, by
+the worker's own way (`Deadlines`); a worker that had the answer tells the second task by its token.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from windlass.engine.connected import Assignment, Connected
+from windlass.engine.tasks import task_message
+from windlass.v1 import worker_service_pb2 as pb
+
+#: Clients that change nothing take 4 MiB in one answer; a larger task goes the worker's own way at once.
+TASK_BYTES_MAX: Final = 3 << 20
+
+
+class FirstTask:
+    """Room that a session keeps for the first task of one run."""
+
+    __slots__ = ("assignment", "run_id", "session")
+
+    def __init__(self, session: Connected, run_id: str) -> None:
+        self.session, self.run_id = session, run_id
+        self.assignment: Assignment | None = None  #: set once it is leased and that is committed
+
+    def message(self) -> pb.Task | None:
+        """The task for the answer; None if there is none, or none that fits: that one goes out here."""
+        assignment = self.assignment
+        if assignment is None:
+            return None
+        message = task_message(assignment)
+        if message.ByteSize() <= TASK_BYTES_MAX:
+            return message
+        if (held := self.session.held.get(assignment.task)) is not None:
+            held.unheard = None
+            self.session.outlet.send_tasks([assignment])
+        return None
