@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from windlass.client.errors import WindlassError, error_of_status
 from windlass.client.part import Part
@@ -24,6 +25,7 @@ from windlass.client.values import (
     state_number,
 )
 from windlass.v1 import common_pb2
+from windlass.v1 import worker_service_pb2 as worker_wire
 from windlass.v1 import workflow_service_pb2 as wire
 from windlass.v1 import workflow_service_pb2_grpc as stubs
 
@@ -32,6 +34,17 @@ POLL_SECONDS = 25.0
 
 _OPEN_POLICIES = {"fail": 1, "use_existing": 2, "terminate_existing": 3}
 _CLOSED_POLICIES = {"allow": 1, "allow_if_failed": 2, "reject": 3}
+
+
+class EagerWorker(Protocol):
+    """A worker in the same program, as `windlass.worker.hosting.beside` makes it."""
+
+    @property
+    def eager_session(self) -> str:
+        """Its session, while it has room for one more task; else empty."""
+
+    def take(self, task: worker_wire.Task) -> None:
+        """Do this task."""
 
 
 class RunCalls(Part):
@@ -95,10 +108,19 @@ class RunCalls(Part):
             paused=paused,
         )
 
-    async def start(self, workflow: str, input: Json = None, **options: Json) -> Started:
-        """Starts a run; it is durable when this returns. Options as for `start_request`. Raises WindlassError."""
+    async def start(
+        self, workflow: str, input: Json = None, *, eager: EagerWorker | None = None, **options: Json
+    ) -> Started:
+        """Starts a run; it is durable when this returns. Options as for `start_request`. Raises WindlassError.
+
+        `eager`: a worker in this program that takes the run's first task with the answer, if it serves it and has room.
+        """
         request = self.start_request(workflow, input, **options)
+        if eager is not None:
+            request.eager_session_id = eager.eager_session
         reply = await self.connection.call(self._workflows.StartRun, request)
+        if eager is not None and reply.HasField("task"):
+            eager.take(reply.task)
         return Started(reply.run, reply.created)
 
     async def start_and_wait(

@@ -80,6 +80,7 @@ class Worker:
         self._registering: asyncio.Timeout | None = None
         self._deadlines: list[asyncio.TimerHandle] = []
         self._closings: set[asyncio.Task[None]] = set()
+        self._goodbye: asyncio.Task[None] | None = None
         self._ever_registered = self._hurried = False
         execution.attach(self._answered, self._noted, self.fetch_module, self.fetch_signatures)
 
@@ -99,7 +100,19 @@ class Worker:
             for timer in (*self._deadlines, *([self._timer] if self._timer else [])):
                 timer.cancel()
             await self.execution.close()
+            if self._goodbye is not None:
+                await self._goodbye
             await asyncio.gather(*self._closings)
+
+    @property
+    def eager_session(self) -> str:
+        """For StartRun's `eager_session_id`: empty while there is no room for one more task here, or no engine."""
+        return self.session.with_room
+
+    def take(self, task: wire.Task) -> None:
+        """Do a task that came with the answer to a start. One that is here already, or was, is not done twice."""
+        self._perform(self.session.taken(task))
+        self._stir()
 
     def drain(self) -> None:
         """Take no more tasks, finish what runs, then end `run`. A second call ends it at once."""
@@ -183,6 +196,8 @@ class Worker:
         if error is not None and error.refusal.reason in _FORGOTTEN:
             self._perform(self.session.forgotten(_FORGOTTEN[error.refusal.reason]))
         self._arm()
+        if self._goodbye is not None:  # it ends the stream before it is answered, on the same channel
+            await self._goodbye
         if self._wire is not None:
             current, self._wire = self._wire, None
             await current.close()
@@ -305,9 +320,7 @@ class Worker:
         ended.clear()
         if self.session.draining and not self.session.held and not self._over.is_set():
             self._over.set()
-            farewell = asyncio.ensure_future(self._farewell())
-            self._closings.add(farewell)
-            farewell.add_done_callback(self._closings.discard)
+            self._goodbye = asyncio.ensure_future(self._farewell())
         self._said.set()
         self._arm()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -66,6 +66,31 @@ async def handle_available(
 ) -> Done:
     """Do the tasks that are there, and end when none has come for `wait_s` seconds. Otherwise as `handle_one`."""
     return await host(settings, Journal(), stop or asyncio.Event(), Errand(wait_s=wait_s))
+
+
+@contextlib.asynccontextmanager
+async def beside(settings: WorkerSettings, journal: Journal | None = None) -> AsyncIterator[Worker]:
+    """A worker beside what else a program does: it is there when the block begins, and drains when the block ends.
+
+    For programs that start runs themselves: `client.start(..., eager=worker)` has a run's first task done right here.
+    Cancelling the block gives back at once what is not done. Raises BadSettings, JailIncomplete, JailBroken,
+    Unreachable.
+    """
+    settings.check()
+    async with composed(settings, journal or Journal()) as worker:
+        running = asyncio.create_task(worker.run())
+        contact = asyncio.create_task(worker.contact.wait())
+        try:
+            await asyncio.wait((running, contact), return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():  # else it never got to work, and says why below
+                yield worker
+        except asyncio.CancelledError:
+            worker.drain()  # and once more below, which is a hurry
+            raise
+        finally:
+            contact.cancel()
+            worker.drain()
+            await running
 
 
 async def host(

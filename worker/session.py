@@ -75,6 +75,12 @@ class Session:
         lease_s = min(self.lease.beat_due_s, self.lease.silent_at_s(), stop_s)
         return min(lease_s, self._book.notes_due_s, self._book.repeat_due_s)
 
+    @property
+    def with_room(self) -> str:
+        """The session's id while it could take one more task than the engine sends it; empty if it could not."""
+        room = self.registered and not self.draining and not self._engine_draining and self.working < self.capacity
+        return self.session_id if room else ""
+
     # ---- the connection
 
     def opened(self, now_s: float) -> wire.StreamTasksRequest:
@@ -203,6 +209,10 @@ class Session:
 
     def _on_task(self, task: wire.Task) -> list[Action]:
         self._credit = max(0, self._credit - 1)
+        return self.taken(task)
+
+    def taken(self, task: wire.Task) -> list[Action]:
+        """A task has come, on the stream or with the answer to a start."""
         if not self._book.add(task):
             return []
         if self.draining:  # it crossed our drain on the wire

@@ -91,6 +91,8 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
         self.left: list[str] = []
         self.refuse_with: status_pb2.Status | None = None  # answer to every result
         self.gone = grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"  # how the stream of a session that is gone ends
+        self.goodbyes = asyncio.Event()  # cleared: a worker that leaves waits for its answer
+        self.goodbyes.set()
         self.mute = False  # hear everything, say nothing
         self.forget_sessions = False
         self.changed = asyncio.Condition()
@@ -373,9 +375,11 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
 
     async def DrainWorker(self, request: wire.DrainWorkerRequest, context: Any) -> wire.DrainWorkerResponse:
         self.left.append(request.session_id)
-        if request.close:
-            self.sessions.pop(request.session_id, None)
+        row = self.sessions.pop(request.session_id, None) if request.close else None
+        if row is not None and row.stream is not None:
+            row.stream.put_nowait(None)  # as the real engine: the stream ends first
         await self._tell()
+        await self.goodbyes.wait()
         return wire.DrainWorkerResponse()
 
     async def FetchModule(

@@ -179,13 +179,14 @@ async def test_drain_finishes_what_runs_takes_no_more_and_ends_the_session(
     await done(engine.submit("javascript", code=COUNT, input=b"1"))  # now the code is at hand
     slow = engine.submit("javascript", code=COUNT, input=b"5000000")
     await asyncio.wait_for(worker.busy.wait(), 30)
+    session_id = worker.session.session_id
     worker.drain()
     late = engine.submit("javascript", code=DOUBLE, input=b'{"n": 1}')
     await asyncio.wait_for(running, 30)
     assert slow.done.is_set()
     assert not late.done.is_set()
     assert not late.session
-    assert engine.left == [worker.session.session_id]
+    assert engine.left == [session_id]
 
 
 async def test_a_drain_that_takes_too_long_gives_the_task_back(engine: FakeEngine, start_worker: StartWorker) -> None:
@@ -253,3 +254,17 @@ async def test_a_worker_says_what_it_offers_whenever_it_registers(
     await start_worker(engine.address, offer={"gpu": 2, "memory": 16384})
     await done(engine.submit("javascript", code=DOUBLE, input=b'{"n": 1}'))
     assert [dict(each.offered_units) for each in engine.registers] == [{"gpu": 2, "memory": 16384}]
+
+
+async def test_a_goodbye_is_heard_out_although_the_stream_ends_before_it_is_answered(
+    engine: FakeEngine, start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker, running = await start_worker(engine.address)
+    await worker.contact.wait()
+    engine.goodbyes.clear()
+    worker.drain()
+    await worker.alone.wait()
+    engine.goodbyes.set()
+    await running
+    assert len(engine.left) == 1
+    assert not [record.message for record in caplog.records if record.levelname == "WARNING"]

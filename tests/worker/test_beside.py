@@ -1,0 +1,107 @@
+"""A worker beside a program that starts runs: a run's first task is done where it was started, in no roundabout way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.engine.documents import one_task
+from tests.engine.served import Served, serving, value
+from windlass.client import Client
+from windlass.engine.sessions import UNHEARD_US
+from windlass.v1 import worker_service_pb2 as wire
+from windlass.worker.contact import Unreachable
+from windlass.worker.driver import Worker
+from windlass.worker.hosting import beside
+from windlass.worker.settings import WorkerSettings
+
+ENDLESS = {"runtime": "javascript", "code": "while (true);"}
+
+
+class Postman:
+    """Hands the tasks of answers to a worker, unless it loses them."""
+
+    def __init__(self, worker: Worker, *, loses: bool = False) -> None:
+        self.worker, self.loses = worker, loses
+        self.tasks: list[wire.Task] = []
+
+    @property
+    def eager_session(self) -> str:
+        return self.worker.eager_session
+
+    def take(self, task: wire.Task) -> None:
+        self.tasks.append(task)
+        if not self.loses:
+            self.worker.take(task)
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with serving() as engine:
+        await engine.register(one_task(task={"runtime": "javascript", "code": "input.n + 1"}))
+        yield engine
+
+
+def settings(address: str, **more: object) -> WorkerSettings:
+    return WorkerSettings(engines=(address,), runtimes=("javascript",), slots=1, **more)  # type: ignore[arg-type]
+
+
+async def phase(served: Served, run_id: str) -> str:
+    (work,) = (await served.run(run_id)).open_work
+    return str(work.phase)
+
+
+async def test_a_program_does_the_first_task_of_what_it_starts(served: Served) -> None:
+    async with Client(served.address) as client, beside(settings(served.address)) as worker:
+        postman = Postman(worker)
+        started = await client.start("task", {"n": 41}, eager=postman)
+        assert value((await served.closed(started.run_id)).context["done"]) == 42
+        assert [task.run_id for task in postman.tasks] == [started.run_id]
+    assert not served.engine.dispatch.connected  # it has ended its session
+
+
+async def test_an_answer_that_never_arrives_costs_some_time_and_nothing_else(served: Served) -> None:
+    async with Client(served.address) as client, beside(settings(served.address)) as worker:
+        postman = Postman(worker, loses=True)
+        started = await client.start("task", {"n": 1}, eager=postman)
+        assert postman.tasks
+        served.advance(UNHEARD_US / 1e6)
+        assert value((await served.closed(started.run_id)).context["done"]) == 2
+
+
+async def test_a_worker_without_room_leaves_the_task_to_others(served: Served) -> None:
+    await served.register(one_task("long", task=ENDLESS))
+    async with Client(served.address) as client, beside(settings(served.address, prefetch=1, drain_s=0.0)) as worker:
+        await client.start("long", eager=worker)
+        assert not worker.eager_session
+        postman = Postman(worker)
+        waiting = await client.start("task", {"n": 1}, eager=postman)
+        assert not postman.tasks
+        assert await phase(served, waiting.run_id) == "queued"
+
+
+async def test_a_block_that_is_cancelled_gives_back_what_runs(served: Served) -> None:
+    await served.register(one_task("long", task=ENDLESS))
+    begun: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def block() -> None:
+        async with Client(served.address) as client, beside(settings(served.address)) as worker:
+            begun.set_result((await client.start("long", eager=worker)).run_id)
+            await asyncio.Event().wait()
+
+    running = asyncio.create_task(block())
+    run_id = await begun
+    assert await phase(served, run_id) == "leased"
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not served.engine.dispatch.connected
+    assert await phase(served, run_id) == "queued"
+
+
+async def test_without_an_engine_the_block_does_not_begin() -> None:
+    with pytest.raises(Unreachable):
+        async with beside(settings("127.0.0.1:1", first_contact_s=0.01)):
+            raise AssertionError("it began")
