@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -17,6 +17,9 @@ from windlass.engine.work import TaskKey
 
 if TYPE_CHECKING:
     from windlass.engine.eager import FirstTask
+
+#: A task that went out in the answer to a start, and that nothing was heard of in this time, is sent once more.
+UNHEARD_US: Final = 5_000_000
 
 
 class Assignment:
@@ -120,12 +123,17 @@ class Connected:
 class Held:
     """A lease this engine watches: its start-to-close deadline and its last heartbeat, wall clock µs; what it takes."""
 
-    __slots__ = ("deadline_us", "heard_us", "heartbeat_us", "needs", "unheard")
+    __slots__ = ("again_us", "deadline_us", "heard_us", "heartbeat_us", "needs", "unheard")
 
     def __init__(self, deadline_us: int, heartbeat_us: int, heard_us: int, needs: Units = ()) -> None:
         self.deadline_us, self.heartbeat_us, self.heard_us = deadline_us, heartbeat_us, heard_us
         self.needs = needs
         self.unheard: Assignment | None = None  #: it went out in an answer that may have been lost
+        self.again_us = 0  #: when to send that again
+
+    def send_again(self, unheard: Assignment) -> None:
+        """Unless something is heard of the task by then."""
+        self.unheard, self.again_us = unheard, unheard.leased_us + UNHEARD_US
 
     def heard(self, now_us: int) -> None:
         """A sign of life of the task."""

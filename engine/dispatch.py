@@ -323,4 +323,5 @@ class Dispatch:
             held.needs = units_of(split_kind(each.needy[2])[1])
             session.capacity.served(each.needy)
         if each.eager is not None:
-            held.unheard = each.eager.assignment = each
+            each.eager.assignment = each
+            held.send_again(each)

@@ -8,7 +8,7 @@ to it there and then, and the answer carries it. Nothing waits in a queue, on a 
 
 An answer can be lost like any other, and then the lease would stand for as long as the worker renews its session. So
 until something is heard of the task it counts as unheard of, and after UNHEARD_US it goes to the worker once more, by
-the worker's own way (`Deadlines`); a worker that had the answer tells the second task by its token.
+the worker's own way and for a credit (`Deadlines`); a worker that had the answer tells the second task by its token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from windlass.engine.connected import Assignment, Connected
 from windlass.engine.tasks import task_message
 from windlass.v1 import worker_service_pb2 as pb
 
-#: Clients that change nothing take 4 MiB in one answer; a larger task goes the worker's own way at once.
+#: Clients that change nothing take 4 MiB in one answer; a larger task goes the worker's own way, and soon.
 TASK_BYTES_MAX: Final = 3 << 20
 
 
@@ -33,7 +33,7 @@ class FirstTask:
         self.assignment: Assignment | None = None  #: set once it is leased and that is committed
 
     def message(self) -> pb.Task | None:
-        """The task for the answer; None if there is none, or none that fits: that one goes out here."""
+        """The task for the answer; None if there is none, or none that fits: that one need not wait to be heard of."""
         assignment = self.assignment
         if assignment is None:
             return None
@@ -41,6 +41,5 @@ class FirstTask:
         if message.ByteSize() <= TASK_BYTES_MAX:
             return message
         if (held := self.session.held.get(assignment.task)) is not None:
-            held.unheard = None
-            self.session.outlet.send_tasks([assignment])
+            held.again_us = 0
         return None

@@ -21,7 +21,7 @@ import msgspec
 
 from windlass.engine import keys
 from windlass.engine.clock import Clock
-from windlass.engine.connected import Connected
+from windlass.engine.connected import Connected, Held
 from windlass.engine.core import commands as cmd
 from windlass.engine.definitions import DEFAULT_NAMESPACE
 from windlass.engine.dispatch import Dispatch
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 
 #: How often an engine looks for lapsed sessions of other engines' workers, on a shared store.
 LOOK_SECONDS: Final = 2.0
-#: A task that went out in the answer to a start, and that nothing was heard of in this time, is sent once more.
-UNHEARD_US: Final = 5_000_000
 #: Leases returned in one go.
 RETURN_BATCH: Final = 200
 
@@ -244,9 +242,8 @@ class Deadlines(Loop):
             for task, held in session.held.items():
                 due = held.due_us()
                 watching = True
-                if held.unheard is not None and held.heard_us + UNHEARD_US <= now:
-                    session.outlet.send_tasks([held.unheard])
-                    held.unheard = None
+                if held.unheard is not None:
+                    self._send_again(session, held, now)
                 if due and due <= now:
                     kind = "start_to_close" if held.deadline_us and held.deadline_us <= now else "heartbeat"
                     overdue.append((task, self._command(task, kind)))
@@ -256,6 +253,18 @@ class Deadlines(Loop):
             self._dispatch.end(holder, task)  # or it ended elsewhere, as with a result given to another engine
             holder.outlet.send_stop(task, "timed_out" if told.error is None else "lost")
         return self._interval if watching else None
+
+    @staticmethod
+    def _send_again(session: Connected, held: Held, now: int) -> None:
+        """A task of which nothing was heard since it went out in an answer: once more, when the worker has a credit.
+
+        A draining worker grants none; it gives the task back.
+        """
+        draining = session.record.draining
+        if held.unheard is not None and held.again_us <= now and (session.credits > 0 or draining):
+            session.credits -= not draining
+            session.outlet.send_tasks([held.unheard])
+            held.unheard = None
 
     def _command(self, task: TaskKey, kind: str) -> cmd.TaskTimedOut:
         return cmd.TaskTimedOut(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from tests.engine.cluster import TestWorker
 from tests.engine.documents import Document, one_task
 from tests.engine.served import Served, payload, refusal_of, refused, seconds, serving, value
-from windlass.engine import eager, sessions
+from windlass.engine import eager
+from windlass.engine.connected import UNHEARD_US
 from windlass.storage.memory import Faults, MemoryWorld
 from windlass.v1 import admin_service_pb2 as admin_pb
 from windlass.v1 import common_pb2
@@ -18,7 +20,7 @@ from windlass.v1 import worker_service_pb2 as pb
 from windlass.v1 import workflow_service_pb2 as run_pb
 
 HOLD = TestWorker.HOLD
-UNHEARD_SECONDS = sessions.UNHEARD_US / 1e6
+UNHEARD_SECONDS = UNHEARD_US / 1e6
 CODE = {"runtime": "javascript", "code": "input"}
 
 
@@ -192,19 +194,54 @@ async def test_only_a_start_by_itself_has_an_answer_that_carries_a_task(served: 
 # Answers that are lost
 
 
+async def nothing_more_for(served: Served, session: str) -> None:
+    """A poll that waits is given the next task of all, and nothing that was sent before."""
+    waiting = asyncio.ensure_future(poll(served, session, 20))
+    while not served.engine.dispatch.connected[session].credits:
+        await served.engine.storage.read(lambda tr: tr.get(b"x"))
+    await served.engine.deadlines.turn()
+    run_id = await served.start("task")
+    assert [task.run_id for task in await waiting] == [run_id]
+
+
 async def test_a_task_that_nothing_is_heard_of_is_sent_once_more(served: Served) -> None:
     session = await register(served)
     started = await start(served, session)
     served.advance(UNHEARD_SECONDS - 0.5)
-    assert not await poll(served, session)
+    await nothing_more_for(served, session)
     served.advance(0.6)
     (again,) = await poll(served, session, 20)
     assert again.SerializeToString(deterministic=True) == started.task.SerializeToString(deterministic=True)
     served.advance(UNHEARD_SECONDS)
-    await served.engine.deadlines.turn()
-    assert not await poll(served, session)
+    await nothing_more_for(served, session)
     await complete(served, session, again)
     await served.closed(started.run.run_id)
+
+
+async def test_it_is_sent_again_for_a_credit_and_not_before_there_is_one(served: Served) -> None:
+    worker = await served.worker(lambda task: HOLD, credits=1)
+    await worker.until(lambda: bool(worker.session_id))
+    started = await start(served, worker.session_id)
+    await served.start("task")
+    await worker.until(lambda: len(worker.seen) == 1)
+    served.advance(UNHEARD_SECONDS)
+    await served.engine.deadlines.turn()
+    connected = served.engine.dispatch.connected[worker.session_id]
+    assert (len(worker.seen), connected.credits) == (1, 0)
+    worker.finish(worker.seen[0], 1)
+    await worker.until(lambda: len(worker.seen) == 2)
+    assert worker.seen[1].task_token == started.task.task_token
+    assert connected.credits == 0
+
+
+async def test_a_worker_that_drains_is_sent_it_to_give_it_back(served: Served) -> None:
+    worker = await served.worker(lambda task: HOLD)
+    await worker.until(lambda: bool(worker.session_id))
+    started = await start(served, worker.session_id)
+    worker.link.receive(pb.StreamTasksRequest(drain=True, credits=-16))
+    served.advance(UNHEARD_SECONDS)
+    await worker.until(lambda: bool(worker.seen))
+    assert worker.seen[0].task_token == started.task.task_token
 
 
 async def test_it_is_sent_again_on_a_stream_too(served: Served) -> None:
@@ -227,8 +264,7 @@ async def test_a_sign_of_life_says_that_it_arrived(served: Served, sign: Callabl
     started = await start(served, session)
     await sign(served, session, started.task)
     served.advance(UNHEARD_SECONDS)
-    await served.engine.deadlines.turn()
-    assert not await poll(served, session)
+    await nothing_more_for(served, session)
 
 
 async def test_a_repeated_start_finds_its_run_whatever_session_it_names(served: Served) -> None:
@@ -250,8 +286,7 @@ async def test_a_task_too_large_for_the_answer_comes_with_a_poll(
     (task,) = await poll(served, session, 20)
     assert task.run_id == started.run.run_id
     served.advance(UNHEARD_SECONDS)
-    await served.engine.deadlines.turn()
-    assert not await poll(served, session)
+    await nothing_more_for(served, session)
 
 
 async def test_a_session_that_ends_meanwhile_leaves_the_task_to_others(served: Served) -> None:
@@ -343,5 +378,4 @@ async def test_heartbeats_go_by_the_wall_clock_whatever_clock_the_run_has(served
     session = await register(served, namespace="sim", handlers=[common_pb2.StepType(handler="steady")])
     started = await start(served, session, namespace="sim")
     await served.engine.deadlines.turn()
-    assert not await poll(served, session)
     assert (await complete(served, session, started.task)).accepted_task_tokens

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tests.simulation.eager import Eager
 from tests.simulation.engine_host import EngineHost
 from tests.simulation.network import CallContext, CallFailed, Network
 from tests.simulation.operations import Operation, Record
@@ -31,9 +32,15 @@ class Clients:
     """All callers, on one host that never fails."""
 
     def __init__(
-        self, engines: list[EngineHost], network: Network, random: Random, trace: Callable[[str], None]
+        self,
+        engines: list[EngineHost],
+        network: Network,
+        random: Random,
+        trace: Callable[[str], None],
+        eager: Eager,
     ) -> None:
         self.engines, self.network, self.random, self.trace = engines, network, random, trace
+        self.eager = eager
         self.host = Host("clients")
         self.record = Record()
         self.started: list[str] = []
@@ -87,9 +94,11 @@ class Clients:
         request = pb.StartRunRequest(workflow=workflow, workflow_id=workflow_id, request_id=self._id())
         request.input.data = b'{"n": 1}'
         request.closed_run_policy = pb.CLOSED_RUN_POLICY_REJECT
+        worker = self.eager.ask(request)
         reply = await self._do(operation, request, "StartRun")
         if reply is not None:
             operation.run_id = reply.run.run_id
+            self.eager.bring(worker, request, reply)
         self.trace(str(operation))
         return operation
 

@@ -12,6 +12,7 @@ from unittest.mock import patch
 from tests.simulation import verdict
 from tests.simulation.authors import CHAIN, LEAF, Author
 from tests.simulation.clients import Clients
+from tests.simulation.eager import Eager
 from tests.simulation.engine_host import EngineHost
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.network import Network
@@ -80,7 +81,8 @@ class Simulation:
             WorkerHost(f"worker{n}", self.engines, self.network, self.work, Random(f"worker {plan.seed} {n}"))
             for n in range(plan.workers)
         ]
-        self.clients = Clients(self.engines, self.network, Random(f"clients {plan.seed}"), self.trace)
+        eager = Eager(self.workers, Random(f"eager {plan.seed}"))
+        self.clients = Clients(self.engines, self.network, Random(f"clients {plan.seed}"), self.trace, eager)
         self.nemesis = Nemesis(
             plan, self.world, self.network, self.engines, self.workers, Random(f"nemesis {plan.seed}"), self.trace
         )

@@ -86,12 +86,13 @@ class WorkerHost:
 
     async def drain(self) -> None:
         """SIGTERM, and then gone."""
-        self.host.spawn(_calling(self.worker.drain))
+        self.host.spawn(calling(self.worker.drain))
         await asyncio.wait([self.running], timeout=30)
         self.crash()
 
 
-async def _calling(what: Callable[[], None]) -> None:
+async def calling(what: Callable[[], None]) -> None:
+    """For `Host.spawn`."""
     what()
 
 

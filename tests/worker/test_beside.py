@@ -10,7 +10,7 @@ import pytest
 from tests.engine.documents import one_task
 from tests.engine.served import Served, serving, value
 from windlass.client import Client
-from windlass.engine.sessions import UNHEARD_US
+from windlass.engine.connected import UNHEARD_US
 from windlass.v1 import worker_service_pb2 as wire
 from windlass.worker.contact import Unreachable
 from windlass.worker.driver import Worker
