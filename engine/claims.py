@@ -120,11 +120,14 @@ class Claims(Loop):
             self._aside[self._trying] = self._transition.clock.now_us() + ASIDE_US, ring
 
     async def _look_and_take(self, unit: Unit, ring: QueueKey, limit: int) -> bool:
+        """Take the first entries; whether there are more. One is read beyond them: a queue that is empty now must not
+        count as full until somebody has credit again.
+        """
         head = keys.queue(*ring)
-        found = await unit.tr.get_range(head, keys.end(head), limit=limit + len(self._aside))
-        rows = [row for row in found if row[0] not in self._aside][:limit]
-        await self._take(unit, ring, rows)
-        return len(rows) == limit
+        found = await unit.tr.get_range(head, keys.end(head), limit=limit + 1 + len(self._aside))
+        rows = [row for row in found if row[0] not in self._aside]
+        await self._take(unit, ring, rows[:limit])
+        return len(rows) > limit
 
     async def _first(self, tr: Transaction, ring: QueueKey, limit: int) -> list[Row]:
         """The entries that come first, of this engine's own shards if they have enough, else and at times of all."""

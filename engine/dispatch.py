@@ -247,8 +247,8 @@ class Dispatch:
         return found
 
     def has_queued(self, session: Connected) -> bool:
-        """Whether tasks lie queued that this session could be leased."""
-        return session.credits > 0 and session.has_turn(self.backlog | self.claiming)
+        """Whether tasks lie queued that this session could be leased, or are being leased to it at this moment."""
+        return session.reserved > 0 or (session.credits > 0 and session.has_turn(self.backlog | self.claiming))
 
     def offered(self, ring: QueueKey) -> None:
         """This ring has its turn of claiming now: it comes after the others."""

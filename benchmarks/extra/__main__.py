@@ -7,6 +7,7 @@
     long-history   one run with very many events
     growth         the cost of a run beside ever more open and closed ones
     recovery       a worker killed under load
+    eager          tasks that come with the answers to starts and results
 
 All of them without a name. Sizes are those of the targets; --size and --sizes make them smaller to try.
 """
@@ -23,6 +24,7 @@ from typing import Final, NamedTuple
 import uvloop
 
 from benchmarks.extra.coming import TRIES, cold_start, restart
+from benchmarks.extra.eager import eager
 from benchmarks.extra.figures import HEAD, Asked, Figure, Measurement
 from benchmarks.extra.growth import growth
 from benchmarks.extra.long import long_history
@@ -43,6 +45,7 @@ class Kind(NamedTuple):
 KINDS: Final = {
     "cold-start": Kind(cold_start, (TRIES,), 0),
     "recovery": Kind(recovery, (100,), 2),
+    "eager": Kind(eager, (500,), 0),
     "open-waits": Kind(open_waits, (100_000,), 20),
     "restart": Kind(restart, (100_000,), 0),
     "backlog": Kind(backlog, (100_000,), 0),

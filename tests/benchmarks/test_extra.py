@@ -17,6 +17,7 @@ SMALL = {
     "restart": ("--size", "100"),
     "long-history": ("--size", "1000"),
     "growth": ("--sizes", "50", "100", "--seconds", "0.2"),
+    "eager": ("--size", "5"),
     "recovery": ("--size", "10", "--seconds", "0.2"),
 }
 

@@ -53,8 +53,8 @@ async def start(
     return reply
 
 
-async def poll(served: Served, session: str, wait: float = 0.01) -> list[pb.Task]:
-    request = pb.PollTasksRequest(session_id=session, max_tasks=9, wait_timeout=seconds(wait))
+async def poll(served: Served, session: str, wait: float = 0.01, most: int = 9) -> list[pb.Task]:
+    request = pb.PollTasksRequest(session_id=session, max_tasks=most, wait_timeout=seconds(wait))
     return list((await served.workers.PollTasks(request)).tasks)
 
 
@@ -337,6 +337,28 @@ async def test_results_handed_in_again_under_their_number_bring_the_same_tasks(s
     assert list(repeated.accepted_task_tokens) == [task.task_token]
     assert [each.task_token for each in repeated.tasks] == [lost.task_token]
     assert not (await complete(served, session, task, max_tasks=1, number=2)).tasks
+
+
+async def test_after_a_poll_that_emptied_the_queue_the_next_task_comes_with_the_answer(served: Served) -> None:
+    session = await register(served)
+    await served.start("chain")
+    (task,) = await poll(served, session, 20, most=1)
+    session_claims = served.engine.claims.done["tasks_claimed"]
+    for state in ("s1", "s2"):
+        (task,) = (await complete(served, session, task, max_tasks=1)).tasks
+        assert task.state == state
+    assert served.engine.claims.done["tasks_claimed"] == session_claims == 1  # none of them lay in the queue
+
+
+async def test_what_lies_queued_comes_with_the_answer_too(served: Served) -> None:
+    session = await register(served)
+    waiting = [await served.start("task") for _ in range(3)]
+    (task,) = await poll(served, session, 20, most=1)
+    done = [task.run_id]
+    for _ in range(2):
+        (task,) = (await complete(served, session, task, max_tasks=1)).tasks
+        done.append(task.run_id)
+    assert done == waiting
 
 
 async def test_without_a_poll_nothing_comes_with_the_answer(served: Served) -> None:
