@@ -7,7 +7,7 @@ It is what a worker in any language with gRPC comes down to. It offers one handl
 
 * it renews its lease while it works (the heartbeat thread), well within the lease's time;
 * it hands in a result until the engine has taken or refused it, and drops what is refused;
-* it resumes its session when the answer of a poll was lost, so that tasks which never arrived go to others at once;
+* it resumes its session when an answer that could bring tasks was lost, so that tasks which never arrived go back;
 * it starts nothing new when it is told to stop, and ends its session.
 """
 
@@ -81,29 +81,43 @@ def run(task: wire.Task) -> wire.TaskResult:
         return wire.TaskResult(task_token=task.task_token, failure=failure)
 
 
-def hand_in(stub: Stub, session_id: str, results: list[wire.TaskResult], stopped: threading.Event) -> None:
-    """Say what became of the tasks until the engine has heard it: a repeated result counts once."""
+def hand_in(stub: Stub, request: wire.CompleteTasksRequest, stopped: threading.Event) -> list[wire.Task]:
+    """Say what became of the tasks until the engine has heard it: a repeated result counts once. What is next.
+
+    Raises grpc.RpcError if the session is gone, or if an answer was lost on the way that may have brought a task.
+    """
+    lost: grpc.RpcError | None = None
     while True:
         try:
-            reply = stub.CompleteTasks(wire.CompleteTasksRequest(session_id=session_id, results=results))
+            reply = stub.CompleteTasks(request)
         except grpc.RpcError as error:
             print(f"complete: {error.code().name} {error.details()}", file=sys.stderr)
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise
             if error.code() is not grpc.StatusCode.UNAVAILABLE or stopped.wait(1):
-                return  # the lease will run out, and another worker will do it again
+                return []  # the lease will run out, and another worker will do it again
+            if request.max_tasks:
+                lost, request.max_tasks = error, 0
             continue
         for refused in reply.rejected:
             print(f"refused: {refused.error.message}", file=sys.stderr)
-        return
+        if lost is not None:
+            raise lost
+        return list(reply.tasks)
 
 
 def work(stub: Stub, session: wire.RegisterWorkerResponse, stopped: threading.Event) -> None:
-    """Poll, run, hand in. Raises grpc.RpcError when a poll fails or the session is gone."""
-    while not stopped.is_set():
-        poll = wire.PollTasksRequest(session_id=session.session_id, max_tasks=1)
-        poll.wait_timeout.FromSeconds(2)
-        tasks = stub.PollTasks(poll, timeout=30).tasks
+    """Poll, run, hand in, and go on with what the answer brings. Raises grpc.RpcError when that fails."""
+    tasks: list[wire.Task] = []
+    while tasks or not stopped.is_set():
         if tasks:
-            hand_in(stub, session.session_id, [run(task) for task in tasks], stopped)
+            done = wire.CompleteTasksRequest(session_id=session.session_id, results=[run(task) for task in tasks])
+            done.max_tasks = 0 if stopped.is_set() else 1
+            tasks = hand_in(stub, done, stopped)
+        else:
+            poll = wire.PollTasksRequest(session_id=session.session_id, max_tasks=1)
+            poll.wait_timeout.FromSeconds(2)
+            tasks = list(stub.PollTasks(poll, timeout=30).tasks)
 
 
 def one_session(stub: Stub, resume: str, stopped: threading.Event) -> str:

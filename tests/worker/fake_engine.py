@@ -349,11 +349,10 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
         row = await self._row(request.session_id, context)
         if not self.queue:
             await asyncio.sleep(0.05)
-        given = [
-            self._lease(self.tasks[self.queue.popleft()], row)
-            for _ in range(min(len(self.queue), request.max_tasks or 1))
-        ]
-        return wire.PollTasksResponse(tasks=given)
+        return wire.PollTasksResponse(tasks=self._given(row, request.max_tasks or 1))
+
+    def _given(self, row: SessionRow, most: int) -> list[wire.Task]:
+        return [self._lease(self.tasks[self.queue.popleft()], row) for _ in range(min(len(self.queue), most))]
 
     async def HeartbeatWorker(self, request: wire.HeartbeatWorkerRequest, context: Any) -> wire.HeartbeatWorkerResponse:
         await self._row(request.session_id, context)
@@ -361,8 +360,10 @@ class FakeEngine(wire_grpc.WorkerServiceServicer):
         return wire.HeartbeatWorkerResponse(heartbeat=ack)
 
     async def CompleteTasks(self, request: wire.CompleteTasksRequest, context: Any) -> wire.CompleteTasksResponse:
+        row = await self._row(request.session_id, context) if request.max_tasks else None
         taken, refused = self.take_all(list(request.results), [])
-        return wire.CompleteTasksResponse(accepted_task_tokens=taken, rejected=refused)
+        more = self._given(row, request.max_tasks) if row is not None else []
+        return wire.CompleteTasksResponse(accepted_task_tokens=taken, rejected=refused, tasks=more)
 
     async def HeartbeatTasks(self, request: wire.HeartbeatTasksRequest, context: Any) -> wire.HeartbeatTasksResponse:
         await self._row(request.session_id, context)

@@ -7,9 +7,10 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
+import pytest
 
 from tests.worker.fake_engine import FakeEngine
 from windlass.v1 import worker_service_pb2 as wire
@@ -41,29 +42,46 @@ async def test_the_minimal_worker_works_fails_and_leaves(engine: FakeEngine) -> 
             await process.wait()
 
 
-class LosingEngine(FakeEngine):
-    """The answer of the first poll that has tasks never arrives."""
+Reply = TypeVar("Reply", wire.PollTasksResponse, wire.CompleteTasksResponse)
 
-    lost: wire.PollTasksResponse | None = None
+
+class LosingEngine(FakeEngine):
+    """The first answer of one method that has tasks never arrives."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(lease_s=600)
+        self.method, self.lost = method, False
+        self.polls = 0
 
     async def PollTasks(self, request: wire.PollTasksRequest, context: Any) -> wire.PollTasksResponse:
         reply = await super().PollTasks(request, context)
-        if reply.tasks and self.lost is None:
-            self.lost = reply
+        self.polls += bool(reply.tasks)
+        return await self._perhaps_lost("PollTasks", reply, context)
+
+    async def CompleteTasks(self, request: wire.CompleteTasksRequest, context: Any) -> wire.CompleteTasksResponse:
+        return await self._perhaps_lost("CompleteTasks", await super().CompleteTasks(request, context), context)
+
+    async def _perhaps_lost(self, method: str, reply: Reply, context: Any) -> Reply:
+        if reply.tasks and method == self.method and not self.lost:
+            self.lost = True
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
         return reply
 
 
-async def test_what_a_lost_answer_carried_comes_back_at_once() -> None:
-    engine = LosingEngine(lease_s=600)
+@pytest.mark.parametrize(("method", "epochs"), [("PollTasks", [2, 1]), ("CompleteTasks", [1, 2]), ("", [1, 1])])
+async def test_what_a_lost_answer_carried_comes_back_at_once(method: str, epochs: list[int]) -> None:
+    engine = LosingEngine(method)
     async with engine:
-        task = engine.submit("python", handler="shout", input=b'{"text": "hello"}')
+        tasks = [engine.submit("python", handler="shout", input=b'{"text": "hello"}') for _ in epochs]
         process = await asyncio.create_subprocess_exec(sys.executable, str(SCRIPT), engine.address)
         try:
-            await asyncio.wait_for(task.done.wait(), 30)
-            assert engine.lost is not None
-            assert [each.resume_session_id for each in engine.registers] == ["", *engine.sessions]
-            assert task.epoch == 2
+            for task in tasks:
+                await asyncio.wait_for(task.done.wait(), 30)
+            assert engine.lost is bool(method)
+            resumed = list(engine.sessions) if method else []
+            assert [each.resume_session_id for each in engine.registers] == ["", *resumed]
+            assert [task.epoch for task in tasks] == epochs
+            assert method or engine.polls == 1  # the second came with the answer to the first one's result
         finally:
             process.kill()
             await process.wait()
