@@ -1,4 +1,4 @@
-"""The first task of a run comes with the answer to its start, the next with the answer to the result before it."""
+"""The first task of a run comes with the answer to its start."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.engine.cluster import TestWorker
-from tests.engine.documents import Document, one_task
-from tests.engine.served import Served, payload, refusal_of, refused, seconds, serving, value
+from tests.engine.documents import one_task
+from tests.engine.plain import CODE, chain, complete, phase, poll, register, start
+from tests.engine.served import Served, refusal_of, refused, seconds, serving, value
 from windlass.engine import eager
 from windlass.engine.connected import UNHEARD_US
 from windlass.storage.memory import Faults, MemoryWorld
@@ -21,13 +22,6 @@ from windlass.v1 import workflow_service_pb2 as run_pb
 
 HOLD = TestWorker.HOLD
 UNHEARD_SECONDS = UNHEARD_US / 1e6
-CODE = {"runtime": "javascript", "code": "input"}
-
-
-def chain(steps: int) -> Document:
-    """So many tasks one after the other."""
-    states: Document = {f"s{n}": {"task": CODE, "output": f"s{n}", "next": f"s{n + 1}"} for n in range(steps)}
-    return {"workflow": "chain", "initial": "s0", "states": {**states, f"s{steps}": {}}}
 
 
 @pytest.fixture
@@ -36,40 +30,6 @@ async def served() -> AsyncIterator[Served]:
         await engine.register(one_task())
         await engine.register(chain(3))
         yield engine
-
-
-async def register(served: Served, **more: Any) -> str:
-    """A worker of unary calls; its session."""
-    request = pb.RegisterWorkerRequest(worker_id="u", slots=2, **more)
-    request.runtimes.add(name="javascript", version="1")
-    return str((await served.workers.RegisterWorker(request)).session_id)
-
-
-async def start(
-    served: Served, session: str, workflow: str = "task", given: Any = None, **more: Any
-) -> run_pb.StartRunResponse:
-    request = run_pb.StartRunRequest(workflow=workflow, input=payload(given), eager_session_id=session, **more)
-    reply: run_pb.StartRunResponse = await served.runs.StartRun(request)
-    return reply
-
-
-async def poll(served: Served, session: str, wait: float = 0.01, most: int = 9) -> list[pb.Task]:
-    request = pb.PollTasksRequest(session_id=session, max_tasks=most, wait_timeout=seconds(wait))
-    return list((await served.workers.PollTasks(request)).tasks)
-
-
-async def complete(
-    served: Served, session: str, task: pb.Task, output: bytes = b"1", **more: Any
-) -> pb.CompleteTasksResponse:
-    results = [pb.TaskResult(task_token=task.task_token, output=output)]
-    request = pb.CompleteTasksRequest(session_id=session, results=results, **more)
-    reply: pb.CompleteTasksResponse = await served.workers.CompleteTasks(request)
-    return reply
-
-
-async def phase(served: Served, run_id: str) -> str:
-    (work,) = (await served.run(run_id)).open_work
-    return str(work.phase)
 
 
 # With the start
@@ -324,67 +284,6 @@ async def test_a_start_whose_commit_is_unknown_leaves_no_lease_behind(served: Se
             await engine.engine.sessions.turn()
             tasks = await poll(engine, session)
         assert tasks[0].run_id == started.run.run_id
-
-
-# With the result before it
-
-
-async def test_results_handed_in_again_under_their_number_bring_the_same_tasks(served: Served) -> None:
-    session = await register(served)
-    task = (await start(served, session, "chain")).task
-    (lost,) = (await complete(served, session, task, max_tasks=1, number=1)).tasks
-    repeated = await complete(served, session, task, max_tasks=1, number=1)
-    assert list(repeated.accepted_task_tokens) == [task.task_token]
-    assert [each.task_token for each in repeated.tasks] == [lost.task_token]
-    assert not (await complete(served, session, task, max_tasks=1, number=2)).tasks
-
-
-async def test_after_a_poll_that_emptied_the_queue_the_next_task_comes_with_the_answer(served: Served) -> None:
-    session = await register(served)
-    await served.start("chain")
-    (task,) = await poll(served, session, 20, most=1)
-    session_claims = served.engine.claims.done["tasks_claimed"]
-    for state in ("s1", "s2"):
-        (task,) = (await complete(served, session, task, max_tasks=1)).tasks
-        assert task.state == state
-    assert served.engine.claims.done["tasks_claimed"] == session_claims == 1  # none of them lay in the queue
-
-
-async def test_what_lies_queued_comes_with_the_answer_too(served: Served) -> None:
-    session = await register(served)
-    waiting = [await served.start("task") for _ in range(3)]
-    (task,) = await poll(served, session, 20, most=1)
-    done = [task.run_id]
-    for _ in range(2):
-        (task,) = (await complete(served, session, task, max_tasks=1)).tasks
-        done.append(task.run_id)
-    assert done == waiting
-
-
-async def test_without_a_poll_nothing_comes_with_the_answer(served: Served) -> None:
-    session = await register(served)
-    task = (await start(served, session, "chain")).task
-    assert not (await complete(served, session, task)).tasks
-    assert [each.state for each in await poll(served, session)] == ["s1"]
-
-
-async def test_a_poll_that_cannot_be_records_no_result(served: Served) -> None:
-    session = await register(served)
-    started = await start(served, session)
-    await refused(complete(served, session, started.task, max_tasks=-1), "INVALID_FIELD")
-    await refused(complete(served, "nobody", started.task, max_tasks=1), "SESSION_NOT_FOUND")
-    await refused(complete(served, "", started.task, max_tasks=1), "SESSION_NOT_FOUND")
-    assert await phase(served, started.run.run_id) == "leased"
-
-
-async def test_cancels_and_the_drain_come_too(served: Served) -> None:
-    session = await register(served)
-    first, second = await start(served, session), await start(served, session)
-    await served.runs.CancelRun(run_pb.CancelRunRequest(run_id=second.run.run_id))
-    reply = await complete(served, session, first.task, max_tasks=1)
-    assert [cancel.task_token for cancel in reply.cancels] == [second.task.task_token]
-    served.engine.dispatch.connected[session].outlet.send_drain()
-    assert (await complete(served, session, second.task, max_tasks=1)).drain
 
 
 # The clock of leases
