@@ -160,7 +160,7 @@ def _suspend(turn: Turn, path: str, node: Node, branch: Branch, asks: Asks) -> N
 
 
 def _wait(turn: Turn, path: str, node: Node, asks: Asks) -> None:
-    wait = waits.new_wait(turn, path, waits.Received(asks.wait_for), "ask:wait", ())
+    wait = waits.new_wait(turn, path, waits.Received(asks.wait_for, asks.wait_any), "ask:wait", ())
     _ask(turn, path, node, wait, asks.wait_timeout_us)
 
 

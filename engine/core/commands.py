@@ -78,6 +78,7 @@ class Asks(msgspec.Struct, frozen=True, kw_only=True):
     set: Mapping[str, bytes] = {}  #: context patch
     route: str = ""
     wait_for: tuple[str, ...] = ()
+    wait_any: bool = False  #: the first of them is enough
     wait_timeout_us: int | None = None
     spawn: tuple[Spawn, ...] = ()
     escalate: bytes = b""  #: JSON: {to, message, inputs, timeout}

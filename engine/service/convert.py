@@ -211,6 +211,7 @@ def asks_in(result: worker_service_pb2.TaskResult) -> Asks | None:
         set=_patch(result.context_patch),
         route=asks.route,
         wait_for=tuple(asks.wait_for),
+        wait_any=asks.wait_any,
         wait_timeout_us=span_us(asks.wait_timeout, "wait_timeout") if asks.HasField("wait_timeout") else None,
         spawn=tuple(_spawn(each) for each in asks.spawns),
         escalate=asks.escalate,

@@ -202,6 +202,12 @@ def test_task_code_waits_for_signals() -> None:
     assert world.state.state == "t"
 
 
+def test_task_code_waits_for_the_first_of_several_signals() -> None:
+    world = ask(c.Asks(wait_for=("a", "b"), wait_any=True))
+    world.signal("b", 2)
+    assert world.context() == {"x": {"b": 2}}
+
+
 def test_task_code_spawns_and_waits_for_children() -> None:
     spawns = (c.Spawn(workflow="a", input=b"1"), c.Spawn(workflow="b"), c.Spawn(workflow="c", detach=True))
     world = ask(c.Asks(spawn=spawns))
