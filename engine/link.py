@@ -22,8 +22,10 @@ from windlass.engine.clock import Clock
 from windlass.engine.connected import Assignment, Connected
 from windlass.engine.core import commands as cmd
 from windlass.engine.core import units
+from windlass.engine.core.limits import OUTPUT_BYTES_MAX
 from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
+from windlass.engine.inbound import known, release_in, result_in
 from windlass.engine.leases import Leases, Report, Told, parse_token, token_of
 from windlass.engine.notices import Notices
 from windlass.engine.records import SessionRecord
@@ -101,14 +103,22 @@ class Link:
         if message.task_heartbeats:  # before the results: a failed attempt's last checkpoint is the next one's first
             self._beat(message.task_heartbeats)
         if message.results or message.releases:
-            clock = self._workers.clock
-            self._spawn(self._record(results_in(message.results, clock) + releases_in(message.releases, clock)))
+            self._spawn(self._record(self._reports(message)))
         if message.credits:
             self._workers.dispatch.grant(self.session.record.session, message.credits)
         if message.HasField("heartbeat"):
             self._spawn(self._renew(message.heartbeat))
         if message.drain:
             self.session.drain()
+
+    def _reports(self, message: pb.StreamTasksRequest) -> list[tuple[TaskKey, Report]]:
+        """Results and releases of a message, without those whose token no engine made: these are refused."""
+        results, bad_results = known(message.results)
+        releases, bad_releases = known(message.releases)
+        if refused := bad_results + bad_releases:
+            self._out.rejected.extend(refused)
+            self._wake.set()
+        return results_in(results, self._workers.clock) + releases_in(releases, self._workers.clock)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -153,7 +163,14 @@ class Link:
     def _beat(self, heartbeats: Iterable[pb.TaskHeartbeat]) -> None:
         assert self.session is not None
         reports: list[tuple[TaskKey, Report]] = []
-        for beat in heartbeats:
+        good, bad = known(heartbeats)
+        self._out.cancels.extend(
+            pb.TaskCancel(task_token=each.task_token, reason=pb.CANCEL_REASON_LOST, message=each.error.message)
+            for each in bad
+        )
+        if bad:
+            self._wake.set()
+        for beat in good:
             task = parse_token(beat.task_token)
             held = self.session.held.get(task)
             if held is None:
@@ -310,7 +327,7 @@ def registered(
         heartbeat_interval=convert.duration(lease_us // 3),
         lost_task_tokens=[token_of(task) for task in lost],
         max_message_bytes=4 << 20,
-        max_output_bytes=1 << 20,
+        max_output_bytes=OUTPUT_BYTES_MAX,
         engine_id=workers.engine_id,
         resumed=resumed,
     )
@@ -318,49 +335,9 @@ def registered(
 
 def results_in(results: Iterable[pb.TaskResult], clock: Clock) -> list[tuple[TaskKey, Report]]:
     """Results as reports. Raises EngineError BAD_TASK_TOKEN."""
-    return [_result_in(result, clock) for result in results]
-
-
-def _result_in(result: pb.TaskResult, clock: Clock) -> tuple[TaskKey, Report]:
-    task = parse_token(result.task_token)
-    _, _, visit, path, epoch = task
-    asks, logs = convert.asks_in(result), convert.logs_in(result.logs) if result.logs else ()
-    usage = convert.usage_in(result.usage) if result.HasField("usage") else {}
-    denials = convert.denials_in(result.denials) if result.denials else ()
-    if result.WhichOneof("outcome") == "failure":
-        failure = convert.failure_in(result.failure)
-        jitter = clock.random.random()
-        return task, cmd.TaskFailed(
-            path=path,
-            visit=visit,
-            epoch=epoch,
-            failure=failure,
-            asks=asks,
-            jitter=jitter,
-            usage=usage,
-            logs=logs,
-            denials=denials,
-        )
-    output = result.output or b"null"
-    return task, cmd.TaskSucceeded(
-        path=path, visit=visit, epoch=epoch, output=output, asks=asks, usage=usage, logs=logs, denials=denials
-    )
+    return [result_in(result, clock) for result in results]
 
 
 def releases_in(releases: Iterable[pb.TaskRelease], clock: Clock) -> list[tuple[TaskKey, Report]]:
     """Leases given back, as reports. Raises EngineError BAD_TASK_TOKEN."""
-    found: list[tuple[TaskKey, Report]] = []
-    for release in releases:
-        task = parse_token(release.task_token)
-        crashed = release.reason == pb.RELEASE_REASON_CRASHED
-        returned = cmd.TaskReturned(
-            path=task[3],
-            visit=task[2],
-            epoch=task[4],
-            crashed=crashed,
-            unable=release.reason == pb.RELEASE_REASON_UNABLE,
-            reason=release.message,
-            jitter=clock.random.random(),
-        )
-        found.append((task, returned))
-    return found
+    return [release_in(release, clock) for release in releases]

@@ -124,9 +124,14 @@ def failure_in(failure: common_pb2.Failure) -> Failure:
         retryable=failure.retryable if failure.HasField("retryable") else None,
         details=details,
         stack=_cut(failure.stack),
-        next_delay_us=span_us(failure.next_delay, "next_delay") if failure.HasField("next_delay") else None,
+        next_delay_us=_delay_in(failure.next_delay) if failure.HasField("next_delay") else None,
         cause=_cut(failure.cause),
     )
+
+
+def _delay_in(value: duration_pb2.Duration) -> int:
+    """The attempt has failed, whatever it wishes for the next one: a delay that cannot be is cut to one that can."""
+    return min(max(0, value.seconds * 1_000_000 + value.nanos // 1000), SPAN_MAX_US)
 
 
 def logs_in(lines: Sequence[worker_service_pb2.LogLine]) -> tuple[LogLine, ...]:
