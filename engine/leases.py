@@ -31,6 +31,9 @@ BATCH_SHARED: Final = 16
 #: A token is shorter than the key of its lease, which adds the session (32 bytes) and must fit into 480 bytes.
 TOKEN_BYTES_MAX: Final = 440
 
+#: Why a checkpoint is not kept although its lease stands.
+UNKEPT: Final = frozenset({"PAYLOAD_TOO_LARGE", "INVALID_JSON"})
+
 Report = cmd.TaskSucceeded | cmd.TaskFailed | cmd.TaskReturned | cmd.TaskTimedOut | cmd.TaskHeartbeat
 
 _token_encode = msgspec.msgpack.Encoder().encode
@@ -126,12 +129,20 @@ class Leases:
         except Rejection as refused:
             if refused.reason == "ALREADY_RECORDED":
                 return Told(True)
+            if isinstance(report, cmd.TaskHeartbeat) and refused.reason in UNKEPT:
+                await unit.give(task[0], task[1], _spoilt(report, refused))
             return Told(False, refusal(refused))
         except EngineError as error:
             if error.reason == "RUN_NOT_FOUND":
                 return Told(False, EngineError("LEASE_LOST", f"run {task[1]} is gone", run_id=task[1]))
             raise
         return Told(True)
+
+
+def _spoilt(beat: cmd.TaskHeartbeat, why: Rejection) -> cmd.TaskFailed:
+    """Whoever is refused a heartbeat stops the task: so the attempt has failed, or nobody would ever end it."""
+    failure = cmd.Failure("INVALID_ASK", str(why), retryable=False)
+    return cmd.TaskFailed(path=beat.path, visit=beat.visit, epoch=beat.epoch, failure=failure)
 
 
 def refusal(error: Rejection | EngineError) -> EngineError:

@@ -94,6 +94,20 @@ async def test_a_token_that_no_engine_made_is_refused_alone_on_a_stream(served: 
     assert [(each.task_token, each.reason) for each in worker.cancels] == [(b"no", pb.CANCEL_REASON_LOST)]
 
 
+@pytest.mark.parametrize(("text", "why"), [(b"{", "is not JSON"), (b'"%s"' % (b"x" * 100_000), "100002 bytes")])
+async def test_a_checkpoint_that_cannot_be_kept_fails_the_attempt(served: Served, text: bytes, why: str) -> None:
+    """Said to be lost while its lease stood, the task belonged to nobody until its worker ended."""
+    worker = await holding(served)
+    (task,) = worker.held
+    worker.link.receive(
+        pb.StreamTasksRequest(task_heartbeats=[pb.TaskHeartbeat(task_token=task.task_token, checkpoint=text)])
+    )
+    await worker.until(lambda: bool(worker.cancels))
+    assert worker.cancels[0].reason == pb.CANCEL_REASON_LOST
+    failure = (await served.closed(task.run_id)).failure
+    assert (failure.code, why in failure.message) == ("INVALID_ASK", True), failure.message
+
+
 async def test_a_worker_is_told_the_largest_output_that_is_taken(served: Served) -> None:
     registered = await served.workers.RegisterWorker(pb.RegisterWorkerRequest())
     worker = await holding(served)
