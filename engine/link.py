@@ -21,14 +21,14 @@ from typing import Final
 from windlass.engine.clock import Clock
 from windlass.engine.connected import Assignment, Connected
 from windlass.engine.core import commands as cmd
-from windlass.engine.core import units
+from windlass.engine.core import jsontext, units
 from windlass.engine.core.limits import OUTPUT_BYTES_MAX
 from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
 from windlass.engine.inbound import known, release_in, result_in
 from windlass.engine.leases import Leases, Report, Told, parse_token, token_of
 from windlass.engine.notices import Notices
-from windlass.engine.records import SessionRecord
+from windlass.engine.records import SessionRecord, pack
 from windlass.engine.service import convert
 from windlass.engine.service.status import to_status
 from windlass.engine.sessions import Sessions
@@ -52,6 +52,8 @@ _CANCEL_REASONS: Final = {
 }
 #: Pairs of queue and kind that one worker may serve: each is a place in a ring.
 PAIRS_MAX: Final = 10_000
+#: One registration. It is one value of the store (100,000 bytes at most), written again with every renewal.
+SESSION_BYTES_MAX: Final = 90_000
 
 
 class Workers:
@@ -285,6 +287,7 @@ class Link:
 
 def session_record(request: pb.RegisterWorkerRequest, workers: Workers) -> SessionRecord:
     """What is stored of a registration. Raises EngineError INVALID_FIELD."""
+    _check_shape(request)
     kinds = [runtime.name for runtime in request.runtimes if runtime.name != "python"]
     kinds += [f"python:{each.handler}" for each in request.handlers]
     for field, values in (("queues", request.queues), ("runtimes", kinds)):
@@ -294,7 +297,7 @@ def session_record(request: pb.RegisterWorkerRequest, workers: Workers) -> Sessi
                 raise EngineError("INVALID_FIELD", f"{field}: {value!r} ends like the needs of a task", field=field)
     if max(1, len(request.queues)) * len(kinds) > PAIRS_MAX:
         raise EngineError("INVALID_FIELD", f"queues times runtimes and handlers: at most {PAIRS_MAX}", field="queues")
-    return SessionRecord(
+    record = SessionRecord(
         session=workers.clock.new_id(),
         worker=check_name(request.worker_id, "worker_id", required=False) or f"worker-{workers.clock.new_id()[-12:]}",
         namespace=check_name(request.namespace or "default", "namespace"),
@@ -313,6 +316,24 @@ def session_record(request: pb.RegisterWorkerRequest, workers: Workers) -> Sessi
         handlers=tuple(each.SerializeToString() for each in request.handlers),
         offer=check_units(request.offered_units, "offered_units", units.OFFER_MAX),
     )
+    if (size := len(pack(record))) > SESSION_BYTES_MAX:
+        much = f"the registration has {size} bytes, {SESSION_BYTES_MAX} are allowed"
+        message = f"{much}: offer fewer handlers, or smaller schemas"
+        raise EngineError("PAYLOAD_TOO_LARGE", message, size=str(size), limit=str(SESSION_BYTES_MAX))
+    return record
+
+
+def _check_shape(request: pb.RegisterWorkerRequest) -> None:
+    """What nobody could make use of. Raises EngineError INVALID_FIELD."""
+    if request.slots < 0:
+        raise EngineError("INVALID_FIELD", "slots must not be negative", field="slots")
+    for each in request.handlers:
+        check_name(each.handler, "handlers")
+        schemas = {"input": each.input_schema, "output": each.output_schema, "config": each.config_schema}
+        for name, schema in schemas.items():
+            if schema and (flaw := jsontext.flaw(schema)):
+                message = f"handlers: the {name} schema of {each.handler!r} is {flaw}"
+                raise EngineError("INVALID_FIELD", message, field="handlers")
 
 
 def registered(
