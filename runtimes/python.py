@@ -12,8 +12,9 @@ import asyncio
 import platform
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -116,13 +117,15 @@ class PythonHandlers:
     async def _attempt(self, handler: Handler, activation: Activation, context: TaskContext) -> Completion:
         try:
             given = _arguments(handler, activation, context)
-        except pydantic.ValidationError as error:
-            return failed(failures.BAD_INPUT, _validation_message(error))
+        except _Unfit as error:
+            return failed(failures.BAD_INPUT, str(error))
         deadline = asyncio.timeout(activation.limits.wall_us / 1e6)
         try:
             async with deadline:
                 value = await self._call(handler, given)
-            output = handler.output.dump_json(handler.output.validate_python(value))
+            with _fitting("result"):
+                kept = handler.output.validate_python(value)
+            output = handler.output.dump_json(kept)
         except TaskFailure as error:
             return Completion(failure=error.failure)
         except TimeoutError as error:
@@ -130,8 +133,10 @@ class PythonHandlers:
                 return _raised(error)
             context.mark_cancelled()
             return failed(failures.TIMEOUT, f"no end after {activation.limits.wall_us / 1000:g} ms")
-        except (pydantic.ValidationError, PydanticSerializationError) as error:
-            return failed(failures.BAD_OUTPUT, f"the handler gave something else than it says: {error}")
+        except _Unfit as error:
+            return failed(failures.BAD_OUTPUT, str(error))
+        except PydanticSerializationError as error:
+            return failed(failures.BAD_OUTPUT, f"the result cannot be written as JSON: {error}")
         except TaskCancelled:
             return failed(failures.CANCELLED, "the handler saw that it was cancelled")
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
@@ -147,22 +152,37 @@ class PythonHandlers:
 def _arguments(handler: Handler, activation: Activation, context: TaskContext) -> dict[str, Any]:
     given: dict[str, Any] = {}
     if "input" in handler.parameters:
-        given["input"] = handler.input.validate_json(activation.input)
+        with _fitting("input"):
+            given["input"] = handler.input.validate_json(activation.input)
     if "config" in handler.parameters:
-        given["config"] = handler.config.validate_json(activation.config)
+        with _fitting("config"):
+            given["config"] = handler.config.validate_json(activation.config)
     if "ctx" in handler.parameters:
         given["ctx"] = context
     return given
 
 
-def _validation_message(error: pydantic.ValidationError) -> str:
+class _Unfit(Exception):
+    """The input, the config or the result is not what the handler's annotations say."""
+
+
+@contextmanager
+def _fitting(what: str) -> Iterator[None]:
+    """Tell what does not fit apart, and from a ValidationError of the handler's own, which is its failure."""
+    try:
+        yield
+    except pydantic.ValidationError as error:
+        raise _Unfit(_validation_message(what, error)) from error
+
+
+def _validation_message(what: str, error: pydantic.ValidationError) -> str:
     problems = error.errors(include_url=False, include_input=False)
     told = [
         f"{'.'.join(map(str, problem['loc'])) or 'the value'}: {problem['msg']}"
         for problem in problems[:_PROBLEMS_SHOWN]
     ]
     more = len(problems) - len(told)
-    return "the input or the config does not fit: " + "; ".join(told) + (f"; and {more} more" if more > 0 else "")
+    return f"the {what} does not fit: " + "; ".join(told) + (f"; and {more} more" if more > 0 else "")
 
 
 def _raised(error: BaseException) -> Completion:

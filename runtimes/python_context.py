@@ -96,6 +96,21 @@ class TaskContext:
         return self._activation.task
 
     @property
+    def run_id(self) -> str:
+        """The engine's id of the run."""
+        return self.task.run_id
+
+    @property
+    def attempt(self) -> int:
+        """From 1."""
+        return self.task.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this task: pass it to outside systems."""
+        return self.task.idempotency_key
+
+    @property
     def cancelled(self) -> bool:
         """Whether the attempt is not wanted any more. A synchronous handler should look now and then."""
         return self._cancelled.is_set()

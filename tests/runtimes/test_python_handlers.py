@@ -89,6 +89,18 @@ def test_a_failure_has_a_code_that_a_definition_can_name() -> None:
     assert refused.message.endswith("the message was: no")
 
 
+@handler("orders.where")
+def where(ctx: TaskContext) -> list[object]:
+    """Tell where it runs."""
+    return [ctx.run_id, ctx.attempt, ctx.idempotency_key]
+
+
+@handler("orders.unkept")
+def unkept() -> Receipt:
+    """Give something else than it says."""
+    return {"sum": 1}  # type: ignore[return-value]  # the point of it
+
+
 @handler("orders.sleeps")
 async def sleeps() -> None:
     """Wait for ever."""
@@ -103,7 +115,7 @@ def blocks(ctx: TaskContext) -> None:
     ctx.raise_if_cancelled()
 
 
-REGISTRY = HandlerRegistry([charge, count, ask, fails, sleeps, blocks])
+REGISTRY = HandlerRegistry([charge, count, ask, fails, where, unkept, sleeps, blocks])
 
 
 async def run(type: str, input: object = None, notes: list[Note] | None = None, **fields: Any) -> Completion:
@@ -166,6 +178,28 @@ async def test_failures_have_names(type: str, input: object, code: str) -> None:
     assert done.failure.message
 
 
+async def test_what_an_outside_system_wants_to_know_is_at_hand() -> None:
+    """The names that the documents give."""
+    done = await run("orders.where")
+    run_id, attempt, key = msgspec.json.decode(done.output or b"")
+    assert (run_id, attempt, key.split(":")[0]) == (task().run_id, 1, task().run_id)
+
+
+@pytest.mark.parametrize(
+    ("type", "input", "config", "message"),
+    [
+        ("orders.charge", {"item": "tea", "count": 0}, b"{}", "the input does not fit: count: Input should be gr"),
+        ("orders.charge", {"item": "tea", "count": 1}, b'{"price":"x"}', "the config does not fit: price: Input sho"),
+        ("orders.unkept", None, b"{}", "the result does not fit: total: Field required"),
+    ],
+)
+async def test_what_does_not_fit_is_said_with_its_place(type: str, input: object, config: bytes, message: str) -> None:
+    done = await run(type, input, config=config)
+    assert done.failure is not None
+    assert done.failure.message.startswith(message), done.failure.message
+    assert "pydantic" not in done.failure.message
+
+
 async def test_business_failure_keeps_its_wishes() -> None:
     done = await run("orders.fails", "business")
     assert done.failure is not None
@@ -201,8 +235,8 @@ def test_descriptions_carry_the_schemas() -> None:
 
 def test_registry_takes_modules_and_refuses_doubles() -> None:
     registry = HandlerRegistry()
-    assert registry.add_module(__name__) == 6
-    assert len(registry) == 6
+    assert registry.add_module(__name__) == 8
+    assert len(registry) == 8
     with pytest.raises(BadHandler, match=r"orders\.charge"):
         registry.add(handler("orders.charge")(lambda: None))
     with pytest.raises(BadHandler, match="no handlers"):
