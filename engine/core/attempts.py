@@ -272,7 +272,7 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         _park(turn, path, node, "CRASH_LOOP", _crash_loop(node.crashes, most if used_up else 0, command.reason))
     elif node.crashes == 1:
         release(turn, path, node)
-        requeue(turn, path, replace(node, session="", lease_us=0), branch, "crashed")
+        requeue(turn, path, replace(node, session="", lease_us=0), branch, "crashed", _crash(command))
     else:
         _crash_backoff(turn, path, node, branch, command)
 
@@ -294,10 +294,14 @@ def _pass_on(turn: Turn, path: str, node: Node, branch: Branch, reason: str) -> 
     turn.apply(AttemptEnded(turn.now_us, path, "unable", failure, queued_again(turn, path, node, branch)))
 
 
+def _crash(command: TaskReturned) -> Failure:
+    return Failure("CRASHED", f"the worker or its slot died: {command.reason}")
+
+
 def _crash_backoff(turn: Turn, path: str, node: Node, branch: Branch, command: TaskReturned) -> None:
     release(turn, path, node)
     due_us = turn.now_us + delay_us(_policy(turn, branch), node.crashes - 1, command.jitter)
-    failure = Failure("CRASHED", f"the worker or its slot died: {command.reason}")
+    failure = _crash(command)
     backoff = replace(
         node,
         phase="backoff",
@@ -321,9 +325,9 @@ def _park(turn: Turn, path: str, node: Node, code: str, message: str, why: str =
     incidents.open_incident(turn, path, "lease", failure)
 
 
-def requeue(turn: Turn, path: str, node: Node, branch: Branch, why: str) -> None:
-    """Back into the queue under the same attempt number; held while the run is paused."""
-    turn.apply(AttemptEnded(turn.now_us, path, why, None, queued_again(turn, path, node, branch)))
+def requeue(turn: Turn, path: str, node: Node, branch: Branch, why: str, failure: Failure | None = None) -> None:
+    """Back into the queue as the node is; held while the run is paused. `failure` is for readers."""
+    turn.apply(AttemptEnded(turn.now_us, path, why, failure, queued_again(turn, path, node, branch)))
 
 
 def queued_again(turn: Turn, path: str, node: Node, branch: Branch) -> Node:

@@ -11,6 +11,7 @@ from tests.core.build import ONCE, QUICK, SECOND, branch, limits, number_schema,
 from tests.core.world import World
 from windlass.engine.core import commands as c
 from windlass.engine.core.definition import Limits, RetryPolicy
+from windlass.engine.core.events import AttemptEnded
 from windlass.engine.core.limits import CONTEXT_BYTES_MAX, CRASHES_MAX, START_TO_CLOSE_US, UNABLE_US
 from windlass.engine.core.retry import delay_us, retryable
 
@@ -172,6 +173,17 @@ def test_a_crash_uses_up_an_attempt_and_the_last_one_parks_the_run() -> None:
     (incident,) = world.state.incidents
     assert incident.code == "CRASH_LOOP"
     assert "crashed its worker 2 times, and its last attempt is used up (max_attempts: 2)" in incident.message
+
+
+def test_the_history_says_of_every_crash_what_died() -> None:
+    world = World(workflow(state("s", branch(task())), retry=QUICK)).start()
+    for _ in range(2):
+        world.crash()
+        world.pass_time(100)
+    told = [event.failure for event in world.events if isinstance(event, AttemptEnded) and event.failure]
+    assert [(failure.code, failure.message) for failure in told] == [
+        ("CRASHED", "the worker or its slot died: killed")
+    ] * 2
 
 
 def test_one_crash_of_a_task_that_is_never_tried_again_says_that_its_attempts_are_used_up() -> None:
