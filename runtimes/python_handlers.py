@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -55,9 +55,9 @@ class Handler:
             raise BadHandler(f"{type}: a handler takes input, config and ctx, not {', '.join(sorted(unknown))}")
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
-        self.input: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(hints.get("input", Any))
-        self.config: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(hints.get("config", Any))
-        self.output: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(hints.get("return", Any))
+        self.input = _adapter(type, "input", hints)
+        self.config = _adapter(type, "config", hints)
+        self.output = _adapter(type, "return", hints)
         self.description = HandlerDescription(
             type,
             name or type,
@@ -77,6 +77,15 @@ class Handler:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Call the function itself."""
         return self.function(*arguments, **named)
+
+
+def _adapter(type: str, parameter: str, hints: Mapping[str, Any]) -> pydantic.TypeAdapter[Any]:
+    try:
+        return pydantic.TypeAdapter(hints.get(parameter, Any))
+    except pydantic.PydanticUserError as error:  # its message goes on for a page about pydantic's own settings
+        shown = getattr(hints[parameter], "__name__", hints[parameter])
+        message = f"{type}: the annotation of {parameter!r}, {shown}, is neither a model nor a type that pydantic knows"
+        raise BadHandler(message) from error
 
 
 def handler(

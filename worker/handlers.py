@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import pydantic
 
@@ -22,9 +23,20 @@ def registry_of(settings: WorkerSettings) -> HandlerRegistry:
             registry.add_module(module)
         except (BadHandler, ImportError) as error:
             raise BadSettings(f"--handlers {module}: {error}") from error
+        except Exception as error:  # the module's own code ran, and is for whoever wrote it to mend
+            why = f"{type(error).__name__}: {error}{_place(error)}"
+            raise BadSettings(f"--handlers {module}: it cannot be imported: {why}") from error
     if settings.standard_handlers:
         _add_standard(registry, settings)
     return registry
+
+
+def _place(error: Exception) -> str:
+    """Where it was raised; a SyntaxError says so itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) or not frames:
+        return ""
+    return f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
 
 
 def _add_standard(registry: HandlerRegistry, settings: WorkerSettings) -> None:

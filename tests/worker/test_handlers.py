@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +91,26 @@ def test_the_ready_made_handlers_are_offered_on_request() -> None:
 def test_handlers_that_cannot_be_had_are_named(settings: WorkerSettings, message: str) -> None:
     with pytest.raises(BadSettings, match=message):
         registry_of(settings)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def x(:", r"it cannot be imported: SyntaxError: .*\(theirs_\w+\.py, line 1\)"),
+        ("x = 1\nraise RuntimeError('no config')", r"RuntimeError: no config \(theirs_\w+\.py, line 2\)"),
+        (
+            "from windlass.runtimes.python_handlers import handler\nclass Odd: pass\n"
+            "@handler('theirs.odd')\ndef odd(input: Odd): pass",
+            r"theirs\.odd: the annotation of 'input', Odd, is neither a model nor a type that pydantic knows$",
+        ),
+    ],
+    ids=["syntax", "raises", "annotation"],
+)
+def test_a_module_that_fails_by_itself_is_the_operators_and_no_defect(
+    code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    name = f"theirs_{request.node.callspec.id}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BadSettings, match=message):
+        registry_of(WorkerSettings(handlers=(name,)))
