@@ -8,6 +8,7 @@ import hashlib
 import smtplib
 import socket
 import ssl
+from collections.abc import Mapping
 from email.message import EmailMessage
 from functools import partial
 from typing import Literal
@@ -125,9 +126,19 @@ def _send(address: str, config: EmailConfig, message: EmailMessage) -> dict[str,
             failures.REMOTE_ERROR, f"the mail server said: {said}", details=details, retryable=retryable
         ) from error
     except smtplib.SMTPRecipientsRefused as error:
-        raise TaskFailure(
-            failures.REMOTE_ERROR, "the mail server takes none of the recipients", retryable=False
-        ) from error
+        raise _none_taken(error.recipients) from error
     except (smtplib.SMTPException, OSError) as error:
         raise TaskFailure(failures.REMOTE_ERROR, f"{type(error).__name__}: {error}", retryable=True) from error
+    return _said(refused)
+
+
+def _said(refused: Mapping[str, tuple[int, bytes]]) -> dict[str, str]:
     return {recipient: f"{code} {said.decode('utf-8', 'replace')}" for recipient, (code, said) in refused.items()}
+
+
+def _none_taken(refused: Mapping[str, tuple[int, bytes]]) -> TaskFailure:
+    """Worth another attempt if the server may take one of them later (4xx), as one that greylists does."""
+    said = _said(refused)
+    message = f"the mail server takes none of the recipients: {next(iter(said.values()), '')}"
+    retryable = any(400 <= code < 500 for code, _ in refused.values())
+    return TaskFailure(failures.REMOTE_ERROR, message, details={"refused": said}, retryable=retryable)

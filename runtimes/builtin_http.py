@@ -161,7 +161,11 @@ def _request(
     try:
         return client.build_request(method, url, headers=headers, content=content or None, params=query or None)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError, TypeError) as error:
-        raise TaskFailure(failures.BAD_INPUT, f"this request cannot be made: {error}", retryable=False) from error
+        raise _unsendable(error) from error
+
+
+def _unsendable(error: Exception) -> TaskFailure:
+    return TaskFailure(failures.BAD_INPUT, f"this request cannot be made: {error}", retryable=False)
 
 
 async def _send(client: httpx.AsyncClient, request: httpx.Request, policy: NetworkPolicy) -> HttpResponse:
@@ -181,6 +185,8 @@ async def _send(client: httpx.AsyncClient, request: httpx.Request, policy: Netwo
             await response.aclose()
     except (httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
         raise TaskFailure(failures.REMOTE_ERROR, str(error), retryable=False) from error
+    except httpx.LocalProtocolError as error:  # what was given makes no HTTP request: nothing was sent
+        raise _unsendable(error) from error
     except httpx.HTTPError as error:
         message = f"{request.method} {request.url.host}: {type(error).__name__}: {error}"
         raise TaskFailure(failures.REMOTE_ERROR, message, retryable=True) from error
@@ -192,11 +198,19 @@ def _response(response: httpx.Response, content: bytes) -> HttpResponse:
     if "json" in response.headers.get("content-type", ""):
         try:
             body = msgspec.json.decode(content) if content else None
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             text = content.decode("utf-8", "replace")  # it says JSON and is none: then it is text
     elif content:
-        text = content.decode(response.charset_encoding or "utf-8", "replace")
+        text = _text(content, response.charset_encoding or "utf-8")
     return HttpResponse(status=response.status_code, headers=dict(response.headers), body=body, text=text)
+
+
+def _text(content: bytes, encoding: str) -> str:
+    """The server says the encoding: one that nobody knows must not make a failure of what was done."""
+    try:
+        return content.decode(encoding, "replace")
+    except (LookupError, ValueError):
+        return content.decode("utf-8", "replace")
 
 
 def _error_status(response: HttpResponse) -> TaskFailure:

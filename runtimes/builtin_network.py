@@ -74,12 +74,14 @@ Denied: TypeAlias = Callable[[str], None]
 
 
 async def checked_address(policy: NetworkPolicy, host: str, port: int, denied: Denied) -> str:
-    """Resolve `host` and return the address to connect to. Raises TaskFailure: ADDRESS_REFUSED, REMOTE_ERROR."""
+    """Resolve `host`; the address to connect to. Raises TaskFailure: ADDRESS_REFUSED, BAD_INPUT, REMOTE_ERROR."""
     if not policy.allows_host(host):
         denied(f"{host}:{port}")
         raise _refused(host, "it is not on the worker's list of allowed hosts")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # an empty label, or one of more than 63 characters
+        raise TaskFailure(failures.BAD_INPUT, f"{host!r} is no host name: {error}", retryable=False) from error
     except OSError as error:
         raise TaskFailure(failures.REMOTE_ERROR, f"cannot resolve {host}: {error}", retryable=True) from error
     addresses = list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))

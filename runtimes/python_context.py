@@ -146,7 +146,7 @@ class TaskContext:
         """Set a value in the run's context; it is there when the attempt succeeds. Raises TypeError."""
         self.patch[key] = to_json(value)
 
-    def log(self, level: Level, message: str, **metadata: object) -> None:
+    def log(self, level: Level, message: str, /, **metadata: object) -> None:
         """Write a line to the run's log. Beyond the limits, lines are only counted."""
         with self._lock:
             if len(self.logs) >= self._activation.limits.log_lines or self._log_room <= 0:

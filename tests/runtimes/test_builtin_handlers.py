@@ -36,6 +36,8 @@ class _Answering(http.server.BaseHTTPRequestHandler):
         status, headers, content = {
             "/json": (200, {"Content-Type": "application/json"}, b'{"ok":true}'),
             "/broken": (200, {"Content-Type": "application/json"}, b"{nope"),
+            "/latin": (200, {"Content-Type": "application/json"}, b'{"a":"\xe4"}'),
+            "/odd": (200, {"Content-Type": "text/plain; charset=nope"}, "hä".encode()),
             "/busy": (503, {"Retry-After": "7"}, b"later"),
             "/gone": (410, {}, b"gone"),
             "/large": (200, {}, b"x" * 20_000),
@@ -125,8 +127,24 @@ async def test_error_status_may_be_a_success(site: str) -> None:
 
 
 async def test_json_that_is_none_is_text(site: str) -> None:
-    done = await run("http.request", {"url": f"{site}/broken"})
-    assert msgspec.json.decode(done.output)["text"] == "{nope"
+    for path, text in (("broken", "{nope"), ("latin", '{"a":"\ufffd"}')):
+        done = await run("http.request", {"url": f"{site}/{path}"})
+        assert done.failure is None, done
+        assert msgspec.json.decode(done.output)["text"] == text
+
+
+async def test_an_answer_in_an_encoding_that_nobody_knows_is_an_answer(site: str) -> None:
+    """As a failure it would be tried again, and the request was done."""
+    done = await run("http.request", {"url": f"{site}/odd", "method": "POST"})
+    assert done.failure is None, done
+    assert msgspec.json.decode(done.output)["text"] == "hä"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"headers": {"X": "a\nb"}}, {"url": f"http://{'a' * 70}.com/"}, {"url": "http://a..b/"}]
+)
+async def test_what_cannot_be_sent_is_the_inputs_fault(site: str, wrong: dict[str, object]) -> None:
+    assert failure_of(await run("http.request", {"url": site, **wrong})) == (failures.BAD_INPUT, False)
 
 
 async def test_redirects_are_followed_only_when_asked_and_checked_again(site: str) -> None:
@@ -204,12 +222,14 @@ async def test_webhook_is_signed(site: str) -> None:
 
 
 async def test_log_writes_to_the_run() -> None:
-    done = await run("log.write", {"message": "hello", "level": "warn", "fields": {"a": 1}})
-    assert [(line.level, line.message, line.metadata) for line in done.logs] == [("warn", "hello", b'{"a":1}')]
+    for fields in ({"a": 1}, {"level": "x", "message": "y", "self": "z"}):
+        done = await run("log.write", {"message": "hello", "level": "warn", "fields": fields})
+        assert [(line.level, line.message) for line in done.logs] == [("warn", "hello")], done.failure
+        assert msgspec.json.decode(done.logs[0].metadata) == fields
 
 
 @asynccontextmanager
-async def _mail_server(refuse: str = "") -> AsyncIterator[tuple[int, list[str]]]:
+async def _mail_server(refuse: str = "", answer: str = "451 not now") -> AsyncIterator[tuple[int, list[str]]]:
     """A mail server of a few words: enough of SMTP to take one message."""
     lines: list[str] = []
 
@@ -223,7 +243,7 @@ async def _mail_server(refuse: str = "") -> AsyncIterator[tuple[int, list[str]]]
                 continue
             in_data = line.upper() == "DATA"
             refused = refuse and line.upper().startswith(refuse)
-            writer.write(b"354 go on\r\n" if in_data else b"451 not now\r\n" if refused else b"250 ok\r\n")
+            writer.write(b"354 go on\r\n" if in_data else f"{answer}\r\n".encode() if refused else b"250 ok\r\n")
             if line.upper() == "QUIT":
                 break
         writer.close()
@@ -250,6 +270,16 @@ async def test_email_that_is_not_taken_now_may_be_tried_again() -> None:
     async with _mail_server("MAIL") as (port, _):
         done = await run("email.send", {"to": ["a@example.com"], "subject": "Hi"}, _mail_config(port))
     assert failure_of(done) == (failures.REMOTE_ERROR, True)
+
+
+@pytest.mark.parametrize(("answer", "retryable"), [("451 greylisted", True), ("550 nobody", False)])
+async def test_recipients_that_are_not_taken_now_may_be_tried_again(answer: str, retryable: bool) -> None:
+    async with _mail_server("RCPT", answer) as (port, _):
+        done = await run("email.send", {"to": ["a@example.com"], "subject": "Hi"}, _mail_config(port))
+    assert failure_of(done) == (failures.REMOTE_ERROR, retryable)
+    assert done.failure is not None
+    assert answer in done.failure.message
+    assert msgspec.json.decode(done.failure.details) == {"refused": {"a@example.com": answer}}
 
 
 async def test_email_headers_cannot_be_smuggled() -> None:
