@@ -10,7 +10,7 @@ import msgspec
 from windlass.engine import keys
 from windlass.engine.core.state import RunState
 from windlass.engine.core.units import split_kind, units_of
-from windlass.engine.records import SessionRecord
+from windlass.engine.records import SessionRecord, unpack
 from windlass.storage.port import Storage, Transaction
 
 if TYPE_CHECKING:
@@ -79,6 +79,23 @@ async def why_queued(engine: Engine, state: RunState, reason: Reason) -> tuple[s
     before = await _before(engine, state, reason)
     place = f"tasks before it in its queue: {before}" if before else "it is the next in its queue"
     return f"{why}; {place}{' or more' if before == BEFORE_MAX else ''}", advice
+
+
+async def why_silent(engine: Engine, session_id: str) -> str:
+    """What comes of a leased task whose worker is not heard of; "" while it is."""
+    value = await engine.storage.read(lambda tr: tr.get(keys.session(session_id)))
+    if value is None:
+        return "that worker is gone: in a moment the task goes to others"
+    record = unpack(SessionRecord, value)
+    left_us = max(0, record.expires_us - engine.clock.now_us())
+    silent_us = engine.sessions.lease_us - left_us
+    if session_id not in engine.dispatch.connected and record.engine == engine.engine_id:
+        what = "that worker is not connected"
+    elif silent_us > engine.sessions.lease_us * 2 // 3:  # two heartbeats did not come
+        what = f"that worker is silent for {silent_us // 1_000_000} s"
+    else:
+        return ""
+    return f"{what}: unless it comes back, the task goes to others in {-(-left_us // 1_000_000)} s"
 
 
 async def _before(engine: Engine, state: RunState, reason: Reason) -> int:

@@ -41,6 +41,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()  #: signal, event: what is missing
     child: str = ""  #: child: its run
     incident_id: str = ""
+    session: str = ""  #: leased: whose lease holds it
     unable: tuple[str, ...] = ()  #: queued: sessions of workers that gave it back and are not asked again now
 
 
@@ -140,7 +141,7 @@ def _reason(state: RunState, path: str, node: Node, now_us: int, definition: Def
         task_kind = kind_of(task.runtime, task.handler, task.needs)
     return Reason(
         kind=kind, what=what, path=path, since_us=since_us, due_us=_due(node), limit_us=_limit(node), queue=queue,
-        task_kind=task_kind, names=names, child=node.child,
+        task_kind=task_kind, names=names, child=node.child, session=node.session,
         unable=node.unable if kind == "queued" and node.unable_us > now_us else (),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from windlass.engine.core.templates import TemplateSyntaxError, parse_template
 from windlass.engine.definitions import parse_json
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
-from windlass.engine.queues import why_queued
+from windlass.engine.queues import why_queued, why_silent
 from windlass.engine.reading import (
     count_runs,
     find_run_id,
@@ -163,6 +163,8 @@ async def explain(engine: Engine, request: pb.ExplainRunRequest) -> pb.ExplainRu
         summary, advice = reason.what, ""
         if reason.kind == "queued":
             summary, advice = await why_queued(engine, state, reason)
+        elif reason.kind == "leased":
+            advice = await why_silent(engine, reason.session)
         elif reason.kind == "incident":
             advice = f"repair it with: windlass incidents resolve {state.run_id} {reason.incident_id}"
         response.explanations.append(

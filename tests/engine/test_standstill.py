@@ -118,6 +118,19 @@ async def test_why_a_queued_task_does_not_run(served: Served) -> None:
     assert "busy" in (await why(served, await served.start("task")))[1]
 
 
+async def test_a_task_of_a_worker_that_is_gone_says_what_comes_of_it() -> None:
+    async with serving(lease_us=6_000_000) as served:
+        await served.register(one_task())
+        worker = await served.worker(lambda task: TestWorker.HOLD)
+        run_id = await served.start("task")
+        await worker.until(lambda: bool(worker.held))
+        assert "silent" not in (await why(served, run_id))[1]
+        served.clock.at_us += 5_000_000
+        assert "silent for 5 s: unless it comes back, the task goes to others in 1 s" in (await why(served, run_id))[1]
+        await worker.link.close()
+        assert "not connected: unless it comes back" in (await why(served, run_id))[1]
+
+
 async def test_a_queued_task_knows_its_place(served: Served) -> None:
     first, second = await served.start("task"), await served.start("task")
     assert "it is the next in its queue" in (await why(served, first))[1]
