@@ -69,14 +69,14 @@ class Modules:
         self._storage, self._clock, self.check = storage, clock, check
 
     async def put(
-        self, ns: str, runtime: str, data: bytes, expected: str = "", signatures: Signatures = ()
+        self, ns: str, runtime: str, data: bytes, expected: str = "", signatures: Signatures = (), name: str = ""
     ) -> tuple[ModuleRecord, bool]:
         """Store a module: its record and whether it is new. Signatures are added to those that are there.
 
         Raises EngineError MODULE_TOO_LARGE, BAD_MODULE (the hash differs, or the code cannot run), INVALID_FIELD.
         """
         self.verify(runtime, data, expected)
-        record = ModuleRecord(digest_of(data), runtime, len(data), self._clock.now_us())
+        record = ModuleRecord(digest_of(data), runtime, len(data), self._clock.now_us(), name=name)
         known = await self._storage.read(lambda tr: tr.get(keys.module(ns, record.digest)))
         if known is not None:
             signed = await self.sign(ns, record.digest, signatures) if signatures else unpack(ModuleRecord, known)

@@ -146,6 +146,7 @@ class ModuleRecord(Stored, frozen=True):
     created_us: int
     abi: str = ""
     signatures: tuple[ModuleSignature, ...] = ()  #: one for each key
+    name: str = ""  #: for people; the first uploader's
 
 
 class NamespaceRecord(Stored, frozen=True):

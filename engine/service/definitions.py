@@ -23,13 +23,16 @@ from windlass.engine.registering import delete, set_default, store_modules, stor
 from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.status import Context, refuse, rpc, rpc_stream
+from windlass.engine.starting import check_name
 from windlass.engine.unit import Unit
 from windlass.storage.port import Transaction
 from windlass.v1 import common_pb2, definition_service_pb2_grpc
 from windlass.v1 import definition_service_pb2 as pb
 
 CHUNK_BYTES: Final = 256 * 1024
-RUNTIMES: Final = ("javascript", "wasm", "python")
+#: Runtimes that run modules; the other's code is with its workers.
+MODULE_RUNTIMES: Final = ("javascript", "wasm")
+RUNTIMES: Final = (*MODULE_RUNTIMES, "python")
 
 
 class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
@@ -177,20 +180,27 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
             raise EngineError("INVALID_FIELD", "the first message must carry `header`", field="header")
         header = first.header
         ns = await namespace_of(self._engine, header)
-        if header.runtime not in RUNTIMES:
+        if header.runtime not in MODULE_RUNTIMES:
             raise EngineError(
                 "RUNTIME_UNSUPPORTED",
-                f"no runtime {header.runtime!r}; known: {', '.join(RUNTIMES)}",
+                f"no runtime {header.runtime!r} for modules; known: {', '.join(MODULE_RUNTIMES)}",
                 runtime=header.runtime,
             )
         data = bytearray()
         while (message := await context.read()) is not grpc.aio.EOF:
             data += message.chunk
             if len(data) > MODULE_BYTES_MAX:
-                limit = f"{MODULE_BYTES_MAX:,}"
-                raise EngineError("MODULE_TOO_LARGE", f"the module is over the limit of {limit} bytes", limit=limit)
+                message = f"the module is over the limit of {MODULE_BYTES_MAX:,} bytes"
+                raise EngineError("MODULE_TOO_LARGE", message, limit=str(MODULE_BYTES_MAX))
         signatures = convert.signatures_in(header.signatures)
-        record, created = await self._engine.modules.put(ns, header.runtime, bytes(data), header.digest, signatures)
+        record, created = await self._engine.modules.put(
+            ns,
+            header.runtime,
+            bytes(data),
+            header.digest,
+            signatures,
+            check_name(header.display_name, "display_name", required=False),
+        )
         return pb.UploadModuleResponse(module=_module(record), created=created)
 
     @rpc
@@ -301,6 +311,7 @@ def _module(record: ModuleRecord) -> pb.Module:
         runtime=record.runtime,
         size_bytes=record.size,
         abi=record.abi,
+        display_name=record.name,
         create_time=convert.timestamp(record.created_us),
         signatures=convert.signatures_out(record.signatures),
     )

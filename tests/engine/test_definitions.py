@@ -70,6 +70,16 @@ async def download(served: Served, digest: str) -> bytes:
     return b"".join([part.chunk async for part in call])
 
 
+async def test_a_module_keeps_the_name_for_people(served: Served) -> None:
+    named = await upload(served, b"1 + 1", display_name="total.js")
+    assert named.module.display_name == "total.js"
+    (listed,) = (await served.definitions.ListModules(pb.ListModulesRequest())).modules
+    assert listed.display_name == "total.js"
+    again = await upload(served, b"1 + 1", display_name="copy.js")
+    assert (again.created, again.module.display_name) == (False, "total.js")
+    await refused(upload(served, b"2 + 2", display_name="x" * 300), "INVALID_FIELD")
+
+
 async def test_a_definition_is_stored_once_per_content(served: Served) -> None:
     first = await served.definitions.RegisterDefinition(register(instant("a")))
     again = await served.definitions.RegisterDefinition(register(instant("a")))
@@ -205,7 +215,9 @@ async def test_a_module_is_stored_once_and_read_back(served: Served) -> None:
 
 async def test_modules_that_are_refused(served: Served) -> None:
     await refused(upload(served, b"1", digest="0" * 64), "DIGEST_MISMATCH")
-    await refused(upload(served, b"x" * (MODULE_BYTES_MAX + 1)), "MODULE_TOO_LARGE")
+    too_large = await refused(upload(served, b"x" * (MODULE_BYTES_MAX + 1)), "MODULE_TOO_LARGE")
+    assert too_large.metadata["limit"] == str(MODULE_BYTES_MAX)
+    assert "javascript, wasm" in (await refused(upload(served, b"x = 1", "python"), "RUNTIME_UNSUPPORTED")).message
     await refused(upload(served, b"1", runtime="cobol"), "RUNTIME_UNSUPPORTED")
     await refused(upload(served, b"1", namespace="nowhere"), "NAMESPACE_NOT_FOUND")
     call = served.definitions.UploadModule()
