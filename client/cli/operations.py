@@ -33,12 +33,14 @@ async def list_workers(client: Client, screen: Screen, queue: str, limit: int) -
 
 def _worker(each: queue_service_pb2.Worker) -> tuple[Any, ...]:
     state = enum_name(queue_service_pb2.Worker.State.DESCRIPTOR, each.state)
-    runtimes = ", ".join([runtime.name for runtime in each.runtimes])
-    busy, queues, missing = f"{each.running}/{each.slots}", ", ".join(each.queues), ", ".join(each.missing_guards)
+    names = dict.fromkeys([*(runtime.name for runtime in each.runtimes), *(["python"] if each.handlers else [])])
+    runtimes, queues, busy = ", ".join(names), ", ".join(each.queues), f"{each.running}/{each.slots}"
+    # A worker of another's making has said nothing of a jail: "none" would praise it.
+    missing = ", ".join(each.missing_guards) or ("none" if each.active_guards else "not told")
     units = ", ".join(
         f"{name} {each.used_units[name]}/{each.offered_units[name]}" for name in sorted(each.offered_units)
     )
-    return each.worker_id, state, busy, units, runtimes, queues, each.host, missing or "none"
+    return each.worker_id, state, busy, units, runtimes, queues, each.host, missing
 
 
 @click.command()
