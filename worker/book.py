@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from windlass.v1 import worker_service_pb2 as wire
-from windlass.worker.actions import Action, Stop
+from windlass.worker.actions import Action, Refused, Stop
+from windlass.worker.answers import Refusal
 
 #: Progress and checkpoints are gathered for this long before they are sent, so that a chatty task costs little.
 NOTES_EVERY_S = 0.2
@@ -109,7 +110,7 @@ class Book:
             self._notes.pop(token, None)
 
     def drop(self, tokens: Iterable[bytes], why: str) -> list[Action]:
-        """Take tasks out without an answer. Returns what must stop."""
+        """Take tasks out without an answer. Returns what must stop, and the results that nobody wants any more."""
         actions: list[Action] = []
         for token in tokens:
             entry = self.entries.pop(token, None)
@@ -117,6 +118,8 @@ class Book:
             if entry is not None and entry.answer is None:
                 self.working -= 1
                 actions.append(Stop(token, why))
+            elif entry is not None and isinstance(entry.answer, wire.TaskResult):
+                actions.append(Refused(entry.task, Refusal("LEASE_LOST", why)))
         return actions
 
     def note(self, note: wire.TaskHeartbeat, now_s: float) -> None:

@@ -311,6 +311,16 @@ def test_an_engine_that_acknowledges_nothing_is_not_given_credit_for_ever() -> N
     raise AssertionError("the book grows without bound")
 
 
+def test_a_result_that_is_given_up_with_its_session_is_told() -> None:
+    session = ready()
+    given(session, b"a", b"b")
+    session.answered(result(b"a"))
+    session.answered(wire.TaskRelease(task_token=b"b"))  # gone all the same: nothing to tell
+    (told,) = session.forgotten("the lease is over")
+    assert isinstance(told, Refused)
+    assert (told.task.run_id, told.refusal.reason, told.refusal.message) == ("a", "LEASE_LOST", "the lease is over")
+
+
 def test_a_forgotten_session_stops_everything() -> None:
     session = ready()
     given(session, b"a")
