@@ -19,7 +19,7 @@ class Unreachable(Exception):
 def check_contact(engines: Sequence[str], error: WireError | None, *, too_late: bool) -> None:
     """Raise Unreachable if a worker that has never been registered should give up after `error`."""
     where = ", ".join(engines)
-    if error is not None and error.code in _FATAL:
+    if error is not None and (error.code in _FATAL or error.refusal.reason == "PAYLOAD_TOO_LARGE"):
         raise Unreachable(f"the engine at {where} refuses this worker: {error}")
     if too_late:
         raise Unreachable(f"no engine at {where} ({error or 'it ends the stream at once'}); is one running there?")
