@@ -123,7 +123,7 @@ class JavaScript:
             text = host(0, source, *_arguments(activation), PARTS) or _drain(context, host, deadline, cpu_seconds)
         except quickjs.JSException as error:
             text, code = _salvage(context, host, limits.memory_bytes), javascript_outcome.code_of_engine_error(error)
-            return javascript_outcome.interrupted(code, text, activation)
+            return javascript_outcome.interrupted(code, text, activation, str(error))
         except TimeoutError:
             text = _salvage(context, host, limits.memory_bytes)
             return javascript_outcome.interrupted(failures.TIMEOUT, text, activation)

@@ -70,7 +70,10 @@ _OWN: Final = msgspec.json.Decoder(_Own)
 
 def completion_of(text: str, source: str, activation: Activation, used_bytes: int) -> Completion:
     """Return the completion for what `$host` returned."""
-    outcome = _decode(text)
+    try:
+        outcome = _decode(text)
+    except RecursionError:  # a little below the depth at which the engine's own stack ends
+        return failed(failures.BAD_OUTPUT, "the result, or a value given to ctx, is nested too deeply")
     limit = activation.limits.output_bytes
     output = bytes(outcome.output)
     if outcome.failure is not None:
@@ -98,17 +101,24 @@ def _whole_characters(escape: re.Match[str]) -> str:
     return "\\ufffd" if escape[1] else escape[0]
 
 
-def interrupted(code: str, salvaged: str, activation: Activation) -> Completion:
-    """Return the completion of an attempt that the engine or the clock ended."""
+def interrupted(code: str, salvaged: str, activation: Activation, error: str = "") -> Completion:
+    """Return the completion of an attempt that the engine or the clock ended. `error`: what the engine said."""
     limits = activation.limits
     message = {
         failures.TIMEOUT: f"stopped after {(limits.cpu_us or limits.wall_us) / 1000:g} ms",
         failures.OUT_OF_MEMORY: f"the code needed more than its {limits.memory_bytes} bytes of memory",
         failures.STACK_OVERFLOW: f"the code recursed deeper than its {limits.stack_bytes} bytes of stack",
         failures.NEVER_SETTLED: "the promise that the code returned can never settle: nothing is left to run",
-    }.get(code, "the engine gave up on the code")
-    completion = failed(code, message)
+    }.get(code)
+    completion = failed(code, message) if message else _thrown_in_job(code, error)
     return _with_reports(completion, _decode(salvaged)) if salvaged else completion
+
+
+def _thrown_in_job(code: str, error: str) -> Completion:
+    """What a job of the queue threw comes out of the engine as text: the error, then its frames."""
+    said, _, frames = error.partition("\n    at ")
+    stack = author_stack(f"at {frames}") if frames else ""
+    return failed(code, said[:_MESSAGE_MAX] or "the engine gave up on the code", stack=stack[:_MESSAGE_MAX])
 
 
 def code_of_engine_error(error: Exception) -> str:
@@ -196,9 +206,9 @@ def author_stack(stack: str) -> str:
     frames: list[str] = []
     for line in stack.splitlines():
         frame = line.strip()
-        if frame.startswith("at $host") and not frames:
-            continue  # `ctx.fail` and its like, called by the author's frame below
-        if frame.startswith(("at $host", "at eval (native)")):
+        if frame.startswith(("at $host ", "at eval (native)")):
             break
+        if frame.startswith("at $host"):
+            continue  # `ctx.fail` and its like, called by the author's frame below
         frames.append(frame.replace("<eval> (<input>:", "task.js (<input>:").replace("<input>", "task.js"))
     return "\n".join(frames)

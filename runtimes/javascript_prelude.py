@@ -14,7 +14,11 @@ House rules for this file:
 3. Compiling costs about 55 µs per kB, and most tasks use little of this. So only `PRELUDE` is compiled in every
    context; the `PARTS` (`console`, `ctx`, `Date`, …) are handed over as strings and evaluated when first touched. A
    part is a function of `H` and reaches nothing else, because by then the global names may be the author's.
-4. Functions are called `$host…`: `javascript.py` cuts the stack of an error at the first such frame.
+4. Functions that may be under way when something throws are called `$host…`: those frames are left out of the stack of
+   an error, and what lies below `$host` itself, too.
+5. A value of theirs is looked at once: a getter, a `toString` or a `toJSON` may answer something else the second time.
+   Text that is put together here holds only what `stringify` made of a string, a number, or the value itself.
+6. None of this is reachable for them. `Error.prepareStackTrace` would be handed every function on the stack.
 """
 
 from __future__ import annotations
@@ -24,18 +28,18 @@ from typing import Final
 
 _CONSOLE: Final = """
 (H=>{'use strict';
-const show=v=>{if(typeof v==='string')return v;if(typeof v==='symbol'||typeof v==='function')return H.S(v);
+const $hostShow=v=>{if(typeof v==='string')return v;if(typeof v==='symbol'||typeof v==='function')return H.S(v);
  if(v!==null&&typeof v==='object'&&v instanceof H.E)return H.S(v)+(typeof v.stack==='string'?'\\n'+v.stack:'');
  try{const s=H.stringify(v);return s===undefined?H.S(v):s}catch(_){try{return H.S(v)}catch(_){return '[unprintable]'}}};
 const line=level=>function $hostLog(...a){let s='';
- for(let i=0;i<a.length;i++)s+=(i?' ':'')+show(a[i]);(H.log??=H.part(@LOG))(level,s,'')};
+ for(let i=0;i<a.length;i++)s+=(i?' ':'')+$hostShow(a[i]);(H.log??=H.part(@LOG))(level,s,'')};
 return {log:line('info'),info:line('info'),debug:line('debug'),trace:line('debug'),
  warn:line('warn'),error:line('error')}})
 """
 
 # A line that does not fit is cut where the room ends; from then on lines are only counted.
 _LOG: Final = """
-(H=>{'use strict';return (level,text,meta)=>{
+(H=>{'use strict';return function $hostLine(level,text,meta){
 if(H.lines<1||H.room<1){H.lost++;return}
 if(text.length+meta.length>H.room){text=H.apply(H.slice,text,[0,H.room]);meta='';H.room=0;H.lost++}
 H.lines--;H.room-=text.length+meta.length;
@@ -66,7 +70,7 @@ let name='',message='',stack='',own='null';
 try{
  for(let m=H.marks;m!==null;m=m.next)if(m.error===e)own=m.own;
  if(e!==null&&typeof e==='object'&&e instanceof H.E){
-  name=H.S(e.name);message=H.S(e.message);if(typeof e.stack==='string')stack=e.stack}
+  name=H.S(e.name);message=H.S(e.message);const s=e.stack;if(typeof s==='string')stack=s}
  else if(typeof e==='object'&&e!==null){const s=H.stringify(e);message=s===undefined?H.S(e):s}
  else message=H.S(e)
 }catch(_){message=message||'the thrown value cannot be described'}
@@ -78,15 +82,15 @@ return '{"failure":{"thrown":'+(e===null?'"null"':'"'+typeof e+'"')+',"name":'+c
 # `await` and not `value.then`: it takes a native promise without asking the author's `Promise.prototype.then`.
 _SETTLE: Final = """
 (H=>(value,finish,failure)=>{'use strict';
-(async()=>{try{H.done=finish(await value)}catch(e){H.done=failure(e)}})()})
+(async function $hostSettle(){try{H.done=finish(await value)}catch(e){H.done=failure(e)}})()})
 """
 
 _CONTEXT: Final = """
 (H=>{'use strict';const {parse,stringify,apply,S,T}=H,meta=parse(H.meta);
-const json=H.json=v=>{const s=stringify(v);return s===undefined?'null':s};
-H.text=(v,what)=>{if(typeof v!=='string'||v==='')
+const json=H.json=function $hostJson(v){const s=stringify(v);return s===undefined?'null':s};
+H.text=function $hostText(v,what){if(typeof v!=='string'||v==='')
  throw new T('ctx.'+what+' must be a string that is not empty');return v};
-H.fit=s=>{H.used+=s.length;if(H.used>H.max)
+H.fit=function $hostFit(s){H.used+=s.length;if(H.used>H.max)
  throw new T('ctx: more than '+H.max+' bytes of context values, asks and checkpoints');return s};
 H.asks='';const patch={__proto__:null};let progress='',last='',reports=0,checkpoint='null',beats=0;
 const context=meta.context,has=k=>apply(H.own,context,[k]);
@@ -100,20 +104,21 @@ return {
  run_id:meta.run_id,max_attempts:meta.max_attempts,idempotency_key:meta.idempotency_key,
  checkpoint:meta.checkpoint===null?undefined:meta.checkpoint,
  get:function $hostGet(key){key=S(key);return key in patch?parse(patch[key]):has(key)?context[key]:undefined},
- set:function $hostSet(key,value){key=H.text(key,'set: the key');patch[key]=H.fit(json(value))},
+ set:function $hostSet(key,value){H.fit(json(H.text(key,'set: the key')));patch[key]=H.fit(json(value))},
  log:function $hostLog(level,message,metadata){
-  if(typeof message!=='string'||!(level in levels)){metadata=message;message=level;level='info'}
+  if(typeof message!=='string'||typeof level!=='string'||!(level in levels)){
+   metadata=message;message=level;level='info'}
   (H.log??=H.part(@LOG))(level,typeof message==='string'?message:json(message),metadata===undefined?'':json(metadata))},
  progress:function $hostProgress(fraction,message){
   fraction=+fraction;if(!(fraction>=0&&fraction<=1))throw new T('ctx.progress: the fraction must lie between 0 and 1');
-  const s=json([fraction,message===undefined?'':apply(H.slice,S(message),[0,1000])]);
+  const s='['+fraction+','+json(message===undefined?'':apply(H.slice,S(message),[0,1000]))+']';
   if(reports++<200)progress+=(progress&&',')+s;else last=s},
  heartbeat:function $hostHeartbeat(value){beats++;if(value!==undefined)checkpoint=H.fit(json(value))},
  resumeState:function $hostResumeState(){return meta.resume===null?undefined:meta.resume}}})
 """
 
 _ASKS: Final = """
-(H=>{'use strict';const {text,json}=H,ask=o=>{H.asks+=(H.asks&&',')+H.fit(json(o))};
+(H=>{'use strict';const {text,json}=H,ask=function $hostAsk(o){H.asks+=(H.asks&&',')+H.fit(json(o))};
 return {__proto__:null,
  spawn:function $hostSpawn(workflow,input,options){
   ask({...options,kind:'spawn',workflow:text(workflow,'spawn: the workflow'),input:input===undefined?null:input})},
@@ -179,6 +184,7 @@ PARTS: Final = _placed(_joined)
 PRELUDE: Final = _placed("""
 (()=>{'use strict';
 const G=globalThis,{parse,stringify}=JSON,{apply,construct,defineProperty:def}=Reflect,run=eval;
+def(Error,'prepareStackTrace',{__proto__:null,get(){},set(){}});
 const P=InternalError.prototype;P.toString=Error.prototype.toString;P[Symbol.toPrimitive]=undefined;Object.freeze(P);
 const H={__proto__:null,parse,stringify,apply,construct,def,E:Error,T:TypeError,S:String,D:Date,O:Object,slice:''.slice,
 own:Object.prototype.hasOwnProperty,used:0,marks:null,tail:null,log:null,logs:'',lost:0,done:'',
@@ -186,7 +192,7 @@ part:(a,b)=>run(apply(H.slice,H.parts,[a,b]))(H)};
 const lazy=(name,a,b)=>{const set=value=>def(G,name,{__proto__:null,value,writable:true,configurable:true});
 def(G,name,{__proto__:null,configurable:true,set,get(){const v=H.part(a,b);set(v);return v}})};
 const flat=s=>apply(H.slice,s+(H.tail===null?'':H.tail())+',"lost":'+H.lost+',"logs":['+H.logs+']}',[0]);
-const finish=v=>{const s=stringify(v)??'null';return flat(s.length>H.max?'{"size":'+s.length:'{"output":'+s)};
+const $hostFinish=v=>{const s=stringify(v)??'null';return flat(s.length>H.max?'{"size":'+s.length:'{"output":'+s)};
 const failure=e=>flat(H.part(@FAILURE)(e));
 return function $host(op,source,input,config,meta,now,max,lines,room,clock,seeded,parts){
 if(op)return op<2?H.done:flat('{"output":null');
@@ -198,6 +204,6 @@ try{const given=G.input=parse(input);G.config=parse(config);
 let value=run(source);const made=G.$default,main=made===undefined?G.run:made;
 if(typeof main==='function')value=main(given,G.ctx);
 else if(main!==undefined){if(made===undefined)return flat('{"notrun":"'+typeof main+'"');value=made}
-if(H.O(value)===value&&typeof value.then==='function'){H.part(@SETTLE)(value,finish,failure);return H.done}
-return finish(value)}catch(e){return failure(e)}}})()
+if(H.O(value)===value&&typeof value.then==='function'){H.part(@SETTLE)(value,$hostFinish,failure);return H.done}
+return $hostFinish(value)}catch(e){return failure(e)}}})()
 """).strip()

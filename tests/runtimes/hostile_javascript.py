@@ -317,5 +317,47 @@ INVENTED: list[Hostile] = [
     Hostile("unclosed_template", "export default `" + "a${" * 1000, (BAD_CODE, *_DEEP)),
     Hostile("many_exports", "export const a=1;" * 2000, (BAD_CODE,)),
     Hostile("private_chain", "class A{#a=1;static b(o){return #a in o}};A.b(new A())?1:0", (OK,), "1"),
+    *_every(
+        "answers_otherwise_when_asked_again",
+        (USER_ERROR,),
+        "let n=0;throw Object.defineProperty(new Error('x'),'stack',{get(){return n++?{}:''}})",
+        "let n=0;throw Object.defineProperty(new Error('x'),'stack',{get(){return n++?{toJSON(){}}:''}})",
+    ),
+    *_every(
+        "breaks_what_the_host_writes",
+        (OK,),
+        "let n=0;ctx.log({toString(){return n++?'info\",\"'+'x'.repeat(3e5)+'\"],[\"warn':'info'}},'a');1",
+        "let n=0;ctx.log({toString(){return n++?'\"':'info'}},'a');1",
+        "Object.prototype.toJSON=()=>7;ctx.progress(0.5);1",
+        output="1",
+    ),
+    Hostile(
+        "is_given_functions_of_the_host",
+        "const found=[];Error.prepareStackTrace=(e,frames)=>{for(const f of frames)found.push(f.getFunction())};"
+        "new Error().stack;found.length",
+        (OK,),
+        "0",
+    ),
+    *_every(
+        "names_that_cost_more_than_values",
+        (USER_ERROR,),
+        "for(let i=0;i<5;i++)ctx.set('k'.repeat(1e6)+i,1)",
+        "for(let i=0;i<3e5;i++)ctx.set('k'+i,1)",
+    ),
+    *[
+        Hostile(f"just_too_deep_{n}", f"let a=[];for(let i=0;i<{n};i++)a=[a];a", (BAD_OUTPUT, *_DEEP))
+        for n in (990, 1000)
+    ],
+    Hostile("thrown_in_a_job", "queueMicrotask(()=>{throw new Error('late')});new Promise(()=>{})", (USER_ERROR,)),
+    *_every(
+        "slow_to_read",
+        (BAD_CODE,),
+        "run;" + "\\'" * 100_000,
+        "run;" + "=/[" * 100_000,
+        "run;" + "a/*" * 100_000,
+        "export default function" + " " * 200_000 + "(",
+        "export {" + "a" * 200_000 + "};let = =",
+        "let = =" + "\n \n" * 60_000,
+    ),
     Hostile("getter_input", "Object.defineProperty(globalThis,'input',{get(){for(;;);}});1", (OK,), "1"),
 ]

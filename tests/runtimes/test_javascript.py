@@ -68,6 +68,10 @@ async def test_every_way_to_give_a_result(pool: SlotPool, source: str) -> None:
         ("const run = () => {\n\n  JSON.parse('{');\n}", 3, "SyntaxError"),
         ("let x = 1;\nlet y = = 2;", 2, "SyntaxError"),
         ("// a comment\nif (true) {\n", 3, "SyntaxError"),
+        ("let a;\nctx.set('a', 5n)", 2, "BigInt"),
+        ("function f() {\n  ctx.spawn('');\n}\nf()", 2, "not empty"),
+        ("ctx.set('a', {\n  toJSON() { null.x }})", 2, "TypeError"),
+        ("queueMicrotask(() => {\n  null.x });\nnew Promise(() => {})", 2, "TypeError"),
     ],
 )
 async def test_errors_name_the_author_s_line(pool: SlotPool, source: str, line: int, text: str) -> None:
@@ -265,6 +269,9 @@ async def test_large_numbers_and_text_pass(pool: SlotPool) -> None:
         ("a = {export: 1}; b.export = 2", "a = {export: 1}; b.export = 2"),
         ("x = a / b; export default x / c", "x = a / b; $default=      x / c"),
         ("export {a, b as default}", "                        \n;$default=b"),
+        ("export default function *a() {}", "               function *a() {}\n;$default=a"),
+        ("x = '\\''; /* run */ export default 1", "x = '\\''; /* run */ $default=      1"),
+        ("if (a) /'/.test(b); export default 1", "if (a) /'/.test(b); $default=      1"),
     ],
 )
 def test_exports_are_rewritten_in_place(source: str, script_text: str) -> None:
