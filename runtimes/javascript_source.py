@@ -26,21 +26,27 @@ from windlass.runtimes.port import BadCode, Problem
 SOURCE_BYTES_MAX: Final = 1 << 20
 
 _TOKEN: Final = re.compile(
-    r"""(?P<blank>\s+|//[^\n]*|/\*.*?\*/)|(?P<string>'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")"""
-    r"""|(?P<word>[A-Za-z_$][\w$]*)|(?P<number>\d[\w.]*)|(?P<mark>.)""",
+    r"""(?P<blank>\s+|//[^\n]*)|(?P<word>[A-Za-z_$][\w$]*)|(?P<number>\d[\w.]*)|(?P<mark>/\*|.)""",
     re.DOTALL,
 )
-_REGEX: Final = re.compile(r"/(?:[^/\\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+/[a-z]*")
+# What has an end of its own, by how it begins. Each matches up to where the end would have to be; `end` tells if it is.
+_ENDED: Final = {
+    "'": re.compile(r"'(?:[^'\\\n]|\\.)*(?P<end>')?", re.DOTALL),
+    '"': re.compile(r'"(?:[^"\\\n]|\\.)*(?P<end>")?', re.DOTALL),
+    "/*": re.compile(r"/\*.*?(?:(?P<end>\*/)|\Z)", re.DOTALL),
+    "/": re.compile(r"/(?:[^/\\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\]?)+(?P<end>/[a-z]*)?"),
+}
 _TEMPLATE: Final = re.compile(r"(?:[^`\\$]|\\.|\$(?!\{))*(`|\$\{)", re.DOTALL)
 _BEFORE_REGEX: Final = frozenset(
     {"", "return", "typeof", "case", "in", "of", "delete", "void", "throw", "new", "do", "else", "yield", "await"}
 )
-_DECLARATION: Final = re.compile(r"(?:async\s+)?(?:function\s*\*?|class)\s+(?!extends\b)([A-Za-z_$][\w$]*)")
+_DECLARATION: Final = re.compile(r"(?:async\s+)?(?:function(?:\s*\*\s*|\s+)|class\s+)(?!extends\b)([A-Za-z_$][\w$]*)")
 _LEXICAL_RUN: Final = re.compile(r"(?:const|let|class)\s+run\b")
 _DEFAULT: Final = re.compile(r"export\s+default\b")
 _EXPORT_LIST: Final = re.compile(r"export\s*\{([^}]*)\}(\s*from\b)?\s*;?")
+_AS_DEFAULT: Final = re.compile(r"(?<![\w$])([\w$]+)\s+as\s+default\b")
 _TYPESCRIPT: Final = re.compile(
-    r"^\s*(?:export\s+)?(?:interface\s+\w+|type\s+\w+\s*(?:<[^>\n]*>)?=|enum\s+\w+|declare\s+\w+|namespace\s+\w+|import\s+type)"
+    r"^[^\S\n]*(?:export\s+)?(?:interface\s+\w+|type\s+\w+\s*(?:<[^>\n]*>)?=|enum\s+\w+|declare\s+\w+|namespace\s+\w+|import\s+type)"
     r"|[\w)\]?]\s*:\s*(?:string|number|boolean|any|unknown|void|never|object|Record<|Array<|Promise<)"
     r"|\bas\s+(?:const|string|number|boolean|any|unknown)\b",
     re.MULTILINE,
@@ -82,12 +88,13 @@ def _rewrite(text: str) -> str:
     pieces: list[str] = []
     trailer = ""
     kept = 0
-    for word in _top_level_words(text):
+    scan = _Scan(text)
+    for word in scan.top_level_words():
         if word.text == "import":
-            _refuse_import(text, word.start)
+            _refuse_import(scan, word.start)
         elif word.text == "export" and word.start >= kept:
             pieces.append(text[kept : word.start])
-            replacement, kept, addition = _export(text, word.start)
+            replacement, kept, addition = _export(scan, word.start)
             pieces.append(replacement)
             trailer += addition
         elif word.text in ("const", "let", "class") and _LEXICAL_RUN.match(text, word.start):
@@ -96,17 +103,18 @@ def _rewrite(text: str) -> str:
     return "".join(pieces) + (f"\n{trailer}" if trailer else "")
 
 
-def _export(text: str, start: int) -> tuple[str, int, str]:
+def _export(scan: _Scan, start: int) -> tuple[str, int, str]:
     """Return what replaces the text from `start`, where the kept text goes on, and what the trailer needs."""
+    text = scan.text
     if default := _DEFAULT.match(text, start):
-        declared = _DECLARATION.match(text, _skip_blank(text, default.end()))
+        declared = _DECLARATION.match(text, scan.skip_blank(default.end()))
         if declared:
             return _blank(default.group()), default.end(), f";$default={declared[1]}"
         return "$default=" + _blank(default.group())[9:], default.end(), ""
     if names := _EXPORT_LIST.match(text, start):
         if names[2]:
             raise _no_imports(text, start)
-        chosen = re.search(r"([\w$]+)\s+as\s+default\b", names[1])
+        chosen = _AS_DEFAULT.search(names[1])
         return _blank(names.group()), names.end(), f";$default={chosen[1]}" if chosen else ""
     if re.compile(r"export\s*\*").match(text, start):
         raise _no_imports(text, start)
@@ -117,16 +125,10 @@ def _blank(text: str) -> str:
     return re.sub(r"[^\n]", " ", text)
 
 
-def _skip_blank(text: str, at: int) -> int:
-    while (match := _TOKEN.match(text, at)) and match.lastgroup == "blank":
-        at = match.end()
-    return at
-
-
-def _refuse_import(text: str, start: int) -> None:
-    following = text[_skip_blank(text, start + 6) :][:1]
-    if following not in ("(", "."):
-        raise _no_imports(text, start)
+def _refuse_import(scan: _Scan, start: int) -> None:
+    following = scan.skip_blank(start + 6)
+    if scan.text[following : following + 1] not in ("(", "."):
+        raise _no_imports(scan.text, start)
 
 
 def _no_imports(text: str, start: int) -> BadCode:
@@ -137,50 +139,78 @@ def _no_imports(text: str, start: int) -> BadCode:
     return BadCode(Problem("task code cannot import anything: bundle it into one file", line, column))
 
 
-def _top_level_words(text: str) -> Iterator[_Word]:
-    """Yield the words outside of all brackets that can begin a statement there."""
-    at, depth, before, line_began = 0, 0, "", True
-    templates: list[int] = []
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            return
-        token, kind, end = match.group(), match.lastgroup, match.end()
-        if kind == "blank":
-            line_began = line_began or "\n" in token
+class _Scan:
+    """One pass over a text, token by token."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        #: How something begins → up to where there is no end for it.
+        self._endless: dict[str, int] = {}
+
+    def skip_blank(self, at: int) -> int:
+        """Return where the next thing begins that is neither white space nor comment."""
+        while (match := _TOKEN.match(self.text, at)) and (end := self._end_of_blank(match)):
             at = end
-            continue
-        if token == "`" or (token == "}" and templates and templates[-1] == depth):
-            template = _TEMPLATE.match(text, end)
-            if template is None:
-                return
-            end = template.end()
-            if token == "}":
-                templates.pop()
-                depth -= 1
-            if template[1] == "${":
+        return at
+
+    def _end_of_blank(self, match: re.Match[str]) -> int:
+        if match.lastgroup == "blank":
+            return match.end()
+        return self._end_of("/*", match.start()) if match.group() == "/*" else 0
+
+    def _end_of(self, opening: str, at: int) -> int:
+        """Return where what begins here ends; 0 if it never does. An end that was missing once is not sought again."""
+        if at < self._endless.get(opening, 0) or (match := _ENDED[opening].match(self.text, at)) is None:
+            return 0
+        if match["end"] is None:
+            self._endless[opening] = match.end()
+            return 0
+        return match.end()
+
+    def top_level_words(self) -> Iterator[_Word]:
+        """Yield the words outside of all brackets that can begin a statement there."""
+        text = self.text
+        at, depth, before, line_began = 0, 0, "", True
+        templates: list[int] = []
+        while match := _TOKEN.match(text, at):
+            token, kind, end = match.group(), match.lastgroup, match.end()
+            if over := self._end_of_blank(match):
+                line_began = line_began or "\n" in text[at:over]
+                at = over
+                continue
+            if token == "`" or (token == "}" and templates and templates[-1] == depth):
+                template = _TEMPLATE.match(text, end)
+                if template is None:
+                    return
+                end = template.end()
+                if token == "}":
+                    templates.pop()
+                    depth -= 1
+                if template[1] == "${":
+                    depth += 1
+                    templates.append(depth)
+            elif token in "([{":
                 depth += 1
-                templates.append(depth)
-        elif token in "([{":
-            depth += 1
-        elif token in ")]}":
-            depth -= 1
-        elif token == "/" and (before in _BEFORE_REGEX or before in "(,=:[!&|?{};+-*%~^<>"):
-            regex = _REGEX.match(text, at)
-            end = regex.end() if regex else end
-        elif kind == "word" and depth == 0 and (line_began or before in ("", ";", "}", "export")):
-            yield _Word(token, at, before)
-        before = token if kind in ("word", "mark") else "literal"
-        line_began = False
-        at = end
+            elif token in ")]}":
+                depth -= 1
+            elif token in "'\"":
+                if over := self._end_of(token, at):
+                    end, kind = over, "string"
+            elif token == "/" and (before in _BEFORE_REGEX or before in "(,=:[!&|?{};+-*%~^<>"):
+                end = self._end_of("/", at) or end
+            elif kind == "word" and depth == 0 and (line_began or before in ("", ";", "}", "export")):
+                yield _Word(token, at, before)
+            before = token if kind in ("word", "mark") else "literal"
+            line_began = False
+            at = end
 
 
 def hint_for(source: str, message: str) -> str:
     """Return what to add to a syntax error, or "": what the author probably meant."""
     if _TYPESCRIPT.search(source):
         return TYPESCRIPT_MESSAGE
-    if re.search(r"^\s*(?:const\s+\w+\s*=\s*)?await\b", source, re.MULTILINE):
+    if re.search(r"^[^\S\n]*(?:const\s+\w+\s*=\s*)?await\b", source, re.MULTILINE):
         return "await works inside of an async function: write `async function run(input, ctx) { … }`"
-    if re.search(r"^\s*return\b", source, re.MULTILINE) and "return" in message:
+    if re.search(r"^[^\S\n]*return\b", source, re.MULTILINE) and "return" in message:
         return "the last expression is the result: leave out `return`, or write `function run(input, ctx) { … }`"
     return ""
