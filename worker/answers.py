@@ -3,6 +3,9 @@
 A refusal for the lease or the run means that nobody wants the answer any more. A refusal of the answer itself (too
 large, not the schema's, an undeclared route) would leave the task leased and silent until its timeout, so it is
 followed by a failure that says why: the run then goes by its retry policy and transitions at once.
+
+An answer that no message can hold is not even sent: the engine would end the stream, each time anew, and with it
+everything else that this worker has to say.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Final
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from windlass.runtimes.failures import OUTPUT_TOO_LARGE
 from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as wire
 
@@ -21,6 +25,10 @@ _PASSING: Final = frozenset({grpc.StatusCode.UNAVAILABLE.value[0], grpc.StatusCo
 _UNWANTED: Final = frozenset(
     {"LEASE_LOST", "RUN_CLOSED", "RUN_NOT_FOUND", "TASK_NOT_FOUND", "BAD_TASK_TOKEN", "NAMESPACE_NOT_FOUND"}
 )
+
+
+#: Of a message or stack that is part of too large an answer.
+_TEXT_KEPT: Final = 8_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,29 @@ def refusal_of(status: status_pb2.Status) -> Refusal:
         retry = retry or detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
     passing = status.code in _PASSING or (retry and reason != "LEASE_LOST")
     return Refusal(reason or f"CODE_{status.code}", status.message, passing, metadata)
+
+
+def fitting(answer: wire.TaskResult | wire.TaskRelease, most_bytes: int) -> wire.TaskResult | wire.TaskRelease:
+    """Return `answer`, or what can be said of it in `most_bytes`."""
+    size, token = answer.ByteSize(), answer.task_token
+    if size <= most_bytes:
+        return answer
+    if isinstance(answer, wire.TaskRelease):
+        return wire.TaskRelease(task_token=token, reason=answer.reason, message=answer.message[:_TEXT_KEPT])
+    if answer.HasField("failure"):
+        told = answer.failure
+        failure = common_pb2.Failure(
+            code=told.code[:_TEXT_KEPT], message=told.message[:_TEXT_KEPT], stack=told.stack[:_TEXT_KEPT]
+        )
+        if told.HasField("retryable"):
+            failure.retryable = told.retryable
+        return wire.TaskResult(task_token=token, failure=failure, usage=answer.usage)
+    message = (
+        f"the result takes {size} bytes with its context values, asks and logs;"
+        f" what is sent to an engine may take {most_bytes}"
+    )
+    failure = common_pb2.Failure(code=OUTPUT_TOO_LARGE, message=message, retryable=False)
+    return wire.TaskResult(task_token=token, failure=failure, usage=answer.usage)
 
 
 def answer_after(refusal: Refusal, answer: wire.TaskResult | wire.TaskRelease) -> wire.TaskResult | None:

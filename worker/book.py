@@ -16,6 +16,8 @@ from windlass.worker.answers import Refusal
 
 #: Progress and checkpoints are gathered for this long before they are sent, so that a chatty task costs little.
 NOTES_EVERY_S = 0.2
+#: A larger one is left out: the engine takes no checkpoint of this size, and no message could hold many of them.
+NOTE_BYTES_MAX = 128 << 10
 #: An answer that the engine could not take just now is sent again after this.
 REPEAT_AFTER_S = 0.5
 
@@ -124,23 +126,25 @@ class Book:
 
     def note(self, note: wire.TaskHeartbeat, now_s: float) -> None:
         """A task reports progress, a checkpoint, or just that it lives. The latest of each counts."""
-        if self.works_on(note.task_token):
+        if self.works_on(note.task_token) and note.ByteSize() <= NOTE_BYTES_MAX:
             gathered = self._notes.setdefault(note.task_token, wire.TaskHeartbeat(task_token=note.task_token))
             gathered.MergeFrom(note)
             if not self._notes_ripe:
                 self.notes_due_s = min(self.notes_due_s, now_s + NOTES_EVERY_S)
 
-    def put_answers(self, message: wire.StreamTasksRequest, room_bytes: float) -> bool:
-        """Add ready answers until `room_bytes` are full. True if anything was added."""
-        taken = 0
+    def put_answers(self, message: wire.StreamTasksRequest, enough_bytes: float, most_bytes: int) -> bool:
+        """Add ready answers until there are `enough_bytes`; several never above `most_bytes`. True if any was added."""
+        taken, used = 0, 0
         for token in self._ready:
-            if room_bytes <= 0:
-                break
-            taken += 1
             entry = self.entries.get(token)
             if entry is None or entry.answer is None:
+                taken += 1
                 continue
-            room_bytes -= entry.answer.ByteSize()
+            size = entry.answer.ByteSize() + (self._notes[token].ByteSize() if token in self._notes else 0)
+            if used >= enough_bytes or (used and used + size > most_bytes):
+                break
+            taken += 1
+            used += size
             if token in self._notes:  # the engine takes notes before answers, so the last checkpoint is not lost
                 message.task_heartbeats.append(self._notes.pop(token))
             if isinstance(entry.answer, wire.TaskResult):
@@ -150,11 +154,16 @@ class Book:
         del self._ready[:taken]
         return taken > 0
 
-    def put_notes(self, message: wire.StreamTasksRequest) -> bool:
-        """Add notes if they are due. True if anything was added."""
+    def put_notes(self, message: wire.StreamTasksRequest, most_bytes: int) -> bool:
+        """Add notes if they are due, until the message has `most_bytes`; the others stay due. True if any was added."""
         if not self._notes_ripe:
             return False
-        message.task_heartbeats.extend(self._notes.values())
-        self._notes.clear()
+        room_bytes = most_bytes - message.ByteSize()
+        for token in tuple(self._notes):
+            if room_bytes <= 0:
+                return True
+            note = self._notes.pop(token)
+            room_bytes -= note.ByteSize()
+            message.task_heartbeats.append(note)
         self._notes_ripe = False
         return bool(message.task_heartbeats)

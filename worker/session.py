@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from windlass.v1 import worker_service_pb2 as wire
 from windlass.worker.actions import Action, Cancel, Reconnect, Refused, Registered, Start
-from windlass.worker.answers import answer_after, refusal_of
+from windlass.worker.answers import answer_after, fitting, refusal_of
 from windlass.worker.book import Answer, Book
 from windlass.worker.lease import Lease
 
 #: Answers are packed into a message up to this share of what the engine takes.
 MESSAGE_SHARE = 0.5
+#: No message takes more; the rest is for its notes and a heartbeat.
+MESSAGE_SHARE_MOST = 0.875
 DEFAULT_MESSAGE_BYTES = 4 << 20
 
 
@@ -148,7 +150,7 @@ class Session:
 
     def answered(self, answer: Answer) -> bool:
         """A task has its result or release. False if nobody wants it any more."""
-        return self._book.answer(answer)
+        return self._book.answer(fitting(answer, self._most_bytes))
 
     def noted(self, note: wire.TaskHeartbeat, now_s: float) -> None:
         """A task reports progress, a checkpoint, or just that it lives."""
@@ -165,8 +167,8 @@ class Session:
         if not self.registered:
             return None
         message = wire.StreamTasksRequest()
-        spoke = self._book.put_answers(message, self._message_bytes * MESSAGE_SHARE)
-        spoke = self._book.put_notes(message) or spoke
+        spoke = self._book.put_answers(message, self._message_bytes * MESSAGE_SHARE, self._most_bytes)
+        spoke = self._book.put_notes(message, self._most_bytes) or spoke
         spoke = self._put_credits(message) or spoke
         if self.draining and not self._drain_said:
             self._drain_said = message.drain = spoke = True
@@ -175,6 +177,10 @@ class Session:
             message.heartbeat.running = self.working
             spoke = True
         return message if spoke else None
+
+    @property
+    def _most_bytes(self) -> int:
+        return int(self._message_bytes * MESSAGE_SHARE_MOST)
 
     def _put_credits(self, message: wire.StreamTasksRequest) -> bool:
         if self.draining or self._engine_draining:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from google.rpc import code_pb2
 
 from tests.worker.fake_engine import seconds, status
@@ -296,6 +297,47 @@ def test_answers_are_spread_over_messages_that_the_engine_can_take() -> None:
     while (message := session.outgoing()) is not None:
         sizes.append(len(message.results))
     assert sizes == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (wire.TaskResult(task_token=b"a", output=b"1", context_patch={"k" * 5_000_000: b"1"}), "OUTPUT_TOO_LARGE"),
+        (wire.TaskResult(task_token=b"a", failure=common_pb2.Failure(code="TRAP", stack="n" * 5_000_000)), "TRAP"),
+        (wire.TaskRelease(task_token=b"a", message="m" * 5_000_000), ""),
+    ],
+)
+def test_an_answer_that_no_message_can_hold_is_told_in_short(
+    answer: wire.TaskResult | wire.TaskRelease, code: str
+) -> None:
+    """The engine would end every stream that it is sent on."""
+    session = ready()
+    given(session, b"a", b"b")
+    session.answered(answer)
+    session.answered(result(b"b"))
+    message = session.outgoing()
+    assert message is not None
+    assert message.ByteSize() < 20_000
+    told = [each.failure.code for each in message.results] + ["" for _ in message.releases]
+    assert told == ([code, ""] if code else ["", ""])
+
+
+def test_no_message_is_larger_than_the_engine_takes() -> None:
+    session = ready(capacity=100)
+    tokens = [b"%d" % number for number in range(100)]
+    given(session, *tokens)
+    for token in tokens:
+        session.noted(wire.TaskHeartbeat(task_token=token, checkpoint=b"1" * 100_000), 0.0)
+        session.noted(wire.TaskHeartbeat(task_token=token, checkpoint=b"1" * 5_000_000), 0.0)  # of no use to anybody
+    for token in tokens[:50]:
+        session.answered(wire.TaskResult(task_token=token, output=b"1" * 1_900_000))
+    session.tick(1.0)
+    sizes, heard = [], []
+    while (message := session.outgoing()) is not None:
+        sizes.append(message.ByteSize())
+        heard += [note.task_token for note in message.task_heartbeats]
+    assert max(sizes) < 4 << 20
+    assert sorted(heard) == sorted(tokens)
 
 
 def test_an_engine_that_acknowledges_nothing_is_not_given_credit_for_ever() -> None:
