@@ -6,6 +6,7 @@ so that an engine that was taken over cannot make them run anything. It needs no
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
@@ -75,7 +76,7 @@ class Modules:
 
         Raises EngineError MODULE_TOO_LARGE, BAD_MODULE (the hash differs, or the code cannot run), INVALID_FIELD.
         """
-        self.verify(runtime, data, expected)
+        await self.verify(runtime, data, expected)
         record = ModuleRecord(digest_of(data), runtime, len(data), self._clock.now_us(), name=name)
         known = await self._storage.read(lambda tr: tr.get(keys.module(ns, record.digest)))
         if known is not None:
@@ -119,7 +120,7 @@ class Modules:
             raise _not_found(ns, digest)
         return unpack(ModuleRecord, value)
 
-    def verify(self, runtime: str, data: bytes, expected: str = "") -> None:
+    async def verify(self, runtime: str, data: bytes, expected: str = "") -> None:
         """Raises EngineError MODULE_TOO_LARGE, BAD_MODULE."""
         if len(data) > MODULE_BYTES_MAX:
             raise EngineError(
@@ -131,7 +132,8 @@ class Modules:
             raise EngineError(
                 "DIGEST_MISMATCH", f"the bytes hash to {digest_of(data)}, not to {expected}", digest=expected
             )
-        problems = self.check(runtime, data) if self.check else ()
+        # Aside, since code of the largest size takes a second to read.
+        problems = await asyncio.to_thread(self.check, runtime, data) if self.check else ()
         if problems:
             raise EngineError("BAD_MODULE", "; ".join(problems), runtime=runtime)
 

@@ -184,6 +184,7 @@ class Guest:
         key = self.take(key_pointer, key_length, "task.set")[:1_024].decode("utf-8", "replace")
         if not key:
             raise self.ended(failures.USER_ERROR, "task.set: the key is empty")
+        self._use(len(key.encode()), "task.set")
         self.patch[key] = self._json(self.take(pointer, length, "task.set"), "task.set")
 
     def task_ask(self, pointer: int, length: int) -> None:
@@ -217,13 +218,17 @@ class Guest:
             )
         return (values[what] or b"null") if what < len(values) else None
 
-    def _json(self, text: bytes, what: str) -> bytes:
-        self._room -= len(text)
+    def _use(self, count: int, what: str) -> None:
+        """Take room for `count` bytes that are handed over. Raises GuestEnded when there is none left."""
+        self._room -= count
         if self._room < 0:
             limit = self.activation.limits.output_bytes
             raise self.ended(
                 failures.OUTPUT_TOO_LARGE, f"{what}: more than {limit} bytes of values, asks and checkpoints"
             )
+
+    def _json(self, text: bytes, what: str) -> bytes:
+        self._use(len(text), what)
         if wrong := not_json(text):
             raise self.ended(failures.BAD_OUTPUT, f"{what}: {wrong}")
         return text

@@ -15,6 +15,7 @@ from windlass.runtimes.wasm_engine import STACK_BYTES
 from windlass.runtimes.wasm_guest import Guest, GuestEnded, GuestExit
 
 _FRAMES_SHOWN: Final = 20
+_NAME_SHOWN: Final = 200
 _TRAP_CODES: Final = {
     wasmtime.TrapCode.INTERRUPT: failures.TIMEOUT,
     wasmtime.TrapCode.STACK_OVERFLOW: failures.STACK_OVERFLOW,
@@ -76,7 +77,7 @@ def _trap(trap: wasmtime.Trap, activation: Activation) -> Failure:
         failures.OUT_OF_FUEL: f"the module used up its {limits.fuel} units of fuel",
     }.get(code, trap.message.strip().split("\n")[-1].strip().removeprefix("wasm trap: "))
     frames = [
-        f"at {frame.func_name or f'function {frame.func_index}'} (+{frame.module_offset:#x})"
+        f"at {(frame.func_name or f'function {frame.func_index}')[:_NAME_SHOWN]} (+{frame.module_offset:#x})"
         for frame in trap.frames[:_FRAMES_SHOWN]
     ]
     details = msgspec.json.encode({"trap": kind.name}) if kind is not None else b"null"
@@ -86,5 +87,7 @@ def _trap(trap: wasmtime.Trap, activation: Activation) -> Failure:
 def _refused(text: str) -> Failure:
     """What the engine refuses without running it: mostly a memory or a table that is too large from the start."""
     if any(word in text for word in ("exceeds", "allocate", "mmap", "Cannot allocate")):
-        return _own(failures.OUT_OF_MEMORY, f"the module needs more than it may have: {text.splitlines()[-1].strip()}")
+        return _own(
+            failures.OUT_OF_MEMORY, f"the module needs more than it may have: {text.splitlines()[-1].strip()[:2000]}"
+        )
     return _own(failures.BAD_CODE, f"the module cannot be started: {text[:2000]}")

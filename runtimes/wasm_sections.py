@@ -40,6 +40,10 @@ _CAPS: Final = {
     11: ("data segments", 50_000),
 }
 _TAG_SECTION: Final = 13
+#: Of any kind; toolchains make about a dozen, of which some have nothing to do with the code.
+_SECTIONS_MAX: Final = 1_000
+#: No function type of ours has more parameters; the engine's own limit is a thousand.
+_PARAMETERS_READ_MAX: Final = 16
 
 _ENTRY_POINTS: Final[dict[str, dict[str, Signature]]] = {
     "wasi": {"_start": Signature("", "")},
@@ -136,7 +140,11 @@ def _sections(code: bytes) -> dict[int, _Reader]:
     """Return a reader for each section, behind its count."""
     whole = _Reader(code, 8)
     found: dict[int, _Reader] = {}
+    sections = 0
     while whole.at < whole.end:
+        sections += 1
+        if sections > _SECTIONS_MAX:
+            raise _refused(f"the module has more than {_SECTIONS_MAX} sections")
         kind, size = whole.byte(), whole.number()
         start = whole.at
         whole.take(size)
@@ -179,6 +187,8 @@ def _types(section: _Reader | None) -> list[Signature | None]:
 
 def _value_types(section: _Reader) -> str | None:
     codes = section.take(section.number())
+    if len(codes) > _PARAMETERS_READ_MAX:
+        return None
     letters = [_VALUE_TYPES.get(code) for code in codes]
     return None if None in letters else "".join(letter for letter in letters if letter)
 

@@ -227,7 +227,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
     @rpc
     async def CheckModule(self, request: pb.CheckModuleRequest) -> pb.CheckModuleResponse:
         try:
-            self._engine.modules.verify(request.runtime, request.data)
+            await self._engine.modules.verify(request.runtime, request.data)
         except EngineError as error:
             problem = common_pb2.Problem(
                 severity=common_pb2.Problem.SEVERITY_ERROR, code=error.reason, message=str(error)

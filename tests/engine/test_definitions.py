@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -259,6 +261,23 @@ async def test_modules_that_are_missing_or_bad_are_told_with_their_places_and_ev
     ]
     assert "there is no module sha256:000000" in checked.problems[0].message
     assert "there is no module sha256:111111" in checked.problems[2].message
+
+
+async def test_others_are_served_while_code_is_read(served: Served) -> None:
+    """Code of the largest size takes a second to read, and leases are renewed on the same loop."""
+    began, read_on = threading.Event(), threading.Event()
+
+    def read_slowly(runtime: str, code: bytes) -> list[str]:
+        began.set()
+        return [] if read_on.wait(5) else ["nobody else was served"]
+
+    served.engine.modules.check = read_slowly
+    request = pb.CheckModuleRequest(runtime="javascript", data=b"1")
+    checking = asyncio.ensure_future(served.definitions.CheckModule(request))
+    await asyncio.to_thread(began.wait, 5)
+    await served.definitions.ListModules(pb.ListModulesRequest())
+    read_on.set()
+    assert not (await checking).problems
 
 
 async def test_files_beside_the_document_come_with_it(served: Served) -> None:

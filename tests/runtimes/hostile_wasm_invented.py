@@ -26,6 +26,15 @@ from windlass.runtimes.failures import (
 )
 
 _TASK = "i32 i32"
+_TRAPS = '(module (memory (export "memory") 1) (func (export "_start") unreachable))'
+
+
+def _named(name: bytes) -> bytes:
+    """A section that calls function 0 by this name."""
+    names = number(1) + number(0) + number(len(name)) + name
+    return section(0, b"\x04name\x01" + number(len(names)) + names)
+
+
 INVENTED: list[Hostile] = [
     Hostile("claims_to_be_long", HEADER + section(7, number(0xFFFFFFFF)), (BAD_CODE,), "exports"),
     Hostile("long_number", HEADER + b"\x01\xff\xff\xff\xff\xff\x7f", (BAD_CODE,), "32 bits"),
@@ -238,6 +247,21 @@ INVENTED: list[Hostile] = [
         "write_in_start",
         command("nop", data="(func $s (call $write (i32.const 1) (i32.const 0) (i32.const 5))) (start $s)"),
         (BAD_OUTPUT,),
+    ),
+    Hostile("endless_sections", assemble(ECHO) + section(0, b"\0") * 100_000, (BAD_CODE,), "sections"),
+    Hostile("name_of_megabytes", assemble(_TRAPS) + _named(b"n" * 5_000_000), (TRAP,)),
+    Hostile(
+        "set_long_names",
+        calling(
+            "set",
+            "i32 i32 i32 i32",
+            """(loop (i32.store (i32.const 4096) (i32.or (local.get $p) (i32.const 0x10101010)))
+              (call $call (i32.const 4096) (i32.const 1024) (i32.const 2048) (i32.const 1))
+              (br_if 0 (i32.lt_u (local.tee $p (i32.add (local.get $p) (i32.const 1))) (i32.const 100000))))""",
+            {2048: "1"},
+        ),
+        (OUTPUT_TOO_LARGE,),
+        "task.set",
     ),
     Hostile("two_values", saying("1\n2"), (BAD_OUTPUT,)),
     Hostile("silence", command("nop"), (BAD_OUTPUT,)),
