@@ -26,6 +26,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from windlass.runtimes.port import CHECKPOINT_BYTES_MAX
+
 _CONSOLE: Final = """
 (H=>{'use strict';
 const $hostShow=v=>{if(typeof v==='string')return v;if(typeof v==='symbol'||typeof v==='function')return H.S(v);
@@ -93,6 +95,10 @@ H.text=function $hostText(v,what){if(typeof v!=='string'||v==='')
 H.fit=function $hostFit(s){H.used+=s.length;if(H.used>H.max)
  throw new T('ctx: more than '+H.max+' bytes of context values, asks and checkpoints');return s};
 H.asks='';const patch={__proto__:null};let progress='',last='',reports=0,checkpoint='null',beats=0;
+const small=function $hostSmall(s){let n=s.length;
+ for(let i=0;3*s.length>LIMIT&&i<s.length&&n<=LIMIT;i++){
+  const c=apply(H.unit,s,[i]);if(c>127)n+=c>2047&&(c<55296||c>57343)?2:1}
+ if(n>LIMIT)throw new T('ctx.heartbeat: the checkpoint is too large; the limit is LIMIT bytes');return s};
 const context=meta.context,has=k=>apply(H.own,context,[k]);
 const levels={__proto__:null,debug:1,info:1,warn:1,error:1};
 H.tail=()=>{let p='';for(const k in patch)p+=(p&&',')+stringify(k)+':'+patch[k];
@@ -113,9 +119,9 @@ return {
   fraction=+fraction;if(!(fraction>=0&&fraction<=1))throw new T('ctx.progress: the fraction must lie between 0 and 1');
   const s='['+fraction+','+json(message===undefined?'':apply(H.slice,S(message),[0,1000]))+']';
   if(reports++<200)progress+=(progress&&',')+s;else last=s},
- heartbeat:function $hostHeartbeat(value){beats++;if(value!==undefined)checkpoint=H.fit(json(value))},
+ heartbeat:function $hostHeartbeat(value){beats++;if(value!==undefined)checkpoint=H.fit(small(json(value)))},
  resumeState:function $hostResumeState(){return meta.resume===null?undefined:meta.resume}}})
-"""
+""".replace("LIMIT", str(CHECKPOINT_BYTES_MAX))
 
 _ASKS: Final = """
 (H=>{'use strict';const {text,json}=H,ask=function $hostAsk(o){H.asks+=(H.asks&&',')+H.fit(json(o))};
@@ -187,7 +193,7 @@ const G=globalThis,{parse,stringify}=JSON,{apply,construct,defineProperty:def}=R
 def(Error,'prepareStackTrace',{__proto__:null,get(){},set(){}});
 const P=InternalError.prototype;P.toString=Error.prototype.toString;P[Symbol.toPrimitive]=undefined;Object.freeze(P);
 const H={__proto__:null,parse,stringify,apply,construct,def,E:Error,T:TypeError,S:String,D:Date,O:Object,slice:''.slice,
-own:Object.prototype.hasOwnProperty,used:0,marks:null,tail:null,log:null,logs:'',lost:0,done:'',
+unit:''.charCodeAt,own:Object.prototype.hasOwnProperty,used:0,marks:null,tail:null,log:null,logs:'',lost:0,done:'',
 part:(a,b)=>run(apply(H.slice,H.parts,[a,b]))(H)};
 const lazy=(name,a,b)=>{const set=value=>def(G,name,{__proto__:null,value,writable:true,configurable:true});
 def(G,name,{__proto__:null,configurable:true,set,get(){const v=H.part(a,b);set(v);return v}})};

@@ -18,6 +18,8 @@ from msgspec import Struct
 from windlass.runtimes import failures
 
 MIB = 1 << 20
+#: Of a checkpoint. The engine keeps no larger one, so code that leaves one hears of it at once.
+CHECKPOINT_BYTES_MAX = 100_000
 
 
 class TaskKey(Struct, frozen=True, array_like=True):

@@ -17,6 +17,7 @@ from windlass.runtimes import failures
 from windlass.runtimes.denials import Denials
 from windlass.runtimes.durations import parse_duration_us
 from windlass.runtimes.port import (
+    CHECKPOINT_BYTES_MAX,
     Activation,
     Ask,
     Escalate,
@@ -167,9 +168,15 @@ class TaskContext:
         self._tell(progress)
 
     def heartbeat(self, checkpoint: object = None) -> None:
-        """Say that the attempt is alive. A checkpoint is given to the next attempt, should this one be lost."""
+        """Say that the attempt is alive. A checkpoint is given to the next attempt, should this one be lost.
+
+        Raises ValueError for a checkpoint that is too large.
+        """
         if checkpoint is not None:
-            self.left_checkpoint = to_json(checkpoint)
+            text = to_json(checkpoint)
+            if len(text) > CHECKPOINT_BYTES_MAX:
+                raise ValueError(f"a checkpoint of {len(text)} bytes; the limit is {CHECKPOINT_BYTES_MAX}")
+            self.left_checkpoint = text
         self._tell(Heartbeat(self.left_checkpoint))
 
     def spawn(self, workflow: str, input: object = None, *, id: str = "", detached: bool = False) -> None:

@@ -19,7 +19,16 @@ from windlass.runtimes.asks import MAX_ASKS, optional_duration_us
 from windlass.runtimes.denials import Denials
 from windlass.runtimes.determinism import ByteStream, seed_bytes
 from windlass.runtimes.json_text import not_json
-from windlass.runtimes.port import Activation, Failure, Heartbeat, Level, LogLine, Progress, Report
+from windlass.runtimes.port import (
+    CHECKPOINT_BYTES_MAX,
+    Activation,
+    Failure,
+    Heartbeat,
+    Level,
+    LogLine,
+    Progress,
+    Report,
+)
 
 _U32: Final = 0xFFFFFFFF
 _LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warn", "error")
@@ -175,6 +184,9 @@ class Guest:
 
     def task_heartbeat(self, pointer: int, length: int) -> None:
         """`task.heartbeat`: alive; what is given becomes the next attempt's checkpoint."""
+        if length & _U32 > CHECKPOINT_BYTES_MAX:
+            message = f"task.heartbeat: a checkpoint of {length & _U32} bytes; the limit is {CHECKPOINT_BYTES_MAX}"
+            raise self.ended(failures.OUTPUT_TOO_LARGE, message)
         if length & _U32:
             self.checkpoint = self._json(self.take(pointer, length, "task.heartbeat"), "task.heartbeat")
         self._tell(Heartbeat(self.checkpoint))

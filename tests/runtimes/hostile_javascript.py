@@ -245,6 +245,8 @@ INVENTED: list[Hostile] = [
         "for(let i=0;i<1e5;i++)ctx.set('k'+i,'v'.repeat(100))",
         "for(;;)ctx.spawn('child',{a:1})",
         "for(;;)ctx.heartbeat('x'.repeat(1000))",
+        "ctx.heartbeat('x'.repeat(1e5))",
+        "ctx.heartbeat('\u4e2d'.repeat(34000))",
         "ctx.progress(2)",
         "ctx.spawn('')",
         "ctx.set(5, 1)",

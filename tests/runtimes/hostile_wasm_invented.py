@@ -211,6 +211,12 @@ INVENTED: list[Hostile] = [
         calling("heartbeat", _TASK, "(call $call (i32.const 2048) (i32.const 1))", {2048: "?"}),
         (BAD_OUTPUT,),
     ),
+    Hostile(
+        "heartbeat_huge",
+        calling("heartbeat", _TASK, "(call $call (i32.const 0) (i32.const 100001))", {}),
+        (OUTPUT_TOO_LARGE,),
+        "100001 bytes",
+    ),
     Hostile("fail_outside", calling("fail", _TASK, "(call $call (i32.const -9) (i32.const 100))", {}), (BAD_OUTPUT,)),
     Hostile(
         "fail_plain",

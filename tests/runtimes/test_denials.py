@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from tests.runtimes.guests import PATIENT, command, constant, module, script
 from tests.runtimes.test_jail import probe, slots
+from windlass.engine.core.limits import RESUME_BYTES_MAX
 from windlass.engine.service import convert
 from windlass.runtimes import denials
 from windlass.runtimes.denials import Denials
 from windlass.runtimes.jail_pool import SlotPool
-from windlass.runtimes.port import Denial
+from windlass.runtimes.port import CHECKPOINT_BYTES_MAX, Denial
 
 _OPEN = """(drop (call $path_open (i32.const 3) (i32.const 0) (i32.const {at}) (i32.const {length}) (i32.const 0)
     (i64.const -1) (i64.const -1) (i32.const 0) (i32.const 8)))"""
@@ -96,6 +97,7 @@ def test_an_account_of_many_calls_stays_small() -> None:
 def test_the_engine_keeps_as_much_as_a_runtime_tells() -> None:
     """The two may not know each other, so the figures stand twice."""
     assert denials.KINDS == convert.DENIAL_KINDS
+    assert CHECKPOINT_BYTES_MAX == RESUME_BYTES_MAX
     told = denials.TOTAL_MAX, denials.CALL_CHARACTERS, denials.ARGUMENT_CHARACTERS, denials.COUNT_MAX
     kept = (
         convert.DENIALS,
