@@ -18,6 +18,13 @@ from windlass.runtimes.port import Activation, Completion, Note, TaskKey, failed
 Answer: TypeAlias = FromChild
 _SMALL_BYTES: Final = 256 << 10
 State: TypeAlias = Literal["queued", "assigned", "settled"]
+#: How the lanes of tasks begin; the namespace follows.
+RUN_LANE: Final = "run/"
+
+
+def is_aside(lane: str) -> bool:
+    """Tell whether a lane is for something else than running tasks."""
+    return not lane.startswith(RUN_LANE)
 
 
 class PoolJob:

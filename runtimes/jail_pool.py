@@ -36,7 +36,7 @@ from windlass.runtimes.jail_frames import (
     Recall,
     Recalled,
 )
-from windlass.runtimes.jail_jobs import Durations, JobQueue, PoolJob, believable, messages_for
+from windlass.runtimes.jail_jobs import RUN_LANE, Durations, JobQueue, PoolJob, believable, is_aside, messages_for
 from windlass.runtimes.jail_nursery import Nursery
 from windlass.runtimes.jail_prepare import Preparation
 from windlass.runtimes.jail_seats import Seat, Seats
@@ -72,7 +72,7 @@ class SlotPool:
         self._later: asyncio.TimerHandle | None = None
         self._preparing: set[asyncio.Task[None]] = set()
         self._closed = False
-        #: Nothing of what waits could be given out when that was tried last; cleared by whatever frees a seat.
+        #: No task that waits could be given out when that was tried last; cleared by whatever frees a seat.
         self._full = False
         self._crashed = self._killed = self._tasks_done = 0
 
@@ -142,7 +142,7 @@ class SlotPool:
     ) -> asyncio.Future[Completion]:
         """Queue one attempt and return its future: `run` without a coroutine. Cancelling the future cancels it."""
         whole = completed(activation, self.settings)
-        job = PoolJob(next(self._numbers), whole, f"run/{self._realm(whole)}", whole.limits.wall_us, on_note)
+        job = PoolJob(next(self._numbers), whole, f"{RUN_LANE}{self._realm(whole)}", whole.limits.wall_us, on_note)
         refusal = _cancelled("the worker stopped") if self._closed else refusal_of(whole, self.settings)
         if refusal is not None:
             job.settle(refusal)
@@ -262,7 +262,7 @@ class SlotPool:
             seat.gather()
             if (surplus := self._seats.to_sacrifice()) is not None:
                 self._give_up(surplus, "another namespace needs its slot")
-        self._full = bool(self._queue)
+        self._full = bool(self._queue) and any(not is_aside(job.lane) for job in self._queue.heads())
         if self._queue:
             self._start_children()
         elif self._later is None and self._seats.children_wanted(False):

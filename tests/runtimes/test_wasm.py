@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tests.runtimes.guests import (
+    ALLOC,
     COMMAND_ECHO,
     ECHO,
     PATIENT,
@@ -18,9 +19,11 @@ from tests.runtimes.guests import (
     module,
     pointer_module,
     saying,
+    script,
     task,
     text_data,
 )
+from tests.runtimes.test_jail import slots
 from windlass.runtimes import failures
 from windlass.runtimes.asks import BadAsk, decode_asks
 from windlass.runtimes.durations import parse_duration_us
@@ -141,6 +144,22 @@ async def test_large_values_pass_through_both_interfaces(pool: SlotPool) -> None
 
 async def test_output_may_have_blanks_around_it(pool: SlotPool) -> None:
     assert await output_of(pool, saying(" {} \n")) == b"{}"
+
+
+async def test_tasks_go_on_while_a_module_takes_long_to_compile() -> None:
+    """Every slot is free for them, and the next module waits for its turn."""
+    async with slots(runtimes=("javascript", "wasm")) as one:
+        bombs = [one.submit(module(_compile_bomb(number), limits=PATIENT)) for number in range(2)]
+        for number in range(3):
+            assert (await one.run(script(f"{number} + 1", limits=PATIENT))).failure is None
+            assert not any(bomb.done() for bomb in bombs)
+
+
+def _compile_bomb(number: int) -> str:
+    """Takes the compiler longer than a test may take, and does nothing."""
+    step = "(if (i64.eqz (local.get 1)) (then (local.set 2 (i64.mul (local.get 3) (local.get 0)))))"
+    bomb = f"(func (param i64) (result i64) (local i64 i64 i64) {step * 60_000} (local.get 1))"
+    return constant(str(number), rest=ALLOC + bomb)
 
 
 async def test_same_module_is_compiled_once_for_many(pool: SlotPool) -> None:
