@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import re
 from collections.abc import Mapping
-from typing import Final
 
 import msgspec
 
@@ -16,15 +14,13 @@ from windlass.engine import keys
 from windlass.engine.core import commands as cmd
 from windlass.engine.core import units
 from windlass.engine.core.definition import Definition
+from windlass.engine.core.limits import name_flaw
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.eager import FirstTask
 from windlass.engine.errors import EngineError
 from windlass.engine.records import get_large, pack, unpack
 from windlass.engine.requests import TTL_US, recall, remember
 from windlass.engine.unit import Unit
-
-#: Longest workflow id, request id, namespace, queue or signal name, in bytes of UTF-8: several fit into one key.
-NAME_BYTES_MAX: Final = 200
 
 
 class OpenPolicy(enum.Enum):
@@ -96,19 +92,9 @@ class Started(msgspec.Struct, frozen=True, array_like=True):
     created: bool
 
 
-_CONTROL = re.compile(r"[\x00-\x1f]")
-
-
 def check_name(value: str, field: str, *, required: bool = True) -> str:
     """A name from outside. Raises EngineError INVALID_FIELD if it is missing, too long, or holds control characters."""
-    problem = ""
-    if not value and required:
-        problem = "is missing"
-    elif len(value.encode()) > NAME_BYTES_MAX:
-        problem = f"is longer than {NAME_BYTES_MAX} bytes"
-    elif _CONTROL.search(value):
-        problem = "holds control characters"
-    if problem:
+    if problem := name_flaw(value) if value or not required else "is missing":
         raise EngineError("INVALID_FIELD", f"{field} {problem}", field=field)
     return value
 

@@ -20,7 +20,7 @@ from windlass.engine.core.definition import Branch, FormField, PollBody
 from windlass.engine.core.effects import AppendOutbox
 from windlass.engine.core.events import Emitted, TaskAsked
 from windlass.engine.core.jsontext import BAD_JSON
-from windlass.engine.core.limits import EMIT_BYTES_MAX, EMITS_MAX, RESUME_BYTES_MAX, SPAWN_MAX, SUSPEND_US
+from windlass.engine.core.limits import EMIT_BYTES_MAX, EMITS_MAX, RESUME_BYTES_MAX, SPAWN_MAX, SUSPEND_US, name_flaw
 from windlass.engine.core.state import Node
 from windlass.engine.core.turn import Turn
 
@@ -47,6 +47,8 @@ def problem(turn: Turn, path: str, asks: Asks) -> Failure | None:
         return _invalid("a task may ask for one of route, waitFor, escalate, suspend and spawn at a time")
     if len(asks.spawn) > SPAWN_MAX:
         return _invalid(f"{len(asks.spawn)} children asked for, {SPAWN_MAX} are allowed at a time")
+    if flawed := _bad_name(asks):
+        return _invalid(flawed)
     for spawn in asks.spawn:
         if not spawn.workflow or spawn.close_policy not in CLOSE_POLICIES:
             return _invalid(f"a child needs a workflow and a close policy of {', '.join(CLOSE_POLICIES)}")
@@ -55,6 +57,13 @@ def problem(turn: Turn, path: str, asks: Asks) -> Failure | None:
     if asks.escalate:
         return _bad_escalation(turn, asks.escalate)
     return None
+
+
+def _bad_name(asks: Asks) -> str:
+    named = [("waitFor: the name of a signal", name) for name in asks.wait_for]
+    for spawn in asks.spawn:
+        named += [("spawn: the name of the workflow", spawn.workflow), ("spawn: the id", spawn.workflow_id)]
+    return next((f"{what} {flaw}" for what, name in named if (flaw := name_flaw(name))), "")
 
 
 def _malformed(asks: Asks) -> Failure | None:

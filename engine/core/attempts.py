@@ -36,6 +36,7 @@ from windlass.engine.core.limits import (
     RESUME_BYTES_MAX,
     UNABLE_MAX,
     UNABLE_US,
+    context_bytes,
 )
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.retry import DEFAULT_POLICY, delay_us, retryable
@@ -155,9 +156,9 @@ def too_large(turn: Turn, node: Node, values: Mapping[str, bytes]) -> Failure | 
     """Why the context cannot take these values beside what is there; None if it can."""
     if not values:
         return None
-    size = sum(sum(map(len, each.values())) for each in (turn.state.context, node.patch, values))
+    size = sum(map(context_bytes, (turn.state.context, node.patch, values)))
     if size > CONTEXT_BYTES_MAX:  # some of them may replace others: count again, exactly
-        size = sum(map(len, {**turn.state.context, **node.patch, **values}.values()))
+        size = context_bytes({**turn.state.context, **node.patch, **values})
     if size <= CONTEXT_BYTES_MAX:
         return None
     message = f"the context would have {size} bytes, {CONTEXT_BYTES_MAX} are allowed: keep large values outside of it"

@@ -20,7 +20,7 @@ from windlass.engine.core.definition import Action, State, TaskAction, WaitBody
 from windlass.engine.core.effects import Defer
 from windlass.engine.core.events import BodyEnded, Deferred, Leaving, NodeOpened, StateEntered, Undone
 from windlass.engine.core.joining import winding_down
-from windlass.engine.core.limits import CONTEXT_BYTES_MAX, ENTRIES_MAX, SPIN_MAX
+from windlass.engine.core.limits import CONTEXT_BYTES_MAX, ENTRIES_MAX, SPIN_MAX, context_bytes
 from windlass.engine.core.opening import open_branch
 from windlass.engine.core.routing import choose, event_names, fail_move, take, unhandled
 from windlass.engine.core.state import CLOSED, Move, Node
@@ -186,7 +186,7 @@ def _fits(node: Node, key: str, context: Mapping[str, bytes]) -> bool:
     merged = {**context, **node.patch}
     if key:
         merged[key] = node.output
-    return sum(map(len, merged.values())) <= CONTEXT_BYTES_MAX
+    return context_bytes(merged) <= CONTEXT_BYTES_MAX
 
 
 def _would_park(turn: Turn, event: BodyEnded) -> bool:

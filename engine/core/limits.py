@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 MAP_OPEN_MAX = 1000  #: items of one map open at once
 MAP_CHUNK = 250  #: item records created by one decision, so that its transaction stays small
 MAP_CHUNK_BYTES = 400_000  #: and their values together (but one item is always created)
 ENTRIES_MAX = 1000  #: states entered by one decision; then it yields
 SPIN_MAX = 100_000  #: states entered without ever waiting; then it is an endless loop
-CONTEXT_BYTES_MAX = 1_000_000  #: values of the context together
+CONTEXT_BYTES_MAX = 1_000_000  #: names and values of the context together
 OUTPUT_BYTES_MAX = 1_000_000  #: one output
 RESUME_BYTES_MAX = 100_000  #: resume state of a poll, a checkpoint, an escalation's form
 EMITS_MAX = 100  #: events that one attempt may emit
@@ -22,3 +25,18 @@ START_TO_CLOSE_US = 60_000_000  #: one attempt, when the author sets nothing
 SUSPEND_US = 10_000_000  #: until a suspended task is asked again, when nobody says
 SHIELD_US = 600_000_000  #: exit actions and compensation of a cancelled run together
 FOREVER_US = 4_102_444_800_000_000  #: the year 2100: no timer is due later
+NAME_BYTES_MAX = 200  #: a workflow id, request id, namespace, queue or signal name: several fit into one key
+
+_CONTROL = re.compile(r"[\x00-\x1f]")
+
+
+def name_flaw(name: str) -> str:
+    """Why this cannot be a name from outside; "" if it can."""
+    if len(name.encode()) > NAME_BYTES_MAX:
+        return f"is longer than {NAME_BYTES_MAX} bytes"
+    return "holds control characters" if _CONTROL.search(name) else ""
+
+
+def context_bytes(context: Mapping[str, bytes]) -> int:
+    """What counts against CONTEXT_BYTES_MAX. Names count: code may put everything into them."""
+    return sum(map(len, context)) + sum(map(len, context.values()))

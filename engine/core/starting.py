@@ -13,7 +13,7 @@ from windlass.engine.core.definition import Definition
 from windlass.engine.core.effects import ArmTimer, Effect
 from windlass.engine.core.events import RunStarted
 from windlass.engine.core.jsontext import BAD_JSON
-from windlass.engine.core.limits import CONTEXT_BYTES_MAX
+from windlass.engine.core.limits import CONTEXT_BYTES_MAX, context_bytes
 from windlass.engine.core.refusal import Rejection
 
 
@@ -23,7 +23,7 @@ def started(definition: Definition, command: Start, now_us: int) -> tuple[RunSta
     if first not in definition.states:
         raise Rejection("STATE_NOT_FOUND", f"workflow {definition.name!r} has no state {first!r}", state=first)
     context = dict(command.context) if command.context is not None else _context_of(definition, command.input)
-    size = sum(map(len, context.values()))
+    size = context_bytes(context)
     if size > CONTEXT_BYTES_MAX:
         message = f"the context would have {size} bytes, {CONTEXT_BYTES_MAX} are allowed"
         raise Rejection("CONTEXT_TOO_LARGE", message, limit=str(CONTEXT_BYTES_MAX))
