@@ -37,7 +37,7 @@ _CAPS: Final = {
     7: ("exports", 1_000),
     9: ("element segments", 20_000),
     10: ("function bodies", 50_000),
-    11: ("data segments", 50_000),
+    11: ("data segments", 20_000),
 }
 _TAG_SECTION: Final = 13
 #: Of any kind; toolchains make about a dozen, of which some have nothing to do with the code.

@@ -255,6 +255,7 @@ INVENTED: list[Hostile] = [
         (BAD_OUTPUT,),
     ),
     Hostile("endless_sections", assemble(ECHO) + section(0, b"\0") * 100_000, (BAD_CODE,), "sections"),
+    Hostile("many_data_segments", HEADER + section(11, number(20_001) + b"\1\0" * 20_001), (BAD_CODE,), "20001 data"),
     Hostile("name_of_megabytes", assemble(_TRAPS) + _named(b"n" * 5_000_000), (TRAP,)),
     Hostile(
         "set_long_names",
