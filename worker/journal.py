@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Final, TextIO
 
@@ -78,4 +79,6 @@ def log_to(stream: TextIO, *, level: str = "info", as_json: bool = False) -> Non
 
 def _shown(value: object) -> str:
     text = str(value)
+    if not text.isprintable():  # what came from task code must not look like lines of this log, nor steer a terminal
+        return json.dumps(text)
     return f'"{text}"' if " " in text or not text else text

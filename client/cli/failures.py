@@ -20,6 +20,7 @@ import sys
 import click
 import grpc
 
+from windlass.client.cli.plain import harmless
 from windlass.client.errors import RunNotCompleted, WindlassError
 from windlass.definition.problems import DefinitionError
 
@@ -113,7 +114,7 @@ def _usage(error: click.UsageError) -> int:
 def _call(error: WindlassError) -> int:
     message, places = _told_once(error)
     for place in places:
-        sys.stderr.write(f"  {place}\n")
+        sys.stderr.write(f"  {harmless(place)}\n")
     if error.reason == "UNAVAILABLE":  # nothing answered: the library's text is about sockets
         message = f"no engine answers at {error.metadata.get('target', 'this address')}"
     else:
@@ -137,6 +138,6 @@ def _told_once(error: WindlassError) -> tuple[str, list[str]]:
 
 
 def _line(message: str, code: int) -> int:
-    one = " ".join(message.split())
+    one = harmless(" ".join(message.split()))
     sys.stderr.write(f"windlass: {one}\n")
     return code

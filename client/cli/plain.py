@@ -6,6 +6,7 @@ and not `RUN_STATE_COMPLETED`, and every field is there, so that a program can r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,14 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from windlass.v1.common_pb2 import Payload
+
+#: What a terminal obeys or turns round instead of showing it; line ends and tabs are not among it.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """The text for a terminal. Messages, names and logs are written by whoever wrote the task code."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def plain(message: Message) -> Any:

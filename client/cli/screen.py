@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from windlass.client.cli.plain import plain
+from windlass.client.cli.plain import harmless, plain
 
 Row = TypeVar("Row", bound=Message)
 
@@ -50,7 +50,7 @@ class Screen:
     def say(self, text: str) -> None:
         """A sentence for people; nothing for programs."""
         if not self.json:
-            self.console.print(Text(text))
+            self.console.print(Text(harmless(text)))
 
     def value(self, value: Any, *, compact: bool = False) -> None:
         """A JSON value, whatever the output is."""
@@ -122,5 +122,5 @@ def cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value.replace("\n", " ⏎ ")
+        return harmless(value.replace("\n", " ⏎ "))
     return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))

@@ -8,6 +8,7 @@ import asyncio
 import sys
 
 from windlass.client.cli.failures import PARKED, STILL_OPEN, Stop
+from windlass.client.cli.plain import harmless
 from windlass.client.client import Client
 from windlass.client.errors import WindlassError
 from windlass.client.values import RunResult, Started, result_of, state_name
@@ -62,7 +63,7 @@ async def _tell_why(client: Client, started: Started) -> None:
         return  # the watch meets the same error, and reports it
     for each in reply.explanations:
         if each.kind not in _MOVING:
-            sys.stderr.write(f"windlass: still waiting: {_sentence(each)}\n")
+            sys.stderr.write(f"windlass: still waiting: {harmless(_sentence(each))}\n")
     sys.stderr.flush()
 
 

@@ -18,6 +18,18 @@ from windlass.v1 import common_pb2
 from windlass.v1 import workflow_service_pb2 as wire
 
 
+def test_text_of_task_code_does_not_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b[2J\x9b31m\r\u202eno\nyes"
+    screen = Screen()
+    screen.fields([("failure", hostile)], {})
+    screen.table(["message"], [[hostile]])
+    screen.say(hostile)
+    report(WindlassError("RUN_NOT_FOUND", hostile, code=grpc.StatusCode.NOT_FOUND))
+    told = "".join(capsys.readouterr())
+    assert told.count("\\x1b[2J\\x9b31m\\r\\u202eno") == 3
+    assert not [each for each in told if each not in "\n" and not each.isprintable()]
+
+
 def test_a_message_as_plain_values_has_every_key() -> None:
     run = wire.Run(state=common_pb2.RUN_STATE_COMPLETED, output=common_pb2.Payload(data=b'{"a": [1, 2.5]}'))
     run.context["order"] = b'{"id": "A"}'
