@@ -58,8 +58,11 @@ class Preparation:
                 refusal = failed(failures.BAD_CODE, "; ".join(problem.message for problem in problems))
             case Completion():
                 refusal = answer
-                if refusal.failure is not None and refusal.failure.code == failures.CANCELLED:
+                code = refusal.failure.code if refusal.failure is not None else ""
+                if code == failures.CANCELLED:
                     return refusal  # the worker stopped: that says nothing about the code
+                if code == failures.TIMEOUT:
+                    refusal = failed(code, f"the module could not be compiled within {self._wall_us / 1e6:g} s")
             case _:
                 refusal = failed(failures.SANDBOX_CRASHED, "the compiler gave an answer of the wrong kind")
         self._refusals[name] = refusal

@@ -155,6 +155,14 @@ async def test_tasks_go_on_while_a_module_takes_long_to_compile() -> None:
             assert not any(bomb.done() for bomb in bombs)
 
 
+async def test_module_that_takes_too_long_to_compile_is_told_so() -> None:
+    async with slots(runtimes=("javascript", "wasm"), prepare_wall_us=100_000) as one:
+        completion = await one.run(module(_compile_bomb(3), limits=PATIENT))
+    assert completion.failure is not None
+    assert completion.failure.code == failures.TIMEOUT
+    assert completion.failure.message == "the module could not be compiled within 0.1 s"
+
+
 def _compile_bomb(number: int) -> str:
     """Takes the compiler longer than a test may take, and does nothing."""
     step = "(if (i64.eqz (local.get 1)) (then (local.set 2 (i64.mul (local.get 3) (local.get 0)))))"
