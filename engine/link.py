@@ -45,8 +45,6 @@ ACCEPTED_WITHIN_S: Final = 0.003
 #: Results whose recording failed for want of the store are tried again by the engine after this, in seconds.
 RETRY_SECONDS: Final = 0.2
 
-#: Refusals of a checkpoint that say nothing of the lease: what was kept before stays.
-_UNFIT: Final = ("PAYLOAD_TOO_LARGE", "INVALID_JSON")
 _CANCEL_REASONS: Final = {
     "cancelled": pb.CANCEL_REASON_CANCELLED,
     "lost": pb.CANCEL_REASON_LOST,
@@ -198,13 +196,9 @@ class Link:
             log.warning("checkpoints were not recorded: %s", error)
             return
         for (task, _), answer in zip(reports, told, strict=True):
-            if answer.error is None:
-                continue
-            if answer.error.reason in _UNFIT:
-                log.warning("a checkpoint of %s was not kept: %s", task, answer.error)
-                continue
-            self._workers.dispatch.end(self.session, task)
-            self.send_stop(task, "lost")
+            if answer.error is not None:
+                self._workers.dispatch.end(self.session, task)
+                self.send_stop(task, "lost")
 
     # To the worker (the outlet)
 

@@ -225,18 +225,6 @@ async def test_a_task_that_stops_its_heartbeats_is_timed_out_and_leaves_its_chec
     assert (await served.closed(run_id)).state == common_pb2.RUN_STATE_COMPLETED
 
 
-@pytest.mark.parametrize("checkpoint", [b"1" * 200_000, b"{"])
-async def test_a_checkpoint_that_cannot_be_kept_costs_nothing_but_itself(served: Served, checkpoint: bytes) -> None:
-    worker = await holding(served)
-    (task,) = worker.held
-    mark = pb.TaskHeartbeat(task_token=task.task_token, checkpoint=checkpoint)
-    worker.link.receive(pb.StreamTasksRequest(task_heartbeats=[mark]))
-    await worker.link.settle()
-    assert not worker.cancels
-    worker.finish(task, 1)
-    assert (await served.closed(task.run_id)).state == common_pb2.RUN_STATE_COMPLETED
-
-
 async def test_a_task_that_waits_too_long_for_a_worker_times_out(served: Served) -> None:
     await served.register(one_task("urgent", timeouts={"schedule_to_start": "30s"}, retry=AT_ONCE))
     run_id = await served.start("urgent")

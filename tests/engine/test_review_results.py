@@ -112,7 +112,7 @@ async def test_a_worker_is_told_the_largest_output_that_is_taken(served: Served)
     registered = await served.workers.RegisterWorker(pb.RegisterWorkerRequest())
     worker = await holding(served)
     (task,) = worker.held
-    most: Any = b'"%s"' % (b"x" * (registered.max_output_bytes - 2))
+    most: Any = b'"%s"' % (b"x" * (registered.max_output_bytes - len('""') - len("done")))  # the context has its name
     await complete(served, pb.TaskResult(task_token=task.task_token, output=most))
     run = await served.closed(task.run_id)
     assert run.state == common_pb2.RUN_STATE_COMPLETED, run.failure
