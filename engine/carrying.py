@@ -14,6 +14,7 @@ from windlass.engine.core.units import kind_of
 from windlass.engine.records import (
     EscalationRecord,
     IncidentRecord,
+    LeaseRecord,
     OutboxRecord,
     chunks_of,
     clear_large,
@@ -44,6 +45,14 @@ async def withdraw_task(unit: Unit, work: Work, effect: fx.WithdrawTask) -> None
 async def stop_task(unit: Unit, work: Work, effect: fx.StopTask) -> None:
     task = (work.ns, work.run_id, effect.visit, effect.path, effect.epoch)
     unit.after.stops.append((effect.session, task, effect.reason))
+
+
+async def extend_lease(unit: Unit, work: Work, effect: fx.ExtendLease) -> None:
+    key = keys.lease_of(effect.session, work.packed, effect.visit, effect.path)
+    if (value := await unit.tr.get(key)) is not None:
+        unit.tr.set(key, pack(msgspec.structs.replace(unpack(LeaseRecord, value), deadline_us=effect.lease_us)))
+    task = (work.ns, work.run_id, effect.visit, effect.path, effect.epoch)
+    unit.after.extended.append((effect.session, task, effect.lease_us))
 
 
 async def release_lease(unit: Unit, work: Work, effect: fx.ReleaseLease) -> None:
@@ -169,6 +178,7 @@ CARRYING: Final[Mapping[type, Carry]] = {
     fx.ScheduleTask: schedule_task,
     fx.WithdrawTask: withdraw_task,
     fx.StopTask: stop_task,
+    fx.ExtendLease: extend_lease,
     fx.ReleaseLease: release_lease,
     fx.ArmTimer: arm_timer,
     fx.DisarmTimer: disarm_timer,

@@ -270,6 +270,9 @@ class Dispatch:
         for session_id, task in after.released:
             if (session := self.connected.get(session_id)) is not None:
                 self.end(session, task)
+        for session_id, task, deadline_us in after.extended:
+            if (session := self.connected.get(session_id)) is not None and (held := session.held.get(task)) is not None:
+                held.deadline_us = deadline_us
         if after.assigned:
             self._send(after.assigned)
         for session_id, task, reason in after.stops:

@@ -6,15 +6,18 @@ by itself, a value that cannot be fails its own attempt. The neighbours in the m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from windlass.engine.clock import Clock
+from windlass.engine.connected import Held
 from windlass.engine.core import commands as cmd
 from windlass.engine.errors import EngineError
 from windlass.engine.leases import Report, parse_token
+from windlass.engine.notices import Notices
 from windlass.engine.service import convert
 from windlass.engine.service.status import to_status
+from windlass.engine.unit import DEADLINE_SLACK_US
 from windlass.engine.work import TaskKey
 from windlass.v1 import worker_service_pb2 as pb
 
@@ -69,6 +72,30 @@ def _asks_in(result: pb.TaskResult) -> tuple[cmd.Asks | None, cmd.Failure | None
         return convert.asks_in(result), None
     except EngineError as error:
         return None, cmd.Failure("INVALID_ASK", str(error), retryable=False)
+
+
+def beats_in(
+    beats: Iterable[pb.TaskHeartbeat], held: Mapping[TaskKey, Held], notices: Notices, now_us: int
+) -> tuple[list[tuple[TaskKey, Report]], list[tuple[bytes, str]]]:
+    """Take signs of life: what is to be recorded of them; tokens of tasks that the worker has not, and why."""
+    reports: list[tuple[TaskKey, Report]] = []
+    good, bad = known(beats)
+    lost = [(each.task_token, each.error.message) for each in bad]
+    for beat in good:
+        task = parse_token(beat.task_token)
+        if task not in held:
+            lost.append((beat.task_token, "lost"))
+            continue
+        held[task].heard(now_us)
+        if beat.progress:
+            notices.progressed(task, beat.progress)
+        if beat.checkpoint:
+            command = cmd.TaskHeartbeat(path=task[3], visit=task[2], epoch=task[4], checkpoint=beat.checkpoint)
+            reports.append((task, command))
+        if beat.HasField("extension"):
+            until_us = now_us + convert.cut_span_us(beat.extension) + DEADLINE_SLACK_US
+            reports.append((task, cmd.TaskExtended(path=task[3], visit=task[2], epoch=task[4], lease_us=until_us)))
+    return reports, lost
 
 
 def release_in(release: pb.TaskRelease, clock: Clock) -> tuple[TaskKey, Report]:

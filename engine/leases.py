@@ -34,7 +34,7 @@ TOKEN_BYTES_MAX: Final = 440
 #: Why a checkpoint is not kept although its lease stands.
 UNKEPT: Final = frozenset({"PAYLOAD_TOO_LARGE", "INVALID_JSON"})
 
-Report = cmd.TaskSucceeded | cmd.TaskFailed | cmd.TaskReturned | cmd.TaskTimedOut | cmd.TaskHeartbeat
+Report = cmd.TaskSucceeded | cmd.TaskFailed | cmd.TaskReturned | cmd.TaskTimedOut | cmd.TaskHeartbeat | cmd.TaskExtended
 
 _token_encode = msgspec.msgpack.Encoder().encode
 _token_decode = msgspec.msgpack.Decoder(tuple[str, str, int, str, int]).decode

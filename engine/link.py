@@ -25,7 +25,7 @@ from windlass.engine.core import jsontext, units
 from windlass.engine.core.limits import OUTPUT_BYTES_MAX
 from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
-from windlass.engine.inbound import known, release_in, result_in
+from windlass.engine.inbound import beats_in, known, release_in, result_in
 from windlass.engine.leases import Leases, Report, Told, parse_token, token_of
 from windlass.engine.notices import Notices
 from windlass.engine.records import SessionRecord, pack
@@ -164,37 +164,27 @@ class Link:
 
     def _beat(self, heartbeats: Iterable[pb.TaskHeartbeat]) -> None:
         assert self.session is not None
-        reports: list[tuple[TaskKey, Report]] = []
-        good, bad = known(heartbeats)
-        self._out.cancels.extend(
-            pb.TaskCancel(task_token=each.task_token, reason=pb.CANCEL_REASON_LOST, message=each.error.message)
-            for each in bad
-        )
-        if bad:
+        now_us = self._workers.clock.now_us()
+        reports, lost = beats_in(heartbeats, self.session.held, self._workers.notices, now_us)
+        if lost:
+            self._out.cancels.extend(
+                pb.TaskCancel(task_token=token, reason=pb.CANCEL_REASON_LOST, message=why) for token, why in lost
+            )
             self._wake.set()
-        for beat in good:
-            task = parse_token(beat.task_token)
-            held = self.session.held.get(task)
-            if held is None:
-                self.send_stop(task, "lost")
-                continue
-            held.heard(self._workers.clock.now_us())
-            if beat.progress:
-                self._workers.notices.progressed(task, beat.progress)
-            if beat.checkpoint:
-                reports.append(
-                    (task, cmd.TaskHeartbeat(path=task[3], visit=task[2], epoch=task[4], checkpoint=beat.checkpoint))
-                )
         if reports:
-            self._spawn(self._checkpoint(reports))
+            self._spawn(self._note(reports))
 
-    async def _checkpoint(self, reports: Sequence[tuple[TaskKey, Report]]) -> None:
+    async def _note(self, reports: Sequence[tuple[TaskKey, Report]]) -> None:
+        """Record checkpoints, once, since the next may be newer; and extensions until they are recorded."""
         assert self.session is not None
-        try:
-            told = await self._workers.leases.report(reports)
-        except StorageError as error:
-            log.warning("checkpoints were not recorded: %s", error)
-            return
+        told: list[Told] = []
+        while reports and not told:
+            try:
+                told = await self._workers.leases.report(reports)
+            except StorageError as error:
+                log.warning("checkpoints or extensions were not recorded: %s", error)
+                reports = [each for each in reports if isinstance(each[1], cmd.TaskExtended)]
+                await asyncio.sleep(RETRY_SECONDS)
         for (task, _), answer in zip(reports, told, strict=True):
             if answer.error is not None:
                 self._workers.dispatch.end(self.session, task)

@@ -75,11 +75,12 @@ class Work:
 class After:
     """What a committed unit owes the rest of the process."""
 
-    __slots__ = ("assigned", "closed", "due_us", "queued", "released", "stops", "touched")
+    __slots__ = ("assigned", "closed", "due_us", "extended", "queued", "released", "stops", "touched")
 
     def __init__(self) -> None:
         self.assigned: list[Assignment] = []
         self.stops: list[tuple[str, TaskKey, str]] = []  #: session, task, reason
+        self.extended: list[tuple[str, TaskKey, int]] = []  #: session, task, its new deadline
         self.released: list[tuple[str, TaskKey]] = []
         self.queued: set[tuple[str, str, str]] = set()
         self.closed: list[RunState] = []

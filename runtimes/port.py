@@ -166,7 +166,15 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag="heartbeat"):
     checkpoint: bytes | None = None
 
 
+class Extension(Struct, frozen=True, array_like=True):
+    """The attempt has at least this long from now. Trusted handlers may say so; no child in the jail can."""
+
+    span_us: int
+
+
 Note: TypeAlias = Progress | Heartbeat | LogLine
+#: What a runtime in the worker's own process may say besides.
+TrustedNote: TypeAlias = Note | Extension
 
 
 class Usage(Struct, frozen=True, array_like=True):

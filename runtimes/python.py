@@ -24,7 +24,7 @@ from pydantic_core import PydanticSerializationError
 
 from windlass.runtimes import failures
 from windlass.runtimes.json_text import not_json
-from windlass.runtimes.port import Activation, Completion, Failure, Note, TaskKey, Usage, failed
+from windlass.runtimes.port import Activation, Completion, Extension, Failure, TaskKey, TrustedNote, Usage, failed
 from windlass.runtimes.python_context import TaskCancelled, TaskContext, TaskFailure
 from windlass.runtimes.python_handlers import Handler, HandlerRegistry
 
@@ -45,15 +45,20 @@ class PythonHandlers:
         self._running: dict[TaskKey, tuple[asyncio.Task[Completion], TaskContext]] = {}
 
     def submit(
-        self, activation: Activation, on_note: Callable[[Note], None] | None = None
+        self, activation: Activation, on_note: Callable[[TrustedNote], None] | None = None
     ) -> asyncio.Future[Completion]:
         """Run one attempt; the future always gets a completion. Cancelling the future cancels the attempt."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Completion] = loop.create_future()
 
-        def tell(note: Note) -> None:
+        def hear(note: TrustedNote) -> None:
+            if isinstance(note, Extension):
+                _extend(context.deadline, note.span_us)
             if on_note is not None:
-                loop.call_soon_threadsafe(on_note, note)
+                on_note(note)
+
+        def tell(note: TrustedNote) -> None:
+            loop.call_soon_threadsafe(hear, note)
 
         context = TaskContext(activation, tell)
         task = loop.create_task(self._run(activation, context))
@@ -62,7 +67,7 @@ class PythonHandlers:
         answer.add_done_callback(lambda done: self._give_up(task, context) if done.cancelled() else None)
         return answer
 
-    async def run(self, activation: Activation, on_note: Callable[[Note], None] | None = None) -> Completion:
+    async def run(self, activation: Activation, on_note: Callable[[TrustedNote], None] | None = None) -> Completion:
         """Run one attempt. Never raises."""
         return await self.submit(activation, on_note)
 
@@ -119,10 +124,15 @@ class PythonHandlers:
             given = _arguments(handler, activation, context)
         except _Unfit as error:
             return failed(failures.BAD_INPUT, str(error))
+        began_s = asyncio.get_running_loop().time()
         deadline = asyncio.timeout(activation.limits.wall_us / 1e6)
         try:
             async with deadline:
-                value = await self._call(handler, given)
+                context.deadline = deadline
+                try:
+                    value = await self._call(handler, given)
+                finally:
+                    context.deadline = None
             with _fitting("result"):
                 kept = handler.output.validate_python(value)
             output = handler.output.dump_json(kept)
@@ -132,7 +142,8 @@ class PythonHandlers:
             if not deadline.expired():
                 return _raised(error)
             context.mark_cancelled()
-            return failed(failures.TIMEOUT, f"no end after {activation.limits.wall_us / 1000:g} ms")
+            allowed_ms = ((deadline.when() or began_s) - began_s) * 1000
+            return failed(failures.TIMEOUT, f"no end after {round(allowed_ms, 1):g} ms")
         except _Unfit as error:
             return failed(failures.BAD_OUTPUT, str(error))
         except PydanticSerializationError as error:
@@ -160,6 +171,12 @@ def _arguments(handler: Handler, activation: Activation, context: TaskContext) -
     if "ctx" in handler.parameters:
         given["ctx"] = context
     return given
+
+
+def _extend(deadline: asyncio.Timeout | None, span_us: int) -> None:
+    """Put the end of an attempt off, if it still runs. It never comes nearer."""
+    if deadline is not None and not deadline.expired() and (ends_s := deadline.when()) is not None:
+        deadline.reschedule(max(ends_s, asyncio.get_running_loop().time() + span_us / 1e6))
 
 
 class _Unfit(Exception):

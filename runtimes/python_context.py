@@ -6,6 +6,7 @@ runs in. Progress and heartbeats go out at once; everything else goes with the r
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -21,16 +22,17 @@ from windlass.runtimes.port import (
     Activation,
     Ask,
     Escalate,
+    Extension,
     Failure,
     Heartbeat,
     Level,
     LogLine,
-    Note,
     Progress,
     Route,
     Spawn,
     Suspend,
     TaskIdentity,
+    TrustedNote,
     WaitFor,
 )
 
@@ -71,7 +73,7 @@ class TaskCancelled(Exception):
 class TaskContext:
     """One attempt, as its handler sees it."""
 
-    def __init__(self, activation: Activation, tell: Callable[[Note], None]) -> None:
+    def __init__(self, activation: Activation, tell: Callable[[TrustedNote], None]) -> None:
         self._activation = activation
         self._tell = tell
         self._cancelled = threading.Event()
@@ -85,6 +87,7 @@ class TaskContext:
         self.progress_reports: list[Progress] = []
         self.left_checkpoint: bytes | None = None
         self.denials = Denials()
+        self.deadline: asyncio.Timeout | None = None  #: of the attempt, while it runs; the runtime's
 
     def denied(self, kind: str, call: str, argument: str = "") -> None:
         """Write down with the attempt that something was refused to it; `kind` is one of `denials.KINDS`."""
@@ -178,6 +181,14 @@ class TaskContext:
                 raise ValueError(f"a checkpoint of {len(text)} bytes; the limit is {CHECKPOINT_BYTES_MAX}")
             self.left_checkpoint = text
         self._tell(Heartbeat(self.left_checkpoint))
+
+    def extend(self, span: str | timedelta) -> None:
+        """Say that the attempt needs more time: it has at least this long from now, whatever was left of its timeout.
+
+        The time of the task as a whole (`schedule_to_close`, the timeouts of state and run) is not extended. Raises
+        ValueError for what is no span of time.
+        """
+        self._tell(Extension(_duration_us(span)))
 
     def spawn(self, workflow: str, input: object = None, *, id: str = "", detached: bool = False) -> None:
         """Start a child run when the attempt succeeds."""

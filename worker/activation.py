@@ -109,7 +109,7 @@ def failed(task: wire.Task, code: str, message: str) -> wire.TaskResult:
     )
 
 
-def note_of(token: bytes, note: port.Note) -> wire.TaskHeartbeat | None:
+def note_of(token: bytes, note: port.TrustedNote) -> wire.TaskHeartbeat | None:
     """Return what the engine is told while the task runs; None for log lines, which go with the result."""
     match note:
         case port.Progress(fraction, message):
@@ -117,6 +117,10 @@ def note_of(token: bytes, note: port.Note) -> wire.TaskHeartbeat | None:
             return wire.TaskHeartbeat(task_token=token, progress=progress)
         case port.Heartbeat(checkpoint):
             return wire.TaskHeartbeat(task_token=token, checkpoint=checkpoint or b"")
+        case port.Extension(span_us):
+            extended = wire.TaskHeartbeat(task_token=token)
+            extended.extension.FromMicroseconds(span_us)
+            return extended
         case port.LogLine():
             return None
 

@@ -30,6 +30,7 @@ class Entry:
 
     task: wire.Task
     answer: Answer | None = None
+    until_s: float = 0.0  #: how far its time was extended
 
 
 class Book:
@@ -99,10 +100,21 @@ class Book:
             self._ready += self._repeat
             self._repeat, self.repeat_due_s = [], float("inf")
 
-    def say_all_again(self) -> None:
-        """A new stream: it has carried nothing yet."""
+    def _extend(self, note: wire.TaskHeartbeat, until_s: float, now_s: float) -> None:
+        """Say how long the task has from now: no less than it was promised before."""
+        entry = self.entries[note.task_token]
+        entry.until_s = max(entry.until_s, until_s)
+        note.extension.FromMicroseconds(int((entry.until_s - now_s) * 1e6))
+
+    def say_all_again(self, now_s: float) -> None:
+        """A new stream: it has carried nothing yet. Extensions are not acknowledged, so they are said again, too."""
         self._ready = [token for token, entry in self.entries.items() if entry.answer is not None]
         self._repeat, self.repeat_due_s = [], float("inf")
+        for token, entry in self.entries.items():
+            if entry.answer is None and entry.until_s > now_s:
+                note = self._notes.setdefault(token, wire.TaskHeartbeat(task_token=token))
+                self._extend(note, entry.until_s, now_s)
+                self._notes_ripe = True
 
     def forget(self, token: bytes) -> None:
         """The engine has recorded the answer. A working entry stays: the acknowledgement is of an older attempt."""
@@ -128,7 +140,11 @@ class Book:
         """A task reports progress, a checkpoint, or just that it lives. The latest of each counts."""
         if self.works_on(note.task_token) and note.ByteSize() <= NOTE_BYTES_MAX:
             gathered = self._notes.setdefault(note.task_token, wire.TaskHeartbeat(task_token=note.task_token))
+            if note.HasField("extension"):
+                gathered.ClearField("extension")
             gathered.MergeFrom(note)
+            if note.HasField("extension"):
+                self._extend(gathered, now_s + note.extension.ToMicroseconds() / 1e6, now_s)
             if not self._notes_ripe:
                 self.notes_due_s = min(self.notes_due_s, now_s + NOTES_EVERY_S)
 

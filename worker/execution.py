@@ -253,7 +253,7 @@ class Execution:
         first = self._average_s == float("inf")
         self._average_s = took_s if first else self._average_s + NEWEST * (took_s - self._average_s)
 
-    def _note(self, job: Job, note: port.Note) -> None:
+    def _note(self, job: Job, note: port.TrustedNote) -> None:
         told = note_of(job.task.task_token, note)
         if told is not None and self._jobs.get(job.task.task_token) is job:
             self._noted(told)

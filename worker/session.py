@@ -205,7 +205,7 @@ class Session:
         self._message_bytes = reply.max_message_bytes or DEFAULT_MESSAGE_BYTES
         duration_s = reply.lease_duration.ToNanoseconds() / 1e9
         self.lease.granted(self._register_sent_s, now_s, duration_s, reply.heartbeat_interval.ToNanoseconds() / 1e9)
-        self._book.say_all_again()
+        self._book.say_all_again(now_s)
         actions.append(Registered(reply))
         if reply.resumed and not self._claimed <= self._book.entries.keys() | set(lost):
             # Some were stopped while the engine thought about it, which now believes that they are held.

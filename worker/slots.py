@@ -15,7 +15,7 @@ class Slots(Protocol):
     """Where activations are run: the pool of jailed children, or the trusted handlers."""
 
     def submit(
-        self, activation: port.Activation, on_note: Callable[[port.Note], None] | None = None
+        self, activation: port.Activation, on_note: Callable[[port.TrustedNote], None] | None = None
     ) -> asyncio.Future[port.Completion]:
         """Run it. The future always gets a completion, never an exception."""
 

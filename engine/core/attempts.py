@@ -17,6 +17,7 @@ from windlass.engine.core.closing import NO_PATCH, close
 from windlass.engine.core.commands import (
     Asks,
     Failure,
+    TaskExtended,
     TaskFailed,
     TaskHeartbeat,
     TaskLeased,
@@ -26,8 +27,8 @@ from windlass.engine.core.commands import (
 )
 from windlass.engine.core.compensation import undo_entry
 from windlass.engine.core.definition import Branch, RetryPolicy
-from windlass.engine.core.effects import ArmTimer
-from windlass.engine.core.events import AttemptEnded, AttemptStarted, TaskCompleted, TaskLogged
+from windlass.engine.core.effects import ArmTimer, ExtendLease
+from windlass.engine.core.events import AttemptEnded, AttemptExtended, AttemptStarted, TaskCompleted, TaskLogged
 from windlass.engine.core.joining import winding_down
 from windlass.engine.core.limits import (
     CONTEXT_BYTES_MAX,
@@ -45,7 +46,7 @@ from windlass.engine.core.state import Node
 from windlass.engine.core.stopping import release
 from windlass.engine.core.turn import Turn
 
-Report = TaskSucceeded | TaskFailed | TaskReturned | TaskTimedOut | TaskHeartbeat
+Report = TaskSucceeded | TaskFailed | TaskReturned | TaskTimedOut | TaskHeartbeat | TaskExtended
 
 
 def leased(turn: Turn, command: TaskLeased) -> None:
@@ -101,6 +102,22 @@ def heartbeat(turn: Turn, command: TaskHeartbeat) -> None:
     if command.checkpoint and (flaw := jsontext.flaw(command.checkpoint)):
         raise Rejection("INVALID_JSON", f"the checkpoint is {flaw}")
     turn.state = tree.put(turn.state, turn.items, command.path, replace(node, checkpoint=command.checkpoint))
+
+
+def extended(turn: Turn, command: TaskExtended) -> None:
+    """More time for the attempt. One without a deadline needs none, and a deadline never comes nearer."""
+    node = _fenced(turn, command)
+    if node.lease_us and command.lease_us > node.lease_us:
+        turn.apply(AttemptExtended(turn.now_us, command.path, command.lease_us))
+        turn.owe(
+            ExtendLease(
+                path=command.path,
+                visit=command.visit,
+                epoch=command.epoch,
+                session=node.session,
+                lease_us=command.lease_us,
+            )
+        )
 
 
 def succeeded(turn: Turn, command: TaskSucceeded) -> None:

@@ -161,6 +161,15 @@ class TaskHeartbeat(Command, frozen=True):
     checkpoint: bytes
 
 
+class TaskExtended(Command, frozen=True):
+    """The attempt needs more time: its start-to-close deadline is `lease_us`, absolute, unless it is later already."""
+
+    path: str
+    visit: int
+    epoch: int
+    lease_us: int
+
+
 class TaskTimedOut(Command, frozen=True):
     """kind: start_to_close or heartbeat, judged by the engine that holds the lease."""
 

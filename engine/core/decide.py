@@ -132,7 +132,7 @@ def _go_on(turn: Turn) -> None:
 
 _ACCOUNTED = (c.TaskSucceeded, c.TaskFailed)
 _LATE = (c.TimerFired, c.ChildClosed, c.Continue, c.RaiseIncident)
-_REPORTS = (c.TaskSucceeded, c.TaskFailed, c.TaskReturned, c.TaskHeartbeat, c.TaskTimedOut)
+_REPORTS = (c.TaskSucceeded, c.TaskFailed, c.TaskReturned, c.TaskHeartbeat, c.TaskExtended, c.TaskTimedOut)
 
 
 def _on_closed(state: RunState, command: c.Command) -> Decision:
@@ -149,6 +149,7 @@ _JUDGES: dict[type, Callable[[Turn, Any], None]] = {
     c.TaskFailed: attempts.failed,
     c.TaskReturned: attempts.returned,
     c.TaskHeartbeat: attempts.heartbeat,
+    c.TaskExtended: attempts.extended,
     c.TaskTimedOut: attempts.timed_out,
     c.TimerFired: timers.fired,
     c.Signal: signals.signal,

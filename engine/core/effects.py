@@ -56,6 +56,16 @@ class StopTask(Effect, frozen=True):
     reason: str
 
 
+class ExtendLease(Effect, frozen=True):
+    """The attempt has until `lease_us`: note it in the lease record."""
+
+    path: str
+    visit: int
+    epoch: int
+    session: str
+    lease_us: int
+
+
 class ReleaseLease(Effect, frozen=True):
     """The attempt is over: remove the lease record."""
 

@@ -111,6 +111,13 @@ class AttemptStarted(Event, frozen=True, tag=9):
     epoch: int = 0
 
 
+class AttemptExtended(Event, frozen=True, tag=38):
+    """The attempt was given more time."""
+
+    path: str
+    lease_us: int
+
+
 class TaskCompleted(Event, frozen=True, tag=10):
     """The task's result. `take`: the body ends with it at once, and `key` of the context takes the output."""
 
@@ -326,6 +333,7 @@ AnyEvent = (
     | NodeOpened
     | ItemsOpened
     | AttemptStarted
+    | AttemptExtended
     | TaskCompleted
     | TaskAsked
     | TaskLogged

@@ -56,6 +56,10 @@ def _attempt_started(state: RunState, items: Items, event: e.AttemptStarted) -> 
     return replace(new, spin=0, timers=timers, first_task_us=state.first_task_us or event.at_us)
 
 
+def _attempt_extended(state: RunState, items: Items, event: e.AttemptExtended) -> RunState:
+    return tree.put(state, items, event.path, replace(_node(state, items, event.path), lease_us=event.lease_us))
+
+
 def _task_completed(state: RunState, items: Items, event: e.TaskCompleted) -> RunState:
     node = _node(state, items, event.path)
     if not event.take:
@@ -204,6 +208,7 @@ APPLIERS: dict[type, Callable[[Any, Items, Any], RunState]] = {
     e.ItemsOpened: _items_opened,
     e.ItemsDropped: _items_dropped,
     e.AttemptStarted: _attempt_started,
+    e.AttemptExtended: _attempt_extended,
     e.TaskCompleted: _task_completed,
     e.TaskAsked: _replaced,
     e.TaskLogged: _task_logged,

@@ -124,13 +124,13 @@ def failure_in(failure: common_pb2.Failure) -> Failure:
         retryable=failure.retryable if failure.HasField("retryable") else None,
         details=details,
         stack=_cut(failure.stack),
-        next_delay_us=_delay_in(failure.next_delay) if failure.HasField("next_delay") else None,
+        next_delay_us=cut_span_us(failure.next_delay) if failure.HasField("next_delay") else None,
         cause=_cut(failure.cause),
     )
 
 
-def _delay_in(value: duration_pb2.Duration) -> int:
-    """The attempt has failed, whatever it wishes for the next one: a delay that cannot be is cut to one that can."""
+def cut_span_us(value: duration_pb2.Duration) -> int:
+    """A span that task code wishes for: one that cannot be is cut to one that can, for its report stands."""
     return min(max(0, value.seconds * 1_000_000 + value.nanos // 1000), SPAN_MAX_US)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator
+from typing import Final
 
 import grpc
 
 from windlass.engine.connected import Connected
-from windlass.engine.core import commands as cmd
 from windlass.engine.errors import EngineError
+from windlass.engine.inbound import beats_in, known
 from windlass.engine.leases import Report, parse_token, token_of
 from windlass.engine.link import Link, Workers, registered, releases_in, results_in, session_record
 from windlass.engine.modules import Modules
@@ -163,29 +163,19 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     async def HeartbeatTasks(self, request: pb.HeartbeatTasksRequest) -> pb.HeartbeatTasksResponse:
         await self._workers.sessions.renew(request.session_id)
         connected, mailbox = await self._mailbox(request.session_id)
-        held = connected.held
-        reports: list[tuple[TaskKey, Report]] = []
-        for beat in request.heartbeats:
-            task = parse_token(beat.task_token)
-            if task not in held:
-                mailbox.send_stop(task, "lost")
-                continue
-            held[task].heard(self._workers.clock.now_us())
-            if beat.progress:
-                self._workers.notices.progressed(task, beat.progress)
-            if beat.checkpoint:
-                command = cmd.TaskHeartbeat(path=task[3], visit=task[2], epoch=task[4], checkpoint=beat.checkpoint)
-                reports.append((task, command))
+        now_us = self._workers.clock.now_us()
+        reports, lost = beats_in(request.heartbeats, connected.held, self._workers.notices, now_us)
         for (task, _), told in zip(reports, await self._workers.leases.report(reports), strict=True):
             if told.error is not None:
                 self._end(request.session_id, task)
                 mailbox.send_stop(task, "lost")
-        return pb.HeartbeatTasksResponse(cancels=mailbox.take_cancels())
+        gone = [pb.TaskCancel(task_token=token, reason=pb.CANCEL_REASON_LOST, message=why) for token, why in lost]
+        return pb.HeartbeatTasksResponse(cancels=[*gone, *mailbox.take_cancels()])
 
     @rpc
     async def CompleteTasks(self, request: pb.CompleteTasksRequest) -> pb.CompleteTasksResponse:
         """Results; anyone who has a token may complete its task (B7). With `max_tasks` a poll, too."""
-        good, bad = _known(request.results)
+        good, bad = known(request.results)
         results = results_in(good, self._workers.clock)
         if not request.max_tasks:
             accepted, rejected = await self._report(request.session_id, results)
@@ -208,7 +198,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     @rpc
     async def ReleaseTasks(self, request: pb.ReleaseTasksRequest) -> pb.ReleaseTasksResponse:
-        good, bad = _known(request.releases)
+        good, bad = known(request.releases)
         accepted, rejected = await self._report(request.session_id, releases_in(good, self._workers.clock))
         return pb.ReleaseTasksResponse(accepted_task_tokens=accepted, rejected=[*rejected, *bad])
 
@@ -265,19 +255,3 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 def _check_most(max_tasks: int) -> None:
     if max_tasks < 0:
         raise EngineError("INVALID_FIELD", "max_tasks must not be negative", field="max_tasks")
-
-
-Named = TypeVar("Named", pb.TaskResult, pb.TaskRelease)
-
-
-def _known(given: Iterable[Named]) -> tuple[list[Named], list[pb.RejectedTask]]:
-    """Those whose token an engine made, and the others, refused each by itself."""
-    good: list[Named] = []
-    bad: list[pb.RejectedTask] = []
-    for each in given:
-        try:
-            parse_token(each.task_token)
-            good.append(each)
-        except EngineError as error:
-            bad.append(pb.RejectedTask(task_token=each.task_token, error=to_status(error)))
-    return good, bad

@@ -30,6 +30,7 @@ def test_a_stale_epoch_is_refused_and_changes_nothing() -> None:
         c.TaskSucceeded(**stale, output=b"1"),
         c.TaskFailed(**stale, failure=c.Failure("X")),
         c.TaskHeartbeat(**stale, checkpoint=b"1"),
+        c.TaskExtended(**stale, lease_us=10**18),
         c.TaskReturned(**stale, crashed=True),
         c.TaskTimedOut(**stale, kind="heartbeat"),
         c.TaskSucceeded(path="", visit=2, epoch=2, output=b"1"),
@@ -220,6 +221,24 @@ def test_checkpoints_reach_the_next_attempt() -> None:
     assert world.decision.events == ()
     world.do(c.TaskReturned(path="", visit=1, epoch=1, crashed=True))
     assert world.lease().checkpoint == b'{"line":7}'
+
+
+def test_a_deadline_moves_away_and_never_nearer() -> None:
+    world = one()
+    world.lease()
+    due = world.node("").lease_us
+    for asked, kept, events in ((due + 5, due + 5, 1), (due + 3, due + 5, 0), (due + 9, due + 9, 1)):
+        world.do(c.TaskExtended(path="", visit=1, epoch=1, lease_us=asked))
+        assert (world.node("").lease_us, len(world.decision.events)) == (kept, events)
+
+
+def test_an_attempt_without_a_deadline_gets_none() -> None:
+    world = one()
+    world.leases[1, ""] = 1
+    del world.queue[1, ""]
+    world.do(c.TaskLeased(path="", visit=1, session="s", worker="w", lease_us=0))
+    world.do(c.TaskExtended(path="", visit=1, epoch=1, lease_us=world.now + SECOND))
+    assert (world.node("").lease_us, world.decision.events) == (0, ())
 
 
 def test_what_a_failed_attempt_set_is_kept_for_the_next() -> None:

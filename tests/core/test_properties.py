@@ -194,6 +194,7 @@ class Driver:
                     c.TaskReturned(**key, crashed=False, unable=True),
                     c.TaskTimedOut(**key, kind=self.chance.choice(["heartbeat", "start_to_close"])),
                     c.TaskHeartbeat(**key, checkpoint=b"7"),
+                    c.TaskExtended(**key, lease_us=world.now + self.chance.randint(0, 100) * SECOND),
                 ]
             )
         )

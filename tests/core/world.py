@@ -131,6 +131,8 @@ class World:
                 assert entry.queued_us == effect.queued_us
             case f.StopTask():
                 self.stops.append(effect)
+            case f.ExtendLease(path=path, visit=visit, epoch=epoch):
+                assert self.leases[visit, path] == epoch
             case f.ReleaseLease(path=path, visit=visit, epoch=epoch):
                 assert self.leases.pop((visit, path)) == epoch
             case f.ArmTimer(timer=timer, due_us=due_us):

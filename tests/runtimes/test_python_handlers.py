@@ -13,7 +13,18 @@ import pytest
 from tests.runtimes.guests import task
 from windlass.runtimes import failures
 from windlass.runtimes.builtin import standard_handlers
-from windlass.runtimes.port import Activation, Completion, Heartbeat, Limits, Note, Progress, Route, Spawn, Suspend
+from windlass.runtimes.port import (
+    Activation,
+    Completion,
+    Extension,
+    Heartbeat,
+    Limits,
+    Progress,
+    Route,
+    Spawn,
+    Suspend,
+    TrustedNote,
+)
 from windlass.runtimes.python import PythonHandlers
 from windlass.runtimes.python_context import TaskContext, TaskFailure
 from windlass.runtimes.python_handlers import BadHandler, HandlerRegistry, handler
@@ -107,6 +118,18 @@ async def sleeps() -> None:
     await asyncio.Event().wait()
 
 
+@handler("orders.extends")
+async def extends(input: str, ctx: TaskContext) -> float:
+    """Ask for more time; how much there is then."""
+    assert ctx.deadline is not None
+    before = ctx.deadline.when()
+    ctx.extend(input)
+    await asyncio.sleep(0)
+    if ctx.deadline.when() == before:
+        await asyncio.Event().wait()
+    return (ctx.deadline.when() or 0) - asyncio.get_running_loop().time()
+
+
 @handler("orders.blocks")
 def blocks(ctx: TaskContext) -> None:
     """Wait in a thread until somebody says that it is enough."""
@@ -115,10 +138,10 @@ def blocks(ctx: TaskContext) -> None:
     ctx.raise_if_cancelled()
 
 
-REGISTRY = HandlerRegistry([charge, count, ask, fails, where, unkept, sleeps, blocks])
+REGISTRY = HandlerRegistry([charge, count, ask, fails, where, unkept, sleeps, extends, blocks])
 
 
-async def run(type: str, input: object = None, notes: list[Note] | None = None, **fields: Any) -> Completion:
+async def run(type: str, input: object = None, notes: list[TrustedNote] | None = None, **fields: Any) -> Completion:
     """Run one handler."""
     python = PythonHandlers(REGISTRY, threads=2)
     activation = Activation(task=task(), runtime="python", entry=type, input=msgspec.json.encode(input), **fields)
@@ -134,7 +157,7 @@ def code_of(completion: Completion) -> str:
 
 
 async def test_models_in_and_out() -> None:
-    notes: list[Note] = []
+    notes: list[TrustedNote] = []
     done = await run("orders.charge", {"item": "tea", "count": 3}, notes, config=b'{"price": 5}')
     assert done.failure is None
     assert done.output == b'{"total":15}'
@@ -146,7 +169,7 @@ async def test_models_in_and_out() -> None:
 
 
 async def test_synchronous_handler_runs_in_a_thread() -> None:
-    notes: list[Note] = []
+    notes: list[TrustedNote] = []
     done = await run("orders.count", [1, 2, 3], notes)
     assert done.output == b"3"
     await asyncio.sleep(0)
@@ -220,6 +243,25 @@ async def test_deadline_and_cancel(type: str) -> None:
     await python.close()
 
 
+async def test_an_attempt_gets_the_time_that_it_asks_for() -> None:
+    notes: list[TrustedNote] = []
+    done = await run("orders.extends", "60s", notes, limits=Limits(wall_us=5_000_000))
+    assert 50 < msgspec.json.decode(done.output) <= 60
+    assert notes == [Extension(60_000_000)]
+
+
+async def test_an_end_never_comes_nearer() -> None:
+    done = await run("orders.extends", "1ms", limits=Limits(wall_us=50_000))
+    assert done.failure is not None
+    assert (done.failure.code, done.failure.message) == ("TIMEOUT", "no end after 50 ms")
+
+
+async def test_a_span_that_is_none_is_the_handlers_failure() -> None:
+    done = await run("orders.extends", "soon")
+    assert done.failure is not None
+    assert "cannot read the duration" in done.failure.message
+
+
 async def test_too_large_output_is_refused() -> None:
     done = await run("orders.count", [1], limits=Limits(output_bytes=0))
     assert code_of(done) == failures.OUTPUT_TOO_LARGE
@@ -235,8 +277,8 @@ def test_descriptions_carry_the_schemas() -> None:
 
 def test_registry_takes_modules_and_refuses_doubles() -> None:
     registry = HandlerRegistry()
-    assert registry.add_module(__name__) == 8
-    assert len(registry) == 8
+    assert registry.add_module(__name__) == 9
+    assert len(registry) == 9
     with pytest.raises(BadHandler, match=r"orders\.charge"):
         registry.add(handler("orders.charge")(lambda: None))
     with pytest.raises(BadHandler, match="no handlers"):

@@ -369,32 +369,3 @@ def test_a_forgotten_session_stops_everything() -> None:
     stopped = session.forgotten("gone")
     assert [type(action) for action in stopped] == [Stop]
     assert session.opened(3.0).register.resume_session_id == ""
-
-
-def test_a_task_that_comes_with_an_answer_takes_room_and_no_credit() -> None:
-    session = ready(capacity=2)
-    assert session.with_room
-    assert session.with_room == session.session_id
-    task = wire.Task(task_token=b"a")
-    assert session.taken(task) == [Start(task)]
-    assert session.taken(task) == []  # sent once more, as nothing was heard of it
-    taken_back = session.outgoing()
-    assert taken_back is not None
-    assert taken_back.credits == -1
-    given(session, b"b")
-    assert not session.with_room
-    session.answered(result(b"a"))
-    assert session.with_room
-
-
-def test_no_task_is_asked_for_with_an_answer_that_could_not_be_done() -> None:
-    session = ready()
-    session.lost()
-    assert not session.with_room
-    session = ready()
-    session.drain()
-    assert not session.with_room
-    assert session.taken(wire.Task(task_token=b"a")) == []  # asked for before the drain
-    said = session.outgoing()
-    assert said is not None
-    assert [release.task_token for release in said.releases] == [b"a"]

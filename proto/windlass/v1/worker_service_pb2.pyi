@@ -943,22 +943,31 @@ class TaskHeartbeat(_message.Message):
     TASK_TOKEN_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    EXTENSION_FIELD_NUMBER: _builtins.int
     task_token: _builtins.bytes
     """From Task."""
     progress: _builtins.bytes
     """JSON for people who watch; not recorded. Empty = unchanged."""
     checkpoint: _builtins.bytes
     """JSON that the next attempt sees as Task.checkpoint; recorded. Empty = unchanged."""
+    @_builtins.property
+    def extension(self) -> _duration_pb2.Duration:
+        """The attempt needs more time: from now on it has at least this long, whatever is left of Task.timeout. Recorded. What
+        bounds the task as a whole (schedule_to_close, the timeouts of state and run) stays. Say it again after a reconnect: it
+        is not answered. For code that the worker trusts; what a sandbox runs has the time its definition gives it.
+        """
+
     def __init__(
         self,
         *,
         task_token: _builtins.bytes = ...,
         progress: _builtins.bytes = ...,
         checkpoint: _builtins.bytes = ...,
+        extension: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extension", b"extension"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "progress", b"progress", "task_token", b"task_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "extension", b"extension", "progress", b"progress", "task_token", b"task_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
