@@ -16,7 +16,8 @@ import httpx
 from benchmarks.load import Loop
 from benchmarks.peers.http_loop import HttpLoop
 from benchmarks.peers.installing import SERVICE, restate_server
-from benchmarks.processes import children, cpu_seconds, free_port, summed
+from benchmarks.processes import children, cpu_seconds, summed
+from windlass.client.cli.children import free_port
 
 PARTITIONS = 2
 _READY_SECONDS = 60

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 STOP_SECONDS = 15.0  #: given to a child after SIGTERM, before it is killed
+_PORTS_FIRST, _PORTS_TRIED = 10_000, 100
 
 
 class Child:
@@ -72,7 +75,21 @@ class Child:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of 127.0.0.1 for a program that this one starts; nobody else is given it as long as this one lives.
+
+    It is below the ports that the kernel gives to whoever asks for any: those may be gone before the program listens.
+    Others who ask here see the UDP socket of the same number, which is never closed.
+    """
+    for port in random.sample(range(_PORTS_FIRST, _kernels_first_port()), _PORTS_TRIED):
+        with socket.socket(type=socket.SOCK_DGRAM) as claim, socket.socket() as probe, contextlib.suppress(OSError):
+            claim.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", port))
+            claim.detach()
+            return port
+    raise OSError(f"none of {_PORTS_TRIED} ports of 127.0.0.1 was free")
+
+
+def _kernels_first_port() -> int:
+    """Or a higher one, where the kernel has been given them all."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return max(first, _PORTS_FIRST + 10 * _PORTS_TRIED)
