@@ -9,6 +9,9 @@ STAMP := $(VENV)/.made
 # Only folders that hold Python, so that an empty one does not stop the type checker.
 TYPED := $(foreach name,tests benchmarks examples,$(if $(shell find $(name) -name '*.py' 2>/dev/null),-p $(name)))
 
+# Test processes: one more than CI has cores, since most of the acceptance tests wait; raise it where there are more.
+TEST_PROCESSES ?= 3
+
 .PHONY: help setup demo test check lint types imports contract format bench proto
 
 help: ## Show what can be made
@@ -25,8 +28,8 @@ setup: $(STAMP) ## Make .venv with everything in it
 demo: $(STAMP) ## Twenty orders through an engine and two workers, one of them killed
 	$(BIN)/python examples/orders/demo.py
 
-test: $(STAMP) ## Run every test; ARGS='-k name' narrows it down
-	$(BIN)/pytest $(ARGS)
+test: $(STAMP) ## Run every test, TEST_PROCESSES at a time; ARGS='-k name' narrows it down, one at a time
+	$(BIN)/pytest $(if $(ARGS),$(ARGS),-n $(TEST_PROCESSES))
 
 check: lint types imports contract ## Everything short of the tests; `make -k check` does not stop at the first failure
 

@@ -9,6 +9,7 @@ import sys
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import fdb.tuple  # noqa: F401
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A deadline per example is a timed test: it fails on a busy machine and says nothing about the code. Hypothesis has
@@ -25,3 +26,15 @@ settings.load_profile("windlass")
 # `fdb`, imported above for the tests of its tuple format, brings an old `six` whose importer lacks what pytest asks of
 # importers. It has nothing more to import once it is loaded.
 sys.meta_path[:] = [importer for importer in sys.meta_path if hasattr(importer, "find_spec")]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: for one that begins last, everybody else has to wait."""
+    items.sort(key=_seconds, reverse=True)
+
+
+def _seconds(item: pytest.Item) -> float:
+    """What a test says with `@pytest.mark.long(seconds)`; those that say nothing keep their order."""
+    mark = item.get_closest_marker("long")
+    return float(mark.args[0]) if mark is not None else 0.0

@@ -19,6 +19,7 @@ SECONDS: Final = float(os.environ.get("WINDLASS_CHAOS_SECONDS", "30"))
 SEED: Final = int(os.environ.get("WINDLASS_CHAOS_SEED", "1"))
 
 
+@pytest.mark.long(34)
 @pytest.mark.timeout(SECONDS + 240)
 async def test_one_engine_on_the_embedded_store_loses_nothing(tmp_path: Path) -> None:
     report = await session(tmp_path, SEED, seconds=SECONDS)
@@ -26,6 +27,7 @@ async def test_one_engine_on_the_embedded_store_loses_nothing(tmp_path: Path) ->
     assert report.kills
 
 
+@pytest.mark.long(38)
 @pytest.mark.timeout(SECONDS + 240)
 @pytest.mark.skipif(bool(missing()), reason=missing())
 async def test_two_engines_on_postgres_lose_nothing(tmp_path: Path) -> None:

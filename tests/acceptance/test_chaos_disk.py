@@ -102,6 +102,7 @@ def slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.long(20)
 @pytest.mark.timeout(240)
 async def test_a_slow_disk_delays_and_loses_nothing(slow_disk: Path) -> None:
     """The engine must still batch, keep its workers, and end what it was given."""

@@ -18,6 +18,7 @@ from windlass.engine.core import events
 PAGES = ["README.md", "docs/getting-started.md", "docs/cli.md", "docs/guarantees.md", "docs/history.md"]
 
 
+@pytest.mark.long(14)
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_the_page_does_what_it_says(page: str, tmp_path: Path) -> None:
     run_page(ROOT / page, tmp_path)

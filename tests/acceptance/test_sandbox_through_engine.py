@@ -123,6 +123,7 @@ class Line:
         return SANDBOX_CRASHED if code == CRASH_LOOP else str(code)
 
 
+@pytest.mark.long(32)
 @pytest.mark.timeout(300)
 def test_each_hostile_program_ends_in_its_way_and_its_worker_goes_on(tmp_path: Path) -> None:
     with engine(tmp_path, "--log-level", "warning") as running:

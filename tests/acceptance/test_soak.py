@@ -87,6 +87,7 @@ async def soaked(folder: Path) -> AsyncIterator[tuple[Cluster, Client]]:
         yield running, running.clients[0].in_namespace(NAMESPACE)
 
 
+@pytest.mark.long(43)
 @pytest.mark.timeout(SECONDS + 180)
 async def test_memory_is_flat_and_the_store_keeps_no_more_than_it_was_told_to(tmp_path: Path) -> None:
     samples = Samples()

@@ -8,6 +8,7 @@ from tests.simulation.planted import DEFECTS
 from tests.simulation.test_simulation import simulated
 
 
+@pytest.mark.long(12)
 @pytest.mark.parametrize("name", DEFECTS)
 @pytest.mark.timeout(120)
 def test_a_planted_defect_is_caught(name: str) -> None:
