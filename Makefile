@@ -11,6 +11,8 @@ TYPED := $(foreach name,tests benchmarks examples,$(if $(shell find $(name) -nam
 
 # Test processes: one more than CI has cores, since most of the acceptance tests wait; raise it where there are more.
 TEST_PROCESSES ?= 3
+# Hundreds of programs are started here, and without compiled files each of them compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test check lint types imports contract format bench proto
 
