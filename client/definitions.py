@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 
 from windlass.client.connection import Patience
-from windlass.client.errors import error_of_call
+from windlass.client.errors import WindlassError, error_of_call
 from windlass.client.part import Part
 from windlass.client.signing import SigningKey
 from windlass.client.values import Json, encode, new_id
@@ -150,7 +150,7 @@ class DefinitionCalls(Part):
             try:
                 return (await self._definitions.UploadModule(_parts(header, data))).module
             except grpc.aio.AioRpcError as error:
-                await patience.after(error_of_call(error))
+                await patience.after(_answer_lost(error) or error_of_call(error))
 
     async def sign_module(self, data: bytes, sign_key: SigningKey) -> wire.Module:
         """Signs a stored module; `data` is its code, as you have it. Raises WindlassError (MODULE_NOT_FOUND)."""
@@ -195,6 +195,17 @@ def _parts(header: wire.ModuleHeader, data: bytes) -> Iterator[wire.UploadModule
     yield wire.UploadModuleRequest(header=header)
     for start in range(0, len(data), CHUNK_BYTES):
         yield wire.UploadModuleRequest(chunk=data[start : start + CHUNK_BYTES])
+
+
+def _answer_lost(error: grpc.aio.AioRpcError) -> WindlassError | None:
+    """What to make of a call that failed in this process.
+
+    An engine may refuse before all parts are there. gRPC, if it writes the next one just then, tells that it could not,
+    and not what the engine has said; asked again, the engine says it again.
+    """
+    if error.code() is not grpc.StatusCode.INTERNAL or error.trailing_metadata():
+        return None
+    return WindlassError("UNAVAILABLE", "the engine's answer was lost", code=grpc.StatusCode.UNAVAILABLE)
 
 
 def files_of(authored: Authored) -> Iterator[tuple[str, bytes, str]]:

@@ -17,7 +17,7 @@ from grpc_status import rpc_status
 
 from windlass.client import Client
 from windlass.client.connection import Backoff, Connection
-from windlass.v1 import workflow_service_pb2_grpc
+from windlass.v1 import definition_service_pb2_grpc, workflow_service_pb2_grpc
 
 
 def status(code: int, reason: str, message: str, *details: Any, **metadata: str) -> status_pb2.Status:
@@ -46,12 +46,12 @@ async def refuse(context: Any, refusal: status_pb2.Status) -> None:
 async def served(script: object) -> AsyncIterator[Client]:
     """A client whose engine does what the script's methods say; it waits hardly at all between tries."""
     server = grpc.aio.server()
-    base: Any = workflow_service_pb2_grpc.WorkflowServiceServicer
-    servicer = base()
-    for name in vars(base):
-        if hasattr(script, name) and not name.startswith("_"):
-            setattr(servicer, name, getattr(script, name))
-    workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server(servicer, server)
+    workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server(
+        _playing(workflow_service_pb2_grpc.WorkflowServiceServicer, script), server
+    )
+    definition_service_pb2_grpc.add_DefinitionServiceServicer_to_server(
+        _playing(definition_service_pb2_grpc.DefinitionServiceServicer, script), server
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     client = Client(f"127.0.0.1:{port}")
@@ -62,3 +62,12 @@ async def served(script: object) -> AsyncIterator[Client]:
     finally:
         await client.close()
         await server.stop(None)
+
+
+def _playing(base: Any, script: object) -> Any:
+    """A service with those of its methods that the script has."""
+    servicer = base()
+    for name in vars(base):
+        if hasattr(script, name) and not name.startswith("_"):
+            setattr(servicer, name, getattr(script, name))
+    return servicer

@@ -12,6 +12,7 @@ from tests.client.scripted import draining, refuse, served, status
 from windlass.client import WindlassError
 from windlass.client.connection import Backoff
 from windlass.v1 import common_pb2
+from windlass.v1 import definition_service_pb2 as definitions
 from windlass.v1 import workflow_service_pb2 as wire
 
 
@@ -129,3 +130,25 @@ def test_backoff_doubles_to_its_limit_and_is_spread() -> None:
     high = Backoff(initial=1.0, maximum=4.0, random=lambda: 1.0).delays()
     assert [next(low) for _ in range(4)] == [0.5, 1.0, 2.0, 2.0]
     assert [next(high) for _ in range(4)] == [1.0, 2.0, 4.0, 4.0]
+
+
+class LosingAnAnswer:
+    """The first upload fails as if in the client's own gRPC: INTERNAL, and no word of the engine's."""
+
+    def __init__(self) -> None:
+        self.uploads = 0
+
+    async def UploadModule(self, request_iterator: Any, context: Any) -> definitions.UploadModuleResponse:
+        self.uploads += 1
+        if self.uploads == 1:
+            await context.abort(grpc.StatusCode.INTERNAL, "Internal error from Core")
+        await refuse(context, status(code_pb2.RESOURCE_EXHAUSTED, "MODULE_TOO_LARGE", "over the limit"))
+        raise AssertionError("refuse always raises")
+
+
+async def test_an_upload_whose_refusal_grpc_has_lost_is_asked_for_again() -> None:
+    engine = LosingAnAnswer()
+    async with served(engine) as client:
+        with pytest.raises(WindlassError, match="MODULE_TOO_LARGE"):
+            await client.upload_module(b"1", "javascript")
+    assert engine.uploads == 2
