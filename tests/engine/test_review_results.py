@@ -60,9 +60,7 @@ def _suspending(result: pb.TaskResult) -> None:
     result.asks.CopyFrom(pb.TaskAsks(suspend=b"1", suspend_for=seconds(-5)))
 
 
-@pytest.mark.parametrize(
-    ("spoil", "code"), [(_hasty, "X"), (_waiting, "INVALID_ASK"), (_suspending, "INVALID_ASK")], ids=lambda p: str(p)
-)
+@pytest.mark.parametrize(("spoil", "code"), [(_hasty, "X"), (_waiting, "INVALID_ASK"), (_suspending, "INVALID_ASK")])
 async def test_a_span_that_cannot_be_fails_its_own_attempt_only(
     served: Served, spoil: Callable[[pb.TaskResult], None], code: str
 ) -> None:
