@@ -18,6 +18,7 @@ from pathlib import Path
 
 STOP_SECONDS = 15.0  #: given to a child after SIGTERM, before it is killed
 _PORTS_FIRST, _PORTS_TRIED = 10_000, 100
+_KERNELS_FIRST_PORT = 32_768  #: where Linux does not say, or it is no Linux
 
 
 class Child:
@@ -91,5 +92,6 @@ def free_port() -> int:
 
 def _kernels_first_port() -> int:
     """Or a higher one, where the kernel has been given them all."""
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    told = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    first = int(told.read_text().split()[0]) if told.exists() else _KERNELS_FIRST_PORT
     return max(first, _PORTS_FIRST + 10 * _PORTS_TRIED)
