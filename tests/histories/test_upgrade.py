@@ -120,11 +120,15 @@ async def _let_go(running: Site, children: list[str]) -> None:
 
 @contextlib.asynccontextmanager
 async def _time_passing(running: Site) -> AsyncIterator[None]:
-    """Ten minutes go by every hundredth of a second, so that whatever waits for time comes about."""
+    """Ten minutes go by every hundredth of a second, so that whatever waits for time comes about.
+
+    But not while a worker has a task, or is being given one: it would be over its time.
+    """
 
     async def pass_on() -> None:
         while True:
-            running.advance(600)
+            if not any(each.held or each.reserved for each in running.engine.dispatch.connected.values()):
+                running.advance(600)
             await asyncio.sleep(0.01)
 
     passing = asyncio.create_task(pass_on())
