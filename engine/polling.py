@@ -55,6 +55,10 @@ class Mailbox:
     def lapsed(self) -> None:
         self._filled.set()
 
+    def hang_up(self) -> None:
+        """The worker has ended its session: a poll that still waits is answered empty."""
+        self._filled.set()
+
     def replaced(self) -> None:
         """A poll that still waits here is answered empty; its successor finds the session where it is now."""
         self._filled.set()

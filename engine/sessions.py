@@ -14,14 +14,14 @@ A worker judges its attempts' deadlines itself; `Deadlines` is the second pair o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
 from windlass.engine import keys
 from windlass.engine.clock import Clock
-from windlass.engine.connected import Connected, Held
+from windlass.engine.connected import Connected, Held, Outlet
 from windlass.engine.core import commands as cmd
 from windlass.engine.definitions import DEFAULT_NAMESPACE
 from windlass.engine.dispatch import Dispatch
@@ -141,7 +141,7 @@ class Sessions(Loop):
         for record in records:
             self._expires[record.session] = record.expires_us
             if moved(self._dispatch, record):
-                self._hang_up(record.session, replaced=True)
+                self._hang_up(record.session, lambda outlet: outlet.replaced())
         for session_id in [s for s, expires in self._expires.items() if expires <= now]:
             await self._lapse(session_id, now)
         await self._return(await self._strays.find({record.session for record in records}), False, "not delivered")
@@ -175,7 +175,7 @@ class Sessions(Loop):
 
         if not await self._storage.transact(body):
             return False
-        self._hang_up(session_id)
+        self._hang_up(session_id, lambda outlet: outlet.lapsed() if crashed else outlet.hang_up())
         tasks = [task for task, _ in await self.leases_of(session_id)]
         await self._return(tasks, crashed, reason)
         self._expires.pop(session_id, None)
@@ -187,14 +187,11 @@ class Sessions(Loop):
             self._strays.suspect(session_id)
         self.wake()
 
-    def _hang_up(self, session_id: str, *, replaced: bool = False) -> None:
+    def _hang_up(self, session_id: str, tell: Callable[[Outlet], None]) -> None:
         session = self._dispatch.connected.get(session_id)
         if session is not None:
             self._dispatch.disconnect(session_id, session.outlet)
-            if replaced:
-                session.outlet.replaced()
-            else:
-                session.outlet.lapsed()
+            tell(session.outlet)
 
     async def _return(self, tasks: list[TaskKey], crashed: bool, reason: str) -> None:
         for at in range(0, len(tasks), RETURN_BATCH):

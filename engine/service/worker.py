@@ -119,6 +119,20 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
                 await sessions.adopt(self._workers.dispatch.connect(record, Mailbox()), held)
         return found
 
+    async def _here(self, session_id: str) -> Connected:
+        """A session as it is connected, so that a call about it does not take it away from its stream; only one that is
+        not connected here is given a mailbox. Raises EngineError SESSION_NOT_FOUND.
+        """
+        found = self._workers.dispatch.connected.get(session_id)
+        return found if found is not None else (await self._mailbox(session_id))[0]
+
+    async def _beating(self, session_id: str) -> tuple[Connected, Mailbox]:
+        """A session, and where the answer to a heartbeat comes from. What a stream has to say it says itself: then the
+        answer holds only what this call finds. Raises EngineError SESSION_NOT_FOUND.
+        """
+        session = await self._here(session_id)
+        return session, session.outlet if isinstance(session.outlet, Mailbox) else Mailbox()
+
     @rpc
     async def PollTasks(self, request: pb.PollTasksRequest) -> pb.PollTasksResponse:
         """Long poll: answers with tasks as soon as there are some, empty when the wait is over."""
@@ -162,7 +176,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     @rpc
     async def HeartbeatTasks(self, request: pb.HeartbeatTasksRequest) -> pb.HeartbeatTasksResponse:
         await self._workers.sessions.renew(request.session_id)
-        connected, mailbox = await self._mailbox(request.session_id)
+        connected, mailbox = await self._beating(request.session_id)
         now_us = self._workers.clock.now_us()
         reports, lost = beats_in(request.heartbeats, connected.held, self._workers.notices, now_us)
         for (task, _), told in zip(reports, await self._workers.leases.report(reports), strict=True):
@@ -226,14 +240,14 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     @rpc
     async def HeartbeatWorker(self, request: pb.HeartbeatWorkerRequest) -> pb.HeartbeatWorkerResponse:
         await self._workers.sessions.renew(request.session_id)
-        _, mailbox = await self._mailbox(request.session_id)
+        _, mailbox = await self._beating(request.session_id)
         lease = convert.duration(self._workers.sessions.lease_us)
         ack = pb.HeartbeatAck(number=request.heartbeat.number, lease_duration=lease)
         return pb.HeartbeatWorkerResponse(heartbeat=ack, cancels=mailbox.take_cancels(), drain=mailbox.drain)
 
     @rpc
     async def DrainWorker(self, request: pb.DrainWorkerRequest) -> pb.DrainWorkerResponse:
-        session, _ = await self._mailbox(request.session_id)
+        session = await self._here(request.session_id)
         session.drain()
         held = len(session.held)
         if request.close:
