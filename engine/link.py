@@ -33,7 +33,7 @@ from windlass.engine.service import convert
 from windlass.engine.service.status import to_status
 from windlass.engine.sessions import Sessions
 from windlass.engine.starting import check_name, check_units
-from windlass.engine.tasks import failed_unsent, next_tasks
+from windlass.engine.tasks import failed_unsent, next_tasks, task_cancel
 from windlass.engine.work import TaskKey
 from windlass.storage.port import StorageError
 from windlass.v1 import worker_service_pb2 as pb
@@ -45,11 +45,6 @@ ACCEPTED_WITHIN_S: Final = 0.003
 #: Results whose recording failed for want of the store are tried again by the engine after this, in seconds.
 RETRY_SECONDS: Final = 0.2
 
-_CANCEL_REASONS: Final = {
-    "cancelled": pb.CANCEL_REASON_CANCELLED,
-    "lost": pb.CANCEL_REASON_LOST,
-    "timed_out": pb.CANCEL_REASON_TIMED_OUT,
-}
 #: Pairs of queue and kind that one worker may serve: each is a place in a ring.
 PAIRS_MAX: Final = 10_000
 #: One registration. It is one value of the store (100,000 bytes at most), written again with every renewal.
@@ -199,8 +194,7 @@ class Link:
 
     def send_stop(self, task: TaskKey, reason: str) -> None:
         """Stop a task."""
-        kind = _CANCEL_REASONS.get(reason, pb.CANCEL_REASON_CANCELLED)
-        self._out.cancels.append(pb.TaskCancel(task_token=token_of(task), reason=kind, message=reason))
+        self._out.cancels.append(task_cancel(task, reason))
         self._wake.set()
 
     def send_drain(self) -> None:

@@ -16,8 +16,7 @@ from collections.abc import Container, Iterator
 from windlass.engine.connected import Assignment, Connected
 from windlass.engine.core.commands import Failure, TaskFailed
 from windlass.engine.dispatch import Dispatch
-from windlass.engine.leases import token_of
-from windlass.engine.tasks import TASKS_MAX, failed_unsent, next_tasks
+from windlass.engine.tasks import TASKS_MAX, failed_unsent, next_tasks, task_cancel
 from windlass.engine.work import TaskKey
 from windlass.v1 import worker_service_pb2 as pb
 
@@ -44,8 +43,7 @@ class Mailbox:
         self._filled.set()
 
     def send_stop(self, task: TaskKey, reason: str) -> None:
-        kind = pb.CANCEL_REASON_LOST if reason == "lost" else pb.CANCEL_REASON_CANCELLED
-        self._cancels.append(pb.TaskCancel(task_token=token_of(task), reason=kind, message=reason))
+        self._cancels.append(task_cancel(task, reason))
         self._filled.set()
 
     def send_drain(self) -> None:

@@ -21,6 +21,9 @@ from windlass.v1 import worker_service_pb2 as pb
 
 _DEFAULT = Limits()
 
+#: What a worker is to do with a task that it must stop, by the engine's word for why. Any other: its lease is good.
+_STOPS: Final = {"lost": pb.CANCEL_REASON_LOST, "timed_out": pb.CANCEL_REASON_TIMED_OUT}
+
 #: Tasks in one message to a worker, and their bytes together: gRPC refuses larger messages, which ends the stream.
 TASKS_MAX: Final = 100
 TASKS_BYTES: Final = 3 << 20
@@ -49,6 +52,12 @@ def next_tasks(
         taken.append(message)
         size += bytes_more
     return taken
+
+
+def task_cancel(task: TaskKey, reason: str) -> pb.TaskCancel:
+    """The message that stops a task, whichever way it goes to its worker."""
+    kind = _STOPS.get(reason, pb.CANCEL_REASON_CANCELLED)
+    return pb.TaskCancel(task_token=token_of(task), reason=kind, message=reason)
 
 
 def failed_unsent(assignment: Assignment, failure: Failure) -> tuple[TaskKey, TaskFailed]:

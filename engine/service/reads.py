@@ -64,11 +64,11 @@ async def get(engine: Engine, request: pb.GetRunRequest) -> pb.GetRunResponse:
     return pb.GetRunResponse(run=show.run_out(state, items, definition, full=full))
 
 
-async def wait(engine: Engine, request: pb.WaitRunRequest) -> pb.WaitRunResponse:
+async def wait(engine: Engine, request: pb.WaitRunRequest, by_s: float) -> pb.WaitRunResponse:
     """WaitRun: answers empty, before the client's deadline, when the run is still open."""
     state, _ = await _load(engine, request, items=False)
     wait_us = starts.wait_span(request.wait_timeout, request.HasField("wait_timeout"))
-    closed = await starts.wait_closed(engine, state.namespace, state.run_id, wait_us)
+    closed = await starts.wait_closed(engine, state.namespace, state.run_id, wait_us, by_s)
     if closed is None:
         state, _ = await _load(engine, request, items=False)
     final = closed or state

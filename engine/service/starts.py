@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -18,7 +19,7 @@ from windlass.engine.errors import EngineError
 from windlass.engine.reading import get_run
 from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, once
-from windlass.engine.service.status import to_engine_error, to_status
+from windlass.engine.service.status import to_engine_error, to_status, wait_s
 from windlass.engine.starting import ClosedPolicy, OpenPolicy, Started, StartPlan, check_name, check_priority, start
 from windlass.engine.unit import Unit
 from windlass.storage.port import Refused, StorageError
@@ -172,7 +173,7 @@ def _result(ns: str, outcome: Outcome) -> pb.StartRunResult:
     return pb.StartRunResult(error=to_status(outcome))
 
 
-async def start_and_wait(engine: Engine, request: pb.StartAndWaitRunRequest) -> pb.StartAndWaitRunResponse:
+async def start_and_wait(engine: Engine, request: pb.StartAndWaitRunRequest, by_s: float) -> pb.StartAndWaitRunResponse:
     """StartAndWaitRun: the deadline of the wait leaves the run going."""
     engine.check_accepting()
     plan = plan_of(engine, request.start)
@@ -181,9 +182,9 @@ async def start_and_wait(engine: Engine, request: pb.StartAndWaitRunRequest) -> 
     try:
         started = await engine.transition.run(lambda unit: start(unit, plan))
         if started.run_id != plan.run_id:
-            state = await wait_closed(engine, plan.namespace, started.run_id, wait_us)
+            state = await wait_closed(engine, plan.namespace, started.run_id, wait_us, by_s)
         else:
-            state = await until(waiter, wait_us)
+            state = await until(waiter, wait_us, by_s)
     finally:
         waiter.cancel()
     result = convert.run_result(state) if state is not None else None
@@ -196,18 +197,18 @@ def wait_span(span: object, given: bool) -> int:
     return min(convert.span_us(span, "wait_timeout") if given else WAIT_DEFAULT_US, WAIT_MAX_US)  # type: ignore[arg-type]
 
 
-async def until(waiter: asyncio.Future[RunState], wait_us: int) -> RunState | None:
+async def until(waiter: asyncio.Future[RunState], wait_us: int, by_s: float) -> RunState | None:
     """The closed run, or None when the wait is over."""
-    done, _ = await asyncio.wait((waiter,), timeout=wait_us / 1e6)
+    done, _ = await asyncio.wait((waiter,), timeout=wait_s(wait_us, by_s))
     return waiter.result() if done else None
 
 
-async def wait_closed(engine: Engine, ns: str, run_id: str, wait_us: int) -> RunState | None:
+async def wait_closed(engine: Engine, ns: str, run_id: str, wait_us: int, by_s: float = math.inf) -> RunState | None:
     """Wait for a run that exists to close. Raises EngineError RUN_NOT_FOUND."""
     waiter = engine.notices.closes(ns, run_id)  # before the look, so that its end cannot be missed
     try:
         state = await engine.storage.read(lambda tr: get_run(tr, ns, run_id))
-        return state if state.status in CLOSED else await until(waiter, wait_us)
+        return state if state.status in CLOSED else await until(waiter, wait_us, by_s)
     finally:
         waiter.cancel()
 

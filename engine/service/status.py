@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -31,6 +32,9 @@ Context = Any  #: grpc.aio.ServicerContext, generic in ways no handler needs
 
 #: Wait suggested to callers that may repeat the call, in seconds.
 RETRY_SECONDS = 1
+#: What a call that waits leaves of its caller's deadline for the answer: this part, at least and at most these seconds.
+MARGIN_PART: Final = 0.1
+MARGIN_SECONDS: Final = (0.05, 1.0)
 #: Whose quota is used up: the first of these that the error names.
 _SUBJECTS = ("run_id", "queue", "namespace")
 
@@ -111,15 +115,51 @@ def rpc(
 
     @functools.wraps(method)
     async def call(self: Servicer, request: Request, context: Context) -> Response:
-        try:
-            return await method(self, request)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            await refuse(context, error)
-            raise AssertionError("abort returns never") from error
+        return await _answered(method(self, request), context)
 
     return call
+
+
+def rpc_waiting(
+    method: Callable[[Servicer, Request, float], Awaitable[Response]],
+) -> Callable[[Servicer, Request, Context], Awaitable[Response]]:
+    """A unary handler that may wait. It is told until when, by the event loop's clock: a caller that has given up would
+    never see the answer.
+    """
+
+    @functools.wraps(method)
+    async def call(self: Servicer, request: Request, context: Context) -> Response:
+        return await _answered(method(self, request, _answer_by_s(context)), context)
+
+    return call
+
+
+async def _answered(answer: Awaitable[Response], context: Context) -> Response:
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        await refuse(context, error)
+        raise AssertionError("abort returns never") from error
+
+
+def _answer_by_s(context: Context) -> float:
+    left_s: float | None = context.time_remaining()
+    if left_s is None:
+        return math.inf
+    return asyncio.get_running_loop().time() + left_s - margin_s(left_s)
+
+
+def margin_s(left_s: float) -> float:
+    """What is left for the answer of a call that has so many seconds."""
+    least_s, most_s = MARGIN_SECONDS
+    return min(max(left_s * MARGIN_PART, least_s), most_s)
+
+
+def wait_s(wanted_us: int, by_s: float) -> float:
+    """How long to wait: as long as the caller wants, but no longer than until `by_s`, by the event loop's clock."""
+    return max(0.0, min(wanted_us / 1e6, by_s - asyncio.get_running_loop().time()))
 
 
 def rpc_stream(

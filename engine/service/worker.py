@@ -19,7 +19,7 @@ from windlass.engine.modules import Modules
 from windlass.engine.pacing import Pace
 from windlass.engine.polling import Mailbox, Poll, wait
 from windlass.engine.service import convert
-from windlass.engine.service.status import Context, refuse, rpc, rpc_stream, to_status
+from windlass.engine.service.status import Context, refuse, rpc, rpc_stream, rpc_waiting, to_status, wait_s
 from windlass.engine.tasks import TASKS_MAX
 from windlass.engine.work import TaskKey
 from windlass.storage.port import StorageError
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Longest wait of one PollTasks call, in µs.
 POLL_MAX_US: Final = 30_000_000
-#: Results that are a poll, too, wait this long for tasks that lie queued: a transaction or two, in seconds.
-AT_HAND_S: Final = 0.05
+#: Results that are a poll, too, wait this long for tasks that lie queued: a transaction or two, in µs.
+AT_HAND_US: Final = 50_000
 CHUNK_BYTES: Final = 256 * 1024
 
 
@@ -133,15 +133,15 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         session = await self._here(session_id)
         return session, session.outlet if isinstance(session.outlet, Mailbox) else Mailbox()
 
-    @rpc
-    async def PollTasks(self, request: pb.PollTasksRequest) -> pb.PollTasksResponse:
+    @rpc_waiting
+    async def PollTasks(self, request: pb.PollTasksRequest, by_s: float) -> pb.PollTasksResponse:
         """Long poll: answers with tasks as soon as there are some, empty when the wait is over."""
         _check_most(request.max_tasks)
         await self._workers.sessions.renew(request.session_id)
         wait_us = convert.span_us(request.wait_timeout, "wait_timeout") or POLL_MAX_US
         polled = await self._poll(request.session_id, request.number, max(1, request.max_tasks))
         with polled.open():
-            await wait(polled.filled, min(wait_us, POLL_MAX_US) / 1e6)
+            await wait(polled.filled, wait_s(min(wait_us, POLL_MAX_US), by_s))
         return await self._polled(polled)
 
     async def _poll(self, session_id: str, number: int, most: int) -> Poll:
@@ -186,8 +186,8 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         gone = [pb.TaskCancel(task_token=token, reason=pb.CANCEL_REASON_LOST, message=why) for token, why in lost]
         return pb.HeartbeatTasksResponse(cancels=[*gone, *mailbox.take_cancels()])
 
-    @rpc
-    async def CompleteTasks(self, request: pb.CompleteTasksRequest) -> pb.CompleteTasksResponse:
+    @rpc_waiting
+    async def CompleteTasks(self, request: pb.CompleteTasksRequest, by_s: float) -> pb.CompleteTasksResponse:
         """Results; anyone who has a token may complete its task (B7). With `max_tasks` a poll, too."""
         good, bad = known(request.results)
         results = results_in(good, self._workers.clock)
@@ -200,7 +200,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         with poll.open():  # so that the transaction which records a result may lease the run's next task
             accepted, rejected = await self._report(request.session_id, results)
             if self._workers.dispatch.has_queued(poll.connected):
-                await wait(poll.filled, AT_HAND_S)
+                await wait(poll.filled, wait_s(AT_HAND_US, by_s))
         more = await self._polled(poll)
         return pb.CompleteTasksResponse(
             accepted_task_tokens=accepted,

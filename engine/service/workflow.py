@@ -14,7 +14,7 @@ from windlass.engine.errors import EngineError
 from windlass.engine.service import convert, forks, reads, starts, watching
 from windlass.engine.service.asking import ask
 from windlass.engine.service.start_stream import Stream
-from windlass.engine.service.status import Context, refuse, rpc, rpc_stream
+from windlass.engine.service.status import Context, refuse, rpc, rpc_stream, rpc_waiting
 from windlass.engine.starting import check_name
 from windlass.v1 import workflow_service_pb2 as pb
 from windlass.v1 import workflow_service_pb2_grpc
@@ -50,9 +50,9 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
         except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes a status
             await refuse(context, error)
 
-    @rpc
-    async def StartAndWaitRun(self, request: pb.StartAndWaitRunRequest) -> pb.StartAndWaitRunResponse:
-        return await starts.start_and_wait(self._engine, request)
+    @rpc_waiting
+    async def StartAndWaitRun(self, request: pb.StartAndWaitRunRequest, by_s: float) -> pb.StartAndWaitRunResponse:
+        return await starts.start_and_wait(self._engine, request, by_s)
 
     @rpc
     async def SignalWithStartRun(self, request: pb.SignalWithStartRunRequest) -> pb.SignalWithStartRunResponse:
@@ -72,9 +72,9 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
     async def GetRun(self, request: pb.GetRunRequest) -> pb.GetRunResponse:
         return await reads.get(self._engine, request)
 
-    @rpc
-    async def WaitRun(self, request: pb.WaitRunRequest) -> pb.WaitRunResponse:
-        return await reads.wait(self._engine, request)
+    @rpc_waiting
+    async def WaitRun(self, request: pb.WaitRunRequest, by_s: float) -> pb.WaitRunResponse:
+        return await reads.wait(self._engine, request, by_s)
 
     @rpc
     async def ListRuns(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:

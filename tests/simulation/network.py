@@ -58,6 +58,11 @@ class Aborted(Exception):
 class CallContext:
     """What a unary handler sees of its call."""
 
+    @staticmethod
+    def time_remaining() -> float | None:
+        """None: callers give up by themselves, the network tells nobody of it."""
+        return None
+
     async def abort_with_status(self, status: Any) -> None:
         parsed = status_pb2.Status(code=status.code.value[0], message=status.details)
         for key, value in status.trailing_metadata or ():

@@ -1,0 +1,74 @@
+"""What the contract promises of single calls: an answer within the caller's time, and a word on what cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.engine.documents import one_task, waiting
+from tests.engine.plain import poll, register
+from tests.engine.served import Served, payload, seconds, serving
+from windlass.engine.service import status
+from windlass.v1 import worker_service_pb2 as pb
+from windlass.v1 import workflow_service_pb2 as run_pb
+
+Call = Callable[[Served], Awaitable[Any]]
+MINUTE = seconds(60)
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with serving() as engine:
+        await engine.register(one_task(timeouts={"start_to_close": "10s"}, retry="none"))
+        await engine.register(waiting())
+        yield engine
+
+
+# The caller's deadline
+
+
+async def a_poll(served: Served) -> Any:
+    request = pb.PollTasksRequest(session_id=await register(served), wait_timeout=MINUTE)
+    return await served.workers.PollTasks(request, timeout=60)
+
+
+async def a_wait(served: Served) -> Any:
+    request = run_pb.WaitRunRequest(run_id=await served.start("wait"), wait_timeout=MINUTE)
+    return await served.runs.WaitRun(request, timeout=60)
+
+
+async def a_start_and_wait(served: Served) -> Any:
+    start = run_pb.StartRunRequest(workflow="wait", input=payload({}))
+    request = run_pb.StartAndWaitRunRequest(start=start, wait_timeout=MINUTE)
+    return await served.runs.StartAndWaitRun(request, timeout=60)
+
+
+@pytest.mark.parametrize("call", [a_poll, a_wait, a_start_and_wait])
+async def test_a_call_that_waits_is_answered_before_its_caller_gives_up(
+    call: Call, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "MARGIN_SECONDS", (60.0, 60.0))  # the whole deadline is kept for the answer
+    async with asyncio.timeout(20):
+        answer = await call(served)
+    assert not answer.ListFields() or not answer.HasField("result")
+
+
+def test_the_margin_of_a_deadline_is_a_tenth_within_bounds() -> None:
+    margins = {left_s: status.margin_s(left_s) for left_s in (0.1, 1.5, 300.0)}
+    assert margins == {0.1: 0.05, 1.5: pytest.approx(0.15), 300.0: 1.0}
+
+
+# Tasks to stop
+
+
+async def test_a_polling_worker_is_told_that_the_time_of_a_task_is_over(served: Served) -> None:
+    session = await register(served)
+    await served.start("task")
+    (task,) = await poll(served, session, wait=20)
+    served.advance(20)  # the engine is the second to judge: the worker should have
+    request = pb.PollTasksRequest(session_id=session, wait_timeout=seconds(20))
+    (cancel,) = (await served.workers.PollTasks(request)).cancels
+    assert (cancel.task_token, cancel.reason) == (task.task_token, pb.CANCEL_REASON_TIMED_OUT)
