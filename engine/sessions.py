@@ -96,7 +96,7 @@ class Sessions(Loop):
         return [task for task in claimed if task not in found]
 
     async def renew(self, session_id: str) -> None:
-        """A heartbeat. Raises EngineError SESSION_NOT_FOUND if the session has lapsed."""
+        """A heartbeat. Raises EngineError SESSION_NOT_FOUND if the session has lapsed, INVALID_FIELD for none."""
         now = self._clock.now_us()
         if self._expires.get(session_id, 0) - now > self.lease_us * 9 // 10:
             return
@@ -104,9 +104,7 @@ class Sessions(Loop):
         async def body(tr: Transaction) -> None:
             value = await tr.get(keys.session(session_id))
             if value is None:
-                raise EngineError(
-                    "SESSION_NOT_FOUND", "the worker's session has lapsed; register again", session=session_id
-                )
+                raise _unknown(session_id)
             tr.set(
                 keys.session(session_id),
                 pack(msgspec.structs.replace(unpack(SessionRecord, value), expires_us=now + self.lease_us)),
@@ -119,9 +117,7 @@ class Sessions(Loop):
         """Raises EngineError SESSION_NOT_FOUND."""
         value = await self._storage.read(lambda tr: tr.get(keys.session(session_id)))
         if value is None:
-            raise EngineError(
-                "SESSION_NOT_FOUND", "the worker's session has lapsed; register again", session=session_id
-            )
+            raise _unknown(session_id)
         return unpack(SessionRecord, value)
 
     async def end(self, session_id: str, reason: str) -> None:
@@ -217,6 +213,15 @@ class Sessions(Loop):
     async def _rows(self) -> list[Row]:
         begin = keys.sessions()
         return await self._storage.read(lambda tr: tr.get_range(begin, keys.end(begin)))
+
+
+def _unknown(session_id: str) -> EngineError:
+    """Why a call about this session cannot be answered."""
+    if not session_id:
+        return EngineError(
+            "INVALID_FIELD", "session_id is missing: it is in the answer to registering", field="session_id"
+        )
+    return EngineError("SESSION_NOT_FOUND", "the worker's session has lapsed; register again", session=session_id)
 
 
 class Deadlines(Loop):

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 POLL_MAX_US: Final = 30_000_000
 #: Results that are a poll, too, wait this long for tasks that lie queued: a transaction or two, in µs.
 AT_HAND_US: Final = 50_000
+#: Results, or releases, in one call.
+REPORTS_MAX: Final = 1000
 CHUNK_BYTES: Final = 256 * 1024
 
 
@@ -189,6 +191,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     @rpc_waiting
     async def CompleteTasks(self, request: pb.CompleteTasksRequest, by_s: float) -> pb.CompleteTasksResponse:
         """Results; anyone who has a token may complete its task (B7). With `max_tasks` a poll, too."""
+        _check_many(len(request.results), "results")
         good, bad = known(request.results)
         results = results_in(good, self._workers.clock)
         if not request.max_tasks:
@@ -212,6 +215,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     @rpc
     async def ReleaseTasks(self, request: pb.ReleaseTasksRequest) -> pb.ReleaseTasksResponse:
+        _check_many(len(request.releases), "releases")
         good, bad = known(request.releases)
         accepted, rejected = await self._report(request.session_id, releases_in(good, self._workers.clock))
         return pb.ReleaseTasksResponse(accepted_task_tokens=accepted, rejected=[*rejected, *bad])
@@ -269,3 +273,9 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 def _check_most(max_tasks: int) -> None:
     if max_tasks < 0:
         raise EngineError("INVALID_FIELD", "max_tasks must not be negative", field="max_tasks")
+
+
+def _check_many(count: int, field: str) -> None:
+    if count > REPORTS_MAX:
+        message = f"{count} {field} in one call, {REPORTS_MAX} are allowed: hand them in with several"
+        raise EngineError("INVALID_FIELD", message, field=field)

@@ -64,7 +64,7 @@ async def test_a_poll_that_cannot_be_records_no_result(served: Served) -> None:
     started = await start(served, session)
     await refused(complete(served, session, started.task, max_tasks=-1), "INVALID_FIELD")
     await refused(complete(served, "nobody", started.task, max_tasks=1), "SESSION_NOT_FOUND")
-    await refused(complete(served, "", started.task, max_tasks=1), "SESSION_NOT_FOUND")
+    await refused(complete(served, "", started.task, max_tasks=1), "INVALID_FIELD")
     assert await phase(served, started.run.run_id) == "leased"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine.documents import one_task, waiting
 from tests.engine.plain import poll, register
-from tests.engine.served import Served, payload, seconds, serving
+from tests.engine.served import Served, payload, refused, seconds, serving
 from windlass.engine.service import status
 from windlass.v1 import worker_service_pb2 as pb
 from windlass.v1 import workflow_service_pb2 as run_pb
@@ -72,3 +72,28 @@ async def test_a_polling_worker_is_told_that_the_time_of_a_task_is_over(served: 
     request = pb.PollTasksRequest(session_id=session, wait_timeout=seconds(20))
     (cancel,) = (await served.workers.PollTasks(request)).cancels
     assert (cancel.task_token, cancel.reason) == (task.task_token, pb.CANCEL_REASON_TIMED_OUT)
+
+
+# What a call cannot say
+
+
+@pytest.mark.parametrize("call", ["PollTasks", "HeartbeatTasks", "HeartbeatWorker", "DrainWorker", "CompleteTasks"])
+async def test_a_call_without_a_session_is_told_that_it_is_missing(call: str, served: Served) -> None:
+    more = {"max_tasks": 1} if call == "CompleteTasks" else {}
+    refusal = await refused(getattr(served.workers, call)(getattr(pb, f"{call}Request")(**more)), "INVALID_FIELD")
+    assert refusal.fields() == ["session_id"]
+    assert "session_id is missing" in refusal.message
+
+
+async def test_one_call_takes_a_thousand_results_and_no_more(served: Served) -> None:
+    results = [pb.TaskResult(task_token=b"x")] * 1001
+    refusal = await refused(served.workers.CompleteTasks(pb.CompleteTasksRequest(results=results)), "INVALID_FIELD")
+    assert refusal.fields() == ["results"]
+    assert len((await served.workers.CompleteTasks(pb.CompleteTasksRequest(results=results[1:]))).rejected) == 1000
+
+
+async def test_one_call_takes_a_thousand_releases_and_no_more(served: Served) -> None:
+    releases = [pb.TaskRelease(task_token=b"x")] * 1001
+    refusal = await refused(served.workers.ReleaseTasks(pb.ReleaseTasksRequest(releases=releases)), "INVALID_FIELD")
+    assert refusal.fields() == ["releases"]
+    assert "1001" in refusal.message

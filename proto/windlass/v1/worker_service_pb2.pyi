@@ -167,7 +167,9 @@ class RegisterWorkerRequest(_message.Message):
     sdk: _builtins.str
     """Name and version of the worker's program, such as "windlass-python/0.1.0"."""
     resume_session_id: _builtins.str
-    """Session to go on with after a lost connection. Empty = a new one."""
+    """Session to go on with after a lost connection, by the same worker_id: that of another worker is not resumed. Empty = a
+    new one.
+    """
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Queues it takes tasks from. Empty = ["default"]."""
@@ -949,7 +951,9 @@ class TaskHeartbeat(_message.Message):
     progress: _builtins.bytes
     """JSON for people who watch; not recorded. Empty = unchanged."""
     checkpoint: _builtins.bytes
-    """JSON that the next attempt sees as Task.checkpoint; recorded. Empty = unchanged."""
+    """JSON that the next attempt sees as Task.checkpoint; recorded. Empty = unchanged. At most 100,000 bytes: another one
+    fails the attempt with INVALID_ASK, and the reply has the task among those to stop.
+    """
     @_builtins.property
     def extension(self) -> _duration_pb2.Duration:
         """The attempt needs more time: from now on it has at least this long, whatever is left of Task.timeout. Recorded. What

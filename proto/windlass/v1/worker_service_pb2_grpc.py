@@ -88,7 +88,8 @@ class WorkerServiceServicer:
 
     def RegisterWorker(self, request, context):
         """Opens a session, or resumes one that is still live (`resume_session_id`).
-        Errors: INVALID_FIELD.
+        Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (the registration
+        has more than 90,000 bytes).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,7 +116,8 @@ class WorkerServiceServicer:
 
     def HeartbeatTasks(self, request, context):
         """Progress, checkpoints and signs of life of single tasks; the reply says for each whether to go on.
-        Errors: SESSION_NOT_FOUND. A lost task is a directive in the reply, not an error.
+        A session that has a stream stays with it: the reply holds only what this call is about.
+        Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id). A lost task is a directive in the reply, not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,9 +126,10 @@ class WorkerServiceServicer:
     def CompleteTasks(self, request, context):
         """Hands in results. Repeating one is harmless: the recorded outcome counts. With `max_tasks` it is a poll, too, that does
         not wait: the next step of a run comes back with the call that completed the step before.
-        Errors: with `max_tasks`, those of PollTasks, and then nothing is recorded. Else none of its own; each result has its
-        own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED, RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE,
-        INVALID_JSON.
+        Errors: INVALID_FIELD (more than 1000 results); with `max_tasks`, those of PollTasks, too. Then nothing is recorded.
+        Each result has its own status: LEASE_LOST (drop the result, never repeat; also when the run was deleted), RUN_CLOSED,
+        BAD_TASK_TOKEN. A result that cannot be kept is accepted, as the failure of its attempt: OUTPUT_TOO_LARGE, BAD_OUTPUT
+        (no JSON), INVALID_ASK, CONTEXT_TOO_LARGE, …
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,23 +137,25 @@ class WorkerServiceServicer:
 
     def ReleaseTasks(self, request, context):
         """Gives tasks back without a result. They go to others at once; only crashes count as attempts.
-        Errors: none of its own; each task has its own status: LEASE_LOST, RUN_NOT_FOUND, BAD_TASK_TOKEN.
+        Errors: INVALID_FIELD (more than 1000 releases). Each task has its own status: LEASE_LOST (also when the run was
+        deleted), RUN_CLOSED, BAD_TASK_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def HeartbeatWorker(self, request, context):
-        """Renews the session's lease and brings what the engine wants of the worker.
-        Errors: SESSION_NOT_FOUND.
+        """Renews the session's lease and brings what the engine wants of the worker; a worker with a stream hears that there.
+        Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DrainWorker(self, request, context):
-        """Announces that the worker takes no more tasks. With `close`, ends the session and returns what it still holds.
-        Errors: SESSION_NOT_FOUND.
+        """Announces that the worker takes no more tasks. With `close`, ends the session and returns what it still holds; its
+        stream, if it has one, ends.
+        Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,8 @@ class WorkerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
     RegisterWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.RegisterWorkerRequest, _worker_service_pb2.RegisterWorkerResponse]
     """Opens a session, or resumes one that is still live (`resume_session_id`).
-    Errors: INVALID_FIELD.
+    Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (the registration
+    has more than 90,000 bytes).
     """
     StreamTasks: _grpc.StreamStreamMultiCallable[_worker_service_pb2.StreamTasksRequest, _worker_service_pb2.StreamTasksResponse]
     """The fast path. The worker's first message carries `register`, the engine's first one `registered`; after that each side
@@ -64,26 +65,30 @@ class WorkerServiceStub:
     """
     HeartbeatTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.HeartbeatTasksRequest, _worker_service_pb2.HeartbeatTasksResponse]
     """Progress, checkpoints and signs of life of single tasks; the reply says for each whether to go on.
-    Errors: SESSION_NOT_FOUND. A lost task is a directive in the reply, not an error.
+    A session that has a stream stays with it: the reply holds only what this call is about.
+    Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id). A lost task is a directive in the reply, not an error.
     """
     CompleteTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]
     """Hands in results. Repeating one is harmless: the recorded outcome counts. With `max_tasks` it is a poll, too, that does
     not wait: the next step of a run comes back with the call that completed the step before.
-    Errors: with `max_tasks`, those of PollTasks, and then nothing is recorded. Else none of its own; each result has its
-    own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED, RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE,
-    INVALID_JSON.
+    Errors: INVALID_FIELD (more than 1000 results); with `max_tasks`, those of PollTasks, too. Then nothing is recorded.
+    Each result has its own status: LEASE_LOST (drop the result, never repeat; also when the run was deleted), RUN_CLOSED,
+    BAD_TASK_TOKEN. A result that cannot be kept is accepted, as the failure of its attempt: OUTPUT_TOO_LARGE, BAD_OUTPUT
+    (no JSON), INVALID_ASK, CONTEXT_TOO_LARGE, …
     """
     ReleaseTasks: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseTasksRequest, _worker_service_pb2.ReleaseTasksResponse]
     """Gives tasks back without a result. They go to others at once; only crashes count as attempts.
-    Errors: none of its own; each task has its own status: LEASE_LOST, RUN_NOT_FOUND, BAD_TASK_TOKEN.
+    Errors: INVALID_FIELD (more than 1000 releases). Each task has its own status: LEASE_LOST (also when the run was
+    deleted), RUN_CLOSED, BAD_TASK_TOKEN.
     """
     HeartbeatWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.HeartbeatWorkerRequest, _worker_service_pb2.HeartbeatWorkerResponse]
-    """Renews the session's lease and brings what the engine wants of the worker.
-    Errors: SESSION_NOT_FOUND.
+    """Renews the session's lease and brings what the engine wants of the worker; a worker with a stream hears that there.
+    Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id).
     """
     DrainWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.DrainWorkerRequest, _worker_service_pb2.DrainWorkerResponse]
-    """Announces that the worker takes no more tasks. With `close`, ends the session and returns what it still holds.
-    Errors: SESSION_NOT_FOUND.
+    """Announces that the worker takes no more tasks. With `close`, ends the session and returns what it still holds; its
+    stream, if it has one, ends.
+    Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id).
     """
     FetchModule: _grpc.UnaryStreamMultiCallable[_worker_service_pb2.FetchModuleRequest, _worker_service_pb2.FetchModuleResponse]
     """Task code by digest, in chunks of at most 256 KiB. Check the digest of the whole before use.
@@ -97,7 +102,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.RegisterWorkerRequest, _worker_service_pb2.RegisterWorkerResponse]  # type: ignore[assignment]
     """Opens a session, or resumes one that is still live (`resume_session_id`).
-    Errors: INVALID_FIELD.
+    Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (the registration
+    has more than 90,000 bytes).
     """
     StreamTasks: _aio.StreamStreamMultiCallable[_worker_service_pb2.StreamTasksRequest, _worker_service_pb2.StreamTasksResponse]  # type: ignore[assignment]
     """The fast path. The worker's first message carries `register`, the engine's first one `registered`; after that each side
@@ -112,26 +118,30 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     """
     HeartbeatTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.HeartbeatTasksRequest, _worker_service_pb2.HeartbeatTasksResponse]  # type: ignore[assignment]
     """Progress, checkpoints and signs of life of single tasks; the reply says for each whether to go on.
-    Errors: SESSION_NOT_FOUND. A lost task is a directive in the reply, not an error.
+    A session that has a stream stays with it: the reply holds only what this call is about.
+    Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id). A lost task is a directive in the reply, not an error.
     """
     CompleteTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.CompleteTasksRequest, _worker_service_pb2.CompleteTasksResponse]  # type: ignore[assignment]
     """Hands in results. Repeating one is harmless: the recorded outcome counts. With `max_tasks` it is a poll, too, that does
     not wait: the next step of a run comes back with the call that completed the step before.
-    Errors: with `max_tasks`, those of PollTasks, and then nothing is recorded. Else none of its own; each result has its
-    own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED, RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE,
-    INVALID_JSON.
+    Errors: INVALID_FIELD (more than 1000 results); with `max_tasks`, those of PollTasks, too. Then nothing is recorded.
+    Each result has its own status: LEASE_LOST (drop the result, never repeat; also when the run was deleted), RUN_CLOSED,
+    BAD_TASK_TOKEN. A result that cannot be kept is accepted, as the failure of its attempt: OUTPUT_TOO_LARGE, BAD_OUTPUT
+    (no JSON), INVALID_ASK, CONTEXT_TOO_LARGE, …
     """
     ReleaseTasks: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReleaseTasksRequest, _worker_service_pb2.ReleaseTasksResponse]  # type: ignore[assignment]
     """Gives tasks back without a result. They go to others at once; only crashes count as attempts.
-    Errors: none of its own; each task has its own status: LEASE_LOST, RUN_NOT_FOUND, BAD_TASK_TOKEN.
+    Errors: INVALID_FIELD (more than 1000 releases). Each task has its own status: LEASE_LOST (also when the run was
+    deleted), RUN_CLOSED, BAD_TASK_TOKEN.
     """
     HeartbeatWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.HeartbeatWorkerRequest, _worker_service_pb2.HeartbeatWorkerResponse]  # type: ignore[assignment]
-    """Renews the session's lease and brings what the engine wants of the worker.
-    Errors: SESSION_NOT_FOUND.
+    """Renews the session's lease and brings what the engine wants of the worker; a worker with a stream hears that there.
+    Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id).
     """
     DrainWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.DrainWorkerRequest, _worker_service_pb2.DrainWorkerResponse]  # type: ignore[assignment]
-    """Announces that the worker takes no more tasks. With `close`, ends the session and returns what it still holds.
-    Errors: SESSION_NOT_FOUND.
+    """Announces that the worker takes no more tasks. With `close`, ends the session and returns what it still holds; its
+    stream, if it has one, ends.
+    Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id).
     """
     FetchModule: _aio.UnaryStreamMultiCallable[_worker_service_pb2.FetchModuleRequest, _worker_service_pb2.FetchModuleResponse]  # type: ignore[assignment]
     """Task code by digest, in chunks of at most 256 KiB. Check the digest of the whole before use.
@@ -148,7 +158,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.RegisterWorkerResponse, _abc.Awaitable[_worker_service_pb2.RegisterWorkerResponse]]:
         """Opens a session, or resumes one that is still live (`resume_session_id`).
-        Errors: INVALID_FIELD.
+        Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (the registration
+        has more than 90,000 bytes).
         """
 
     @_abc_1.abstractmethod
@@ -181,7 +192,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.HeartbeatTasksResponse, _abc.Awaitable[_worker_service_pb2.HeartbeatTasksResponse]]:
         """Progress, checkpoints and signs of life of single tasks; the reply says for each whether to go on.
-        Errors: SESSION_NOT_FOUND. A lost task is a directive in the reply, not an error.
+        A session that has a stream stays with it: the reply holds only what this call is about.
+        Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id). A lost task is a directive in the reply, not an error.
         """
 
     @_abc_1.abstractmethod
@@ -192,9 +204,10 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_worker_service_pb2.CompleteTasksResponse, _abc.Awaitable[_worker_service_pb2.CompleteTasksResponse]]:
         """Hands in results. Repeating one is harmless: the recorded outcome counts. With `max_tasks` it is a poll, too, that does
         not wait: the next step of a run comes back with the call that completed the step before.
-        Errors: with `max_tasks`, those of PollTasks, and then nothing is recorded. Else none of its own; each result has its
-        own status: LEASE_LOST (drop the result, never repeat), RUN_CLOSED, RUN_NOT_FOUND, BAD_TASK_TOKEN, PAYLOAD_TOO_LARGE,
-        INVALID_JSON.
+        Errors: INVALID_FIELD (more than 1000 results); with `max_tasks`, those of PollTasks, too. Then nothing is recorded.
+        Each result has its own status: LEASE_LOST (drop the result, never repeat; also when the run was deleted), RUN_CLOSED,
+        BAD_TASK_TOKEN. A result that cannot be kept is accepted, as the failure of its attempt: OUTPUT_TOO_LARGE, BAD_OUTPUT
+        (no JSON), INVALID_ASK, CONTEXT_TOO_LARGE, …
         """
 
     @_abc_1.abstractmethod
@@ -204,7 +217,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.ReleaseTasksResponse, _abc.Awaitable[_worker_service_pb2.ReleaseTasksResponse]]:
         """Gives tasks back without a result. They go to others at once; only crashes count as attempts.
-        Errors: none of its own; each task has its own status: LEASE_LOST, RUN_NOT_FOUND, BAD_TASK_TOKEN.
+        Errors: INVALID_FIELD (more than 1000 releases). Each task has its own status: LEASE_LOST (also when the run was
+        deleted), RUN_CLOSED, BAD_TASK_TOKEN.
         """
 
     @_abc_1.abstractmethod
@@ -213,8 +227,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.HeartbeatWorkerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.HeartbeatWorkerResponse, _abc.Awaitable[_worker_service_pb2.HeartbeatWorkerResponse]]:
-        """Renews the session's lease and brings what the engine wants of the worker.
-        Errors: SESSION_NOT_FOUND.
+        """Renews the session's lease and brings what the engine wants of the worker; a worker with a stream hears that there.
+        Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id).
         """
 
     @_abc_1.abstractmethod
@@ -223,8 +237,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.DrainWorkerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.DrainWorkerResponse, _abc.Awaitable[_worker_service_pb2.DrainWorkerResponse]]:
-        """Announces that the worker takes no more tasks. With `close`, ends the session and returns what it still holds.
-        Errors: SESSION_NOT_FOUND.
+        """Announces that the worker takes no more tasks. With `close`, ends the session and returns what it still holds; its
+        stream, if it has one, ends.
+        Errors: SESSION_NOT_FOUND, INVALID_FIELD (no session_id).
         """
 
     @_abc_1.abstractmethod

@@ -525,7 +525,9 @@ class StartAndWaitRunRequest(_message.Message):
 
     @_builtins.property
     def wait_timeout(self) -> _duration_pb2.Duration:
-        """How long to wait for the end; capped by the engine (60 s). Unset = the cap."""
+        """How long to wait for the end; capped by the engine (300 s). Unset = 20 s. The engine answers before the call's own
+        deadline.
+        """
 
     def __init__(
         self,
@@ -973,7 +975,7 @@ class WaitRunRequest(_message.Message):
     """The newest run with this id."""
     @_builtins.property
     def wait_timeout(self) -> _duration_pb2.Duration:
-        """How long to wait; capped by the engine (60 s). Unset = the cap. The engine answers before the call's own deadline."""
+        """How long to wait; capped by the engine (300 s). Unset = 20 s. The engine answers before the call's own deadline."""
 
     def __init__(
         self,
