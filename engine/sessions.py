@@ -4,9 +4,10 @@ Theory of operation
 -------------------
 A worker's lease on all its tasks is one record, SESSION, renewed by its heartbeats. When the record lapses, whichever
 engine sees it first deletes it and returns the session's leases to their queues in small transactions; from then on the
-old epochs are refused. Clocks decide only *when* that happens. A worker that reconnects in time names its session and
-the tokens it still holds: leases of the session that it does not hold (their delivery was lost) are returned at once,
-tokens without a lease are reported lost.
+old epochs are refused. That counts as a crash of its worker, unless the record lapsed before this engine began: then
+nobody was there to renew it. Clocks decide only *when* that happens. A worker that reconnects in time names its session
+and the tokens it still holds: leases of the session that it does not hold (their delivery was lost) are returned at
+once, tokens without a lease are reported lost.
 
 A worker judges its attempts' deadlines itself; `Deadlines` is the second pair of eyes, for workers that do not.
 """
@@ -49,6 +50,7 @@ class Sessions(Loop):
         self._storage, self._clock, self._dispatch, self._leases = storage, clock, dispatch, leases
         self.lease_us = lease_us
         self._expires: dict[str, int] = {}  #: every session known, and when it lapses unless renewed
+        self._began_us = clock.now_us()  # what lapsed before lapsed for want of an engine, as far as this one knows
         self._strays = Strays(storage, clock, dispatch)
         dispatch.on_undelivered = lambda session_id: self.suspect((session_id,))
 
@@ -122,7 +124,7 @@ class Sessions(Loop):
 
     async def end(self, session_id: str, reason: str) -> None:
         """The worker says goodbye: its leases go back at once, without counting as attempts."""
-        await self._close(session_id, crashed=False, reason=reason)
+        await self._close(session_id, reason, ended=True)
 
     async def all(self) -> list[SessionRecord]:
         """Every session in the store."""
@@ -149,31 +151,35 @@ class Sessions(Loop):
 
     async def _lapse(self, session_id: str, now: int) -> None:
         value = await self._storage.read(lambda tr: tr.get(keys.session(session_id)))
+        unattended, reason = False, "the worker's lease lapsed"
         if value is not None:
             record = unpack(SessionRecord, value)
             if record.expires_us > now:
                 self._expires[session_id] = record.expires_us
                 return
-            log.warning("worker %s (session %s) is silent: its tasks go to others", record.worker, session_id)
-        if await self._close(session_id, crashed=True, reason="the worker's lease lapsed"):
+            if unattended := record.expires_us <= self._began_us:
+                reason = "the worker's lease ran out while no engine was there to renew it"
+            said = reason if unattended else "silent"
+            log.warning("worker %s (session %s): %s; its tasks go to others", record.worker, session_id, said)
+        if await self._close(session_id, reason, unattended=unattended):
             self.done["sessions_lapsed"] += 1
 
-    async def _close(self, session_id: str, *, crashed: bool, reason: str) -> bool:
+    async def _close(self, session_id: str, reason: str, *, ended: bool = False, unattended: bool = False) -> bool:
         """True unless the session was renewed meanwhile."""
         now = self._clock.now_us()
 
         async def body(tr: Transaction) -> bool:
             value = await tr.get(keys.session(session_id))
-            if crashed and value is not None and unpack(SessionRecord, value).expires_us > now:
+            if not ended and value is not None and unpack(SessionRecord, value).expires_us > now:
                 return False
             tr.clear(keys.session(session_id))
             return True
 
         if not await self._storage.transact(body):
             return False
-        self._hang_up(session_id, lambda outlet: outlet.lapsed() if crashed else outlet.hang_up())
+        self._hang_up(session_id, lambda outlet: outlet.hang_up() if ended else outlet.lapsed())
         tasks = [task for task, _ in await self.leases_of(session_id)]
-        await self._return(tasks, crashed, reason)
+        await self._return(tasks, not (ended or unattended), reason, unattended=unattended)
         self._expires.pop(session_id, None)
         return True
 
@@ -189,7 +195,7 @@ class Sessions(Loop):
             self._dispatch.disconnect(session_id, session.outlet)
             tell(session.outlet)
 
-    async def _return(self, tasks: list[TaskKey], crashed: bool, reason: str) -> None:
+    async def _return(self, tasks: list[TaskKey], crashed: bool, reason: str, *, unattended: bool = False) -> None:
         for at in range(0, len(tasks), RETURN_BATCH):
             chunk = tasks[at : at + RETURN_BATCH]
             jitter = self._clock.random.random()
@@ -198,7 +204,13 @@ class Sessions(Loop):
                     (
                         t,
                         cmd.TaskReturned(
-                            path=t[3], visit=t[2], epoch=t[4], crashed=crashed, reason=reason, jitter=jitter
+                            path=t[3],
+                            visit=t[2],
+                            epoch=t[4],
+                            crashed=crashed,
+                            reason=reason,
+                            jitter=jitter,
+                            unattended=unattended,
                         ),
                     )
                     for t in chunk

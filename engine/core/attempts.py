@@ -273,12 +273,9 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         release(turn, path, node)
         close(turn, path, "cancelled")
         return
-    if not command.crashed:
-        release(turn, path, node)
-        if command.unable:
-            _pass_on(turn, path, node, branch, command.reason)
-        else:
-            requeue(turn, path, replace(node, session="", lease_us=0), branch, "returned")
+    unsure = command.crashed or (command.unattended and task_of(branch).at_most_once)
+    if not unsure:
+        _given_back(turn, path, node, branch, command)
         return
     most = _policy(turn, branch).max_attempts
     used_up = bool(most) and node.attempt >= most
@@ -293,6 +290,15 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         requeue(turn, path, replace(node, session="", lease_us=0), branch, "crashed", _crash(command))
     else:
         _crash_backoff(turn, path, node, branch, command)
+
+
+def _given_back(turn: Turn, path: str, node: Node, branch: Branch, command: TaskReturned) -> None:
+    release(turn, path, node)
+    if command.unable:
+        _pass_on(turn, path, node, branch, command.reason)
+        return
+    why = Failure("ENGINE_AWAY", command.reason) if command.unattended else None
+    requeue(turn, path, replace(node, session="", lease_us=0), branch, "returned", why)
 
 
 def _crash_loop(crashes: int, most: int, reason: str) -> str:

@@ -141,7 +141,7 @@ class TaskFailed(Command, frozen=True):
 
 class TaskReturned(Command, frozen=True):
     """The lease ended without a result. `crashed`: the worker or its slot died; `unable`: it lacks what the task needs;
-    else it was drained."""
+    `unattended`: the lease ran out while no engine was there to renew it; else it was drained."""
 
     path: str
     visit: int
@@ -150,6 +150,7 @@ class TaskReturned(Command, frozen=True):
     reason: str = ""
     jitter: float = 0.5
     unable: bool = False
+    unattended: bool = False
 
 
 class TaskHeartbeat(Command, frozen=True):

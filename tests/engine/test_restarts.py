@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.engine.cluster import TestWorker, register, start, wait
+from tests.engine.cluster import TestWorker, register, show_run, start, wait
 from tests.engine.documents import delayed, one_task, waiting
 from tests.engine.served import DAY, FakeClock
 from windlass.definition.compile import compile_canonical
 from windlass.engine.core.commands import Signal
+from windlass.engine.core.events import AttemptEnded
 from windlass.engine.engine import Engine, Options
 from windlass.engine.reading import history
 from windlass.storage.opening import open_embedded
@@ -92,6 +93,53 @@ async def test_tasks_of_workers_that_never_came_back_go_to_others(tmp_path: Path
     await machine.engine.sessions.renew(other)
     machine.engine.sessions.wake()
     assert (await wait(machine.engine, run_id)).context["done"] == b'"by another"'
+    await machine.stop()
+
+
+async def held_by_a_worker(machine: Machine, **more: Any) -> str:
+    await register(machine.engine, one_task(**more))
+    worker = await TestWorker(machine.engine, lambda task: TestWorker.HOLD).connect()
+    run_id = await start(machine.engine, "task", {})
+    await worker.until(lambda: bool(worker.held))
+    return run_id
+
+
+async def away(machine: Machine, **more: Any) -> str:
+    """A task under way, and no engine for much longer than its worker's lease."""
+    run_id = await held_by_a_worker(machine, **more)
+    machine.clock.at_us += DAY
+    return run_id
+
+
+async def ends(machine: Machine, run_id: str) -> list[tuple[str, str]]:
+    """How the run's attempts ended that were not the last: why, and with which code."""
+    found = await machine.store.read(lambda tr: history(tr, "default", run_id, limit=1000))
+    events = [each.event for each in found if isinstance(each.event, AttemptEnded)]
+    return [(event.why, event.failure.code if event.failure else "") for event in events]
+
+
+async def test_a_lease_that_ran_out_while_no_engine_was_there_is_no_crash(tmp_path: Path) -> None:
+    machine, run_id = await restarted(tmp_path, lambda machine: away(machine, retry="none"), died=True)
+    await TestWorker(machine.engine, lambda task: "by another", name="other").connect()
+    assert (await wait(machine.engine, run_id)).context["done"] == b'"by another"'
+    assert await ends(machine, run_id) == [("returned", "ENGINE_AWAY")]
+    await machine.stop()
+
+
+async def test_an_at_most_once_task_that_was_under_way_then_is_not_run_again(tmp_path: Path) -> None:
+    task = {"runtime": "javascript", "code": "input", "at_most_once": True}
+    machine, run_id = await restarted(tmp_path, lambda machine: away(machine, task=task), died=True)
+    await machine.engine.sessions.maintain(1)
+    assert (await show_run(machine.engine, run_id)).state == common_pb2.RUN_STATE_INCIDENT
+    assert await ends(machine, run_id) == [("crashed", "LEASE_LOST")]
+    await machine.stop()
+
+
+async def test_a_lease_that_runs_out_under_the_eyes_of_the_new_engine_is_a_crash(tmp_path: Path) -> None:
+    machine, run_id = await restarted(tmp_path, lambda machine: held_by_a_worker(machine, retry="none"), died=True)
+    machine.clock.at_us += 6_000_000
+    await machine.engine.sessions.maintain(1)
+    assert await ends(machine, run_id) == [("crashed", "CRASH_LOOP")]
     await machine.stop()
 
 
