@@ -7,18 +7,20 @@ parse hostile scripts. Only the composition root may use this file, because it n
 
 from __future__ import annotations
 
-from windlass.runtimes.javascript_source import script_of
+from windlass.engine.modules import CodeFacts
+from windlass.runtimes.javascript_source import SOURCE_BYTES_MAX, script_of
 from windlass.runtimes.port import BadCode
 from windlass.runtimes.wasm_sections import module_facts
 
 
-def check_code(runtime: str, code: bytes) -> list[str]:
-    """What is wrong with a piece of code; empty when a worker would take it. Unknown runtimes are not judged."""
+def read_code(runtime: str, code: bytes) -> CodeFacts:
+    """What a piece of code is, and what is wrong with it. Unknown runtimes are not judged."""
     try:
         if runtime == "wasm":
-            module_facts(code)
-        elif runtime == "javascript":
+            return CodeFacts(abi=module_facts(code).abi)
+        if runtime == "javascript":
             script_of(code)
     except BadCode as error:
-        return [problem.message for problem in error.problems]
-    return []
+        limit = SOURCE_BYTES_MAX if runtime == "javascript" and len(code) > SOURCE_BYTES_MAX else 0
+        return CodeFacts(tuple(problem.message for problem in error.problems), limit=limit)
+    return CodeFacts()

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from windlass.definition.compile import compile_canonical
-from windlass.engine.code_checks import check_code
+from windlass.engine.code_checks import read_code
 from windlass.engine.config import Settings
 from windlass.engine.engine import Engine, Options
 from windlass.engine.service.server import PortInUse, Server
@@ -109,7 +109,7 @@ async def serve(settings: Settings, ready: asyncio.Event | None = None) -> int:
     try:
         async with contextlib.AsyncExitStack() as ends:  # each end runs whatever became of the others, the store's last
             ends.push_async_callback(storage.close)
-            engine = Engine(storage, compile_canonical, options=options, check_code=check_code)
+            engine = Engine(storage, compile_canonical, options=options, read_code=read_code)
             ends.push_async_callback(engine.stop)
             await _serve(engine, Server(engine, settings.listen), name, stop, ready, ends)
     except PortInUse as error:

@@ -21,7 +21,7 @@ from windlass.engine.feed import Feed
 from windlass.engine.leases import Leases
 from windlass.engine.link import Workers
 from windlass.engine.members import Members
-from windlass.engine.modules import Modules
+from windlass.engine.modules import Modules, ReadCode
 from windlass.engine.notices import Notices
 from windlass.engine.sessions import Deadlines, Sessions
 from windlass.engine.sweeping import Sweeper
@@ -48,7 +48,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine:
-    """One engine on a store. `revive` compiles stored documents, `check_code` judges task code at upload."""
+    """One engine on a store. `revive` compiles stored documents, `read_code` judges task code at upload."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Engine:
         *,
         clock: Clock | None = None,
         options: Options | None = None,
-        check_code: Callable[[str, bytes], list[str]] | None = None,
+        read_code: ReadCode | None = None,
     ) -> None:
         self.storage = storage
         self.clock = clock or Clock()
@@ -67,7 +67,7 @@ class Engine:
         self.notices = Notices()
         self.dispatch = Dispatch()
         self.definitions = Definitions(revive)
-        self.modules = Modules(storage, self.clock, check_code)
+        self.modules = Modules(storage, self.clock, read_code)
         shards = SHARDS_SHARED if storage.shared else 1
         self.transition = Transition(storage, self.clock, self.definitions, self.dispatch, self.notices, shards)
         self.transition.history_keep = self.options.history_keep

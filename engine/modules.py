@@ -32,6 +32,18 @@ SIGNATURE_BYTES: Final = 64
 Signatures: TypeAlias = Sequence[ModuleSignature]
 
 
+class CodeFacts(msgspec.Struct, frozen=True):
+    """What a piece of code is, as far as it was read."""
+
+    problems: tuple[str, ...] = ()  #: empty when a worker would take it
+    abi: str = ""  #: calling convention, where the runtime has several
+    limit: int = 0  #: that of its runtime in bytes, if the code is larger
+
+
+#: Reads a runtime's code.
+ReadCode: TypeAlias = Callable[[str, bytes], CodeFacts]
+
+
 def digest_of(data: bytes) -> str:
     """The name of a module on the wire and in the store: its SHA-256 in hex."""
     return hashlib.sha256(data).hexdigest()
@@ -63,11 +75,19 @@ def _not_found(ns: str, digest: str) -> EngineError:
     return EngineError("MODULE_NOT_FOUND", f"there is no module {digest} in namespace {ns!r}", digest=digest)
 
 
+def _too_large(what: str, size: int, limit: int) -> EngineError:
+    return EngineError("MODULE_TOO_LARGE", f"{what} has {size:,} bytes, the limit is {limit:,}", limit=str(limit))
+
+
 class Modules:
     """Stores and reads modules. The record is written after all chunks, so a module that is found is whole."""
 
-    def __init__(self, storage: Storage, clock: Clock, check: Callable[[str, bytes], list[str]] | None = None) -> None:
-        self._storage, self._clock, self.check = storage, clock, check
+    def __init__(self, storage: Storage, clock: Clock, read: ReadCode | None = None) -> None:
+        self._storage, self._clock, self.read = storage, clock, read
+
+    def check(self, runtime: str, data: bytes) -> list[str]:
+        """What is wrong with a piece of code."""
+        return list(self.read(runtime, data).problems) if self.read else []
 
     async def put(
         self, ns: str, runtime: str, data: bytes, expected: str = "", signatures: Signatures = (), name: str = ""
@@ -76,8 +96,8 @@ class Modules:
 
         Raises EngineError MODULE_TOO_LARGE, BAD_MODULE (the hash differs, or the code cannot run), INVALID_FIELD.
         """
-        await self.verify(runtime, data, expected)
-        record = ModuleRecord(digest_of(data), runtime, len(data), self._clock.now_us(), name=name)
+        abi = await self.verify(runtime, data, expected)
+        record = ModuleRecord(digest_of(data), runtime, len(data), self._clock.now_us(), abi, name=name)
         known = await self._storage.read(lambda tr: tr.get(keys.module(ns, record.digest)))
         if known is not None:
             signed = await self.sign(ns, record.digest, signatures) if signatures else unpack(ModuleRecord, known)
@@ -120,22 +140,21 @@ class Modules:
             raise _not_found(ns, digest)
         return unpack(ModuleRecord, value)
 
-    async def verify(self, runtime: str, data: bytes, expected: str = "") -> None:
-        """Raises EngineError MODULE_TOO_LARGE, BAD_MODULE."""
+    async def verify(self, runtime: str, data: bytes, expected: str = "") -> str:
+        """The calling convention found in it. Raises EngineError MODULE_TOO_LARGE, BAD_MODULE."""
         if len(data) > MODULE_BYTES_MAX:
-            raise EngineError(
-                "MODULE_TOO_LARGE",
-                f"the module has {len(data):,} bytes, the limit is {MODULE_BYTES_MAX:,}",
-                limit=str(MODULE_BYTES_MAX),
-            )
+            raise _too_large("the module", len(data), MODULE_BYTES_MAX)
         if expected and bare(expected) != digest_of(data):
             raise EngineError(
                 "DIGEST_MISMATCH", f"the bytes hash to {digest_of(data)}, not to {expected}", digest=expected
             )
         # Aside, since code of the largest size takes a second to read.
-        problems = await asyncio.to_thread(self.check, runtime, data) if self.check else ()
-        if problems:
-            raise EngineError("BAD_MODULE", "; ".join(problems), runtime=runtime)
+        facts = await asyncio.to_thread(self.read, runtime, data) if self.read else CodeFacts()
+        if facts.limit:
+            raise _too_large(f"the {runtime} code", len(data), facts.limit)
+        if facts.problems:
+            raise EngineError("BAD_MODULE", "; ".join(facts.problems), runtime=runtime)
+        return facts.abi
 
     async def _write(self, ns: str, digest: str, first: int, chunks: list[bytes]) -> None:
         async def body(tr: Transaction) -> None:

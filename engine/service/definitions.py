@@ -227,13 +227,14 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
     @rpc
     async def CheckModule(self, request: pb.CheckModuleRequest) -> pb.CheckModuleResponse:
         try:
-            await self._engine.modules.verify(request.runtime, request.data)
+            abi = await self._engine.modules.verify(request.runtime, request.data)
         except EngineError as error:
             problem = common_pb2.Problem(
                 severity=common_pb2.Problem.SEVERITY_ERROR, code=error.reason, message=str(error)
             )
             return pb.CheckModuleResponse(problems=[problem])
-        module = pb.Module(digest=digest_of(request.data), runtime=request.runtime, size_bytes=len(request.data))
+        size, digest = len(request.data), digest_of(request.data)
+        module = pb.Module(digest=digest, runtime=request.runtime, size_bytes=size, abi=abi)
         return pb.CheckModuleResponse(module=module)
 
     @rpc

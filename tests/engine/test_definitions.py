@@ -13,8 +13,8 @@ import pytest
 
 from tests.engine.documents import instant, one_task, waiting
 from tests.engine.served import Refusal, Served, refused, refused_stream, serving
-from windlass.engine.code_checks import check_code
-from windlass.engine.modules import MODULE_BYTES_MAX
+from windlass.engine.code_checks import read_code
+from windlass.engine.modules import MODULE_BYTES_MAX, CodeFacts
 from windlass.v1 import admin_service_pb2, common_pb2, worker_service_pb2
 from windlass.v1 import definition_service_pb2 as pb
 from windlass.v1 import workflow_service_pb2 as run_pb
@@ -245,7 +245,7 @@ async def test_a_definition_runs_stored_modules_and_only_those(served: Served) -
 
 
 async def test_modules_that_are_missing_or_bad_are_told_with_their_places_and_everything_else(served: Served) -> None:
-    served.engine.modules.check = check_code
+    served.engine.modules.read = read_code
     request = register(BAD_MODULES)
     request.modules.add(path="./bad.wasm", data=b"\0asm\1\0\0\0\xff")
     request.modules.add(path="./gone.wasm", digest="1" * 64)
@@ -267,11 +267,11 @@ async def test_others_are_served_while_code_is_read(served: Served) -> None:
     """Code of the largest size takes a second to read, and leases are renewed on the same loop."""
     began, read_on = threading.Event(), threading.Event()
 
-    def read_slowly(runtime: str, code: bytes) -> list[str]:
+    def read_slowly(runtime: str, code: bytes) -> CodeFacts:
         began.set()
-        return [] if read_on.wait(5) else ["nobody else was served"]
+        return CodeFacts(() if read_on.wait(5) else ("nobody else was served",))
 
-    served.engine.modules.check = read_slowly
+    served.engine.modules.read = read_slowly
     request = pb.CheckModuleRequest(runtime="javascript", data=b"1")
     checking = asyncio.ensure_future(served.definitions.CheckModule(request))
     await asyncio.to_thread(began.wait, 5)

@@ -723,7 +723,7 @@ class Module(_message.Message):
     size_bytes: _builtins.int
     """Size in bytes."""
     abi: _builtins.str
-    """Calling convention found in it: wasi or ptr for wasm, script or function for javascript."""
+    """Calling convention found in it: wasi or ptr for wasm. Empty for javascript, which has one."""
     display_name: _builtins.str
     """Name for people."""
     @_builtins.property
