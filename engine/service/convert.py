@@ -12,6 +12,7 @@ from windlass.engine.core.limits import FOREVER_US
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.definitions import parse_json
 from windlass.engine.errors import EngineError
+from windlass.engine.failure_codes import code_in
 from windlass.engine.records import ModuleSignature
 from windlass.v1 import common_pb2, worker_service_pb2
 
@@ -32,7 +33,6 @@ STATES: Final[dict[str, common_pb2.RunState.ValueType]] = {
 }
 STATE_NAMES: Final = {value: name for name, value in STATES.items()}
 #: What is kept of a failure; a run's record holds several of them.
-FAILURE_CODE_CHARACTERS: Final = 200
 FAILURE_TEXT_CHARACTERS: Final = 10_000
 FAILURE_DETAILS_BYTES: Final = 50_000
 #: What is kept of an attempt's log.
@@ -118,9 +118,10 @@ def failure_in(failure: common_pb2.Failure) -> Failure:
     details = failure.details
     if len(details) > FAILURE_DETAILS_BYTES:
         details = b'{"omitted_bytes":%d}' % len(details)
+    code, message = code_in(failure.code, failure.message)
     return Failure(
-        code=failure.code[:FAILURE_CODE_CHARACTERS] or "UNKNOWN",
-        message=_cut(failure.message),
+        code=code,
+        message=_cut(message),
         retryable=failure.retryable if failure.HasField("retryable") else None,
         details=details,
         stack=_cut(failure.stack),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from windlass.definition.fields import CODE
+from windlass.engine import failure_codes
 from windlass.runtimes.failures import AUTHOR_CODE, refuse_author_code
 
 GOOD = ["CARD_DECLINED", "card.declined", "_x", "http:404", "not-found", "A" * 100]
@@ -12,7 +13,7 @@ BAD = ["", "4XX", ".x", "-x", "card declined", "über", "A" * 101, "CARD\n", "a/
 
 
 def test_definitions_and_runtimes_have_one_alphabet() -> None:
-    assert CODE.pattern == AUTHOR_CODE.pattern + r"\Z"
+    assert CODE.pattern == AUTHOR_CODE.pattern + r"\Z" == failure_codes.CODE.pattern + r"\Z"
 
 
 @pytest.mark.parametrize("code", [*GOOD, *BAD])

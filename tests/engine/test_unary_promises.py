@@ -12,6 +12,7 @@ from tests.engine.documents import one_task, waiting
 from tests.engine.plain import poll, register
 from tests.engine.served import Served, payload, refused, seconds, serving
 from windlass.engine.service import status
+from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as pb
 from windlass.v1 import workflow_service_pb2 as run_pb
 
@@ -59,6 +60,34 @@ async def test_a_call_that_waits_is_answered_before_its_caller_gives_up(
 def test_the_margin_of_a_deadline_is_a_tenth_within_bounds() -> None:
     margins = {left_s: status.margin_s(left_s) for left_s in (0.1, 1.5, 300.0)}
     assert margins == {0.1: 0.05, 1.5: pytest.approx(0.15), 300.0: 1.0}
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        ("CARD_DECLINED", "CARD_DECLINED", "no"),
+        ("TIMEOUT", "TIMEOUT", "no"),
+        ("", "USER_ERROR", "no"),
+        ("a b c!", "USER_ERROR", "'a b c!' is not a failure code: no"),
+        ("A" * 5000, "USER_ERROR", f"'{'A' * 100}' is not a failure code: no"),
+        ("CRASH_LOOP", "USER_ERROR", "'CRASH_LOOP' is the engine's own failure code: no"),
+    ],
+)
+async def test_what_cannot_be_a_failure_code_is_kept_in_the_message(
+    given: str, code: str, message: str, served: Served
+) -> None:
+    session = await register(served)
+    run_id = await served.start("task")
+    (task,) = await poll(served, session, wait=20)
+    failure = common_pb2.Failure(code=given, message="no", retryable=False)
+    results = [pb.TaskResult(task_token=task.task_token, failure=failure)]
+    reply = await served.workers.CompleteTasks(pb.CompleteTasksRequest(session_id=session, results=results))
+    assert list(reply.accepted_task_tokens) == [task.task_token]
+    kept = (await served.closed(run_id)).failure
+    assert (kept.code, kept.message) == (code, message)
 
 
 # Tasks to stop

@@ -181,7 +181,9 @@ class Failure(_message.Message):
     NEXT_DELAY_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """Upper snake case code that transitions, catches and retry policies match by, such as TIMEOUT or CARD_DECLINED."""
+    """Upper snake case code that transitions, catches and retry policies match by, such as TIMEOUT or CARD_DECLINED. A
+    worker's code that is empty, cannot be one, or is the engine's own becomes USER_ERROR (docs/failures.md).
+    """
     message: _builtins.str
     """For people. Never parsed."""
     retryable: _builtins.bool
