@@ -276,4 +276,23 @@ def _write(data: bytes, digest: str, file: Path) -> None:
         raise wrong(f"cannot write {file}: {error.strerror}") from error
 
 
-COMMANDS = (validate, register, definitions, modules)
+@click.group("step-types")
+def step_types() -> None:
+    """Handlers that workers offer, for `task: {runtime: python, handler: NAME}`."""
+
+
+@step_types.command("list")
+@limit_option
+@connected
+async def list_step_types(client: Client, screen: Screen, limit: int) -> None:
+    """List the handlers of the workers that are there now; --output json has their schemas, too."""
+    headers = ("handler", "runtime", "category", "workers", "description")
+    none = "no worker that is there offers a handler"
+    await screen.rows(headers, client.step_types(), _step_type, limit=limit, none=none)
+
+
+def _step_type(each: common_pb2.StepType) -> tuple[Any, ...]:
+    return each.handler, each.runtime or "python", each.category, each.workers, each.description
+
+
+COMMANDS = (validate, register, definitions, modules, step_types)

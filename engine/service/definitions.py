@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -18,7 +19,7 @@ from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.modules import MODULE_BYTES_MAX, bare, digest_of
 from windlass.engine.reading import open_runs, page_number, page_position, page_size, page_token
-from windlass.engine.records import DefinitionRecord, ModuleRecord, RevisionRecord, get_large, unpack
+from windlass.engine.records import DefinitionRecord, ModuleRecord, RevisionRecord, SessionRecord, get_large, unpack
 from windlass.engine.registering import delete, set_default, store_modules, stored_modules, write_revision
 from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, namespace_of, once
@@ -239,11 +240,8 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
 
     @rpc
     async def ListStepTypes(self, request: pb.ListStepTypesRequest) -> pb.ListStepTypesResponse:
-        found: dict[str, common_pb2.StepType] = {}
-        for session in await self._engine.sessions.all():
-            for value in session.handlers if session.namespace == (request.namespace or "default") else ():
-                step_type = common_pb2.StepType.FromString(value)
-                found[step_type.handler] = step_type
+        ns = request.namespace or "default"
+        found = _offered(session for session in await self._engine.sessions.all() if session.namespace == ns)
         size = page_size(request.page_size)
         after = page_position(request.page_token) if request.page_token else ""
         names = sorted(name for name in found if name > after)
@@ -304,6 +302,19 @@ def _definition(ns: str, record: DefinitionRecord, revision: RevisionRecord, cou
         open_runs=count,
         module_digests=revision.modules,
     )
+
+
+def _offered(sessions: Iterable[SessionRecord]) -> dict[str, common_pb2.StepType]:
+    """What live workers offer, by handler, with how many of them do."""
+    found: dict[str, common_pb2.StepType] = {}
+    workers: Counter[str] = Counter()
+    for session in sessions:
+        offers = {each.handler: each for each in map(common_pb2.StepType.FromString, session.handlers)}
+        found.update(offers)
+        workers.update(offers.keys())
+    for name, step_type in found.items():
+        step_type.workers = workers[name]
+    return found
 
 
 def _module(record: ModuleRecord) -> pb.Module:

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.acceptance.programs import EXAMPLES, Engine, Terminal, engine
+from windlass.v1 import common_pb2, worker_service_pb2, worker_service_pb2_grpc
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +204,20 @@ def test_modules_go_up_and_come_down(windlass: Terminal, tmp_path: Path) -> None
     windlass.good("modules", "download", digest, str(tmp_path / "copy.wasm"))
     assert (tmp_path / "copy.wasm").read_bytes() == (EXAMPLES / "orders" / "charge.wasm").read_bytes()
     assert digest in windlass.good("modules", "list")
+
+
+def test_the_handlers_of_workers_are_shown(windlass: Terminal, running: Engine) -> None:
+    assert "no worker" in windlass.good("step-types", "list")
+    charge = common_pb2.StepType(handler="charge", category="money", description="Charges a card.", workers=7)
+    with grpc.insecure_channel(running.address) as channel:
+        workers = worker_service_pb2_grpc.WorkerServiceStub(channel)
+        request = worker_service_pb2.RegisterWorkerRequest(worker_id="raw", handlers=[charge])
+        session = workers.RegisterWorker(request).session_id
+        (_, line) = windlass.good("step-types", "list").splitlines()
+        (found,) = json.loads(windlass.good("step-types", "list", "--output", "json"))
+        workers.DrainWorker(worker_service_pb2.DrainWorkerRequest(session_id=session, close=True))
+    assert line.split() == ["charge", "python", "money", "1", "Charges", "a", "card."]
+    assert (found["handler"], found["workers"]) == ("charge", 1)
 
 
 def test_workers_queues_and_the_engine_are_shown(windlass: Terminal) -> None:

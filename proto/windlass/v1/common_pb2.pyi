@@ -585,6 +585,7 @@ class StepType(_message.Message):
     INPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     CONFIG_SCHEMA_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     handler: _builtins.str
     """Name used in definitions: `task: {runtime: python, handler: NAME}`."""
     runtime: _builtins.str
@@ -603,6 +604,8 @@ class StepType(_message.Message):
     """JSON Schema of the output; empty = anything."""
     config_schema: _builtins.bytes
     """JSON Schema of the config; empty = anything."""
+    workers: _builtins.int
+    """How many live workers offer it. In answers only; what a worker says here counts for nothing."""
     def __init__(
         self,
         *,
@@ -615,10 +618,11 @@ class StepType(_message.Message):
         input_schema: _builtins.bytes = ...,
         output_schema: _builtins.bytes = ...,
         config_schema: _builtins.bytes = ...,
+        workers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "config_schema", b"config_schema", "description", b"description", "display_name", b"display_name", "handler", b"handler", "input_schema", b"input_schema", "output_schema", b"output_schema", "runtime", b"runtime", "stateful", b"stateful"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "config_schema", b"config_schema", "description", b"description", "display_name", b"display_name", "handler", b"handler", "input_schema", b"input_schema", "output_schema", b"output_schema", "runtime", b"runtime", "stateful", b"stateful", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
