@@ -99,12 +99,15 @@ class Child:
                 raise ValueError("a second Hello")
 
     def _prepare(self, message: Prepare) -> None:
+        _limit_space(message.space_bytes)
         try:
             data = self._runtimes[message.runtime].prepare(message.code, message.flavour)
         except BadCode as error:
             self._pipe.send(Checked(message.number, error.problems))
         else:
             self._pipe.send(Prepared(message.number, data))
+        finally:
+            _limit_space(0)
 
     def _run(self, job: Job) -> None:
         activation = job.activation
@@ -135,6 +138,12 @@ def _limit_cpu(task_us: int) -> None:
     soft = int(time.process_time() + task_us / 1e6) + _CPU_GRACE_SECONDS
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+
+
+def _limit_space(most_bytes: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = most_bytes if most_bytes and (hard == resource.RLIM_INFINITY or most_bytes < hard) else hard
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _load(name: str, where: str) -> tuple[Runtime | None, RuntimeInfo]:

@@ -80,6 +80,8 @@ class Prepare(Struct, frozen=True, array_like=True, tag=6):
     runtime: str
     code: bytes
     flavour: str
+    #: Address space that the child may use meanwhile; 0: all that it has.
+    space_bytes: int = 0
 
 
 ToChild: TypeAlias = Hello | Keep | Drop | Run | Recall | Check | Prepare

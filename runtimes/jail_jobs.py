@@ -18,13 +18,17 @@ from windlass.runtimes.port import Activation, Completion, Note, TaskKey, failed
 Answer: TypeAlias = FromChild
 _SMALL_BYTES: Final = 256 << 10
 State: TypeAlias = Literal["queued", "assigned", "settled"]
-#: How the lanes of tasks begin; the namespace follows.
+#: How lanes begin; the namespace follows. Tasks; what takes long to compile; everything else has a word of its own.
 RUN_LANE: Final = "run/"
+LONG_LANE: Final = "long/"
+Kind: TypeAlias = Literal["run", "long", "aside"]
 
 
-def is_aside(lane: str) -> bool:
-    """Tell whether a lane is for something else than running tasks."""
-    return not lane.startswith(RUN_LANE)
+def kind_of(lane: str) -> Kind:
+    """Tell which places a lane's jobs have: the slots, or one of the two beside them."""
+    if lane.startswith(RUN_LANE):
+        return "run"
+    return "long" if lane.startswith(LONG_LANE) else "aside"
 
 
 class PoolJob:
@@ -48,9 +52,9 @@ class PoolJob:
         self.prepared = b""
         self.state: State = "queued"
         self.child: Child | None = None
-        #: How many children died while they ran it.
         #: How long it will take, as far as its code is known; see `Durations`.
         self.expected_us = float("inf")
+        #: How many children died while they ran it.
         self.crashes = 0
         self.notes = 0
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

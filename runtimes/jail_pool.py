@@ -36,7 +36,7 @@ from windlass.runtimes.jail_frames import (
     Recall,
     Recalled,
 )
-from windlass.runtimes.jail_jobs import RUN_LANE, Durations, JobQueue, PoolJob, believable, is_aside, messages_for
+from windlass.runtimes.jail_jobs import RUN_LANE, Durations, JobQueue, PoolJob, believable, kind_of, messages_for
 from windlass.runtimes.jail_nursery import Nursery
 from windlass.runtimes.jail_prepare import Preparation
 from windlass.runtimes.jail_seats import Seat, Seats
@@ -64,7 +64,7 @@ class SlotPool:
         self._durations = Durations()
         self._seats = Seats(settings)
         self._nursery = Nursery(settings, self._messages, self._child_ended, self._pump)
-        self._preparation = Preparation(cache or PreparedCache(), settings.prepare_wall_us, self._enqueue_new)
+        self._preparation = Preparation(cache or PreparedCache(), settings, self._enqueue_new)
         self._queue = JobQueue()
         self._by_key: dict[TaskKey, PoolJob] = {}
         self._numbers = itertools.count(1)
@@ -163,9 +163,12 @@ class SlotPool:
         return True
 
     def withdraw(self, key: TaskKey) -> bool:
-        """Take an attempt back that no child has been given yet; it is answered CANCELLED. False: it may have begun."""
+        """Take an attempt back that no child has been given yet; it is answered CANCELLED. False: it may have begun.
+
+        What is being compiled counts as begun: taken back, it would have to be compiled from the start elsewhere.
+        """
         job = self._by_key.get(key)
-        if job is None or job.state != "queued":
+        if job is None or job.state != "queued" or self._preparation.at_work(job.prepared_name):
             return False
         self._withdraw(job)
         job.settle(_cancelled("withdrawn before it began"))
@@ -198,6 +201,7 @@ class SlotPool:
         task = asyncio.get_running_loop().create_task(self._wait_prepared(job, activation))
         self._preparing.add(task)
         task.add_done_callback(self._preparing.discard)
+        job.answer.add_done_callback(lambda _: task.cancel())  # cancelled meanwhile: nobody waits for its code
 
     async def _wait_prepared(self, job: PoolJob, activation: Activation) -> None:
         realm = self._realm(activation)
@@ -213,6 +217,7 @@ class SlotPool:
     def _enqueue_new(self, request: Check | Prepare, lane: str, wall_us: int) -> PoolJob:
         number = next(self._numbers)
         job = PoolJob(number, msgspec.structs.replace(request, number=number), lane, wall_us)
+        job.answer.add_done_callback(partial(self._abandoned, job))
         self._enqueue(job)
         return job
 
@@ -226,6 +231,9 @@ class SlotPool:
     def _answered(self, job: PoolJob, key: TaskKey, answer: asyncio.Future[Any]) -> None:
         if self._by_key.get(key) is job:
             del self._by_key[key]
+        self._abandoned(job, answer)
+
+    def _abandoned(self, job: PoolJob, answer: asyncio.Future[Any]) -> None:
         if answer.cancelled() and job.state != "settled":
             self._withdraw(job)
             job.state = "settled"
@@ -262,7 +270,7 @@ class SlotPool:
             seat.gather()
             if (surplus := self._seats.to_sacrifice()) is not None:
                 self._give_up(surplus, "another namespace needs its slot")
-        self._full = bool(self._queue) and any(not is_aside(job.lane) for job in self._queue.heads())
+        self._full = bool(self._queue) and any(kind_of(job.lane) == "run" for job in self._queue.heads())
         if self._queue:
             self._start_children()
         elif self._later is None and self._seats.children_wanted(False):

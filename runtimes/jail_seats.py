@@ -6,8 +6,9 @@ A seat is a child with the jobs that it was given and has not answered. The firs
 child; a job that was taken back stays as a *ghost* until the child has confirmed, because it may have started it by
 then, and a seat with a ghost is not idle. A seat belongs to a lane (the namespace) from its first job to its end.
 
-Checking and compiling have a seat of their own, beside the slots: a module that takes long to compile would else hold
-up tasks that have nothing to do with it, for longer than its own task may take.
+Checking and compiling have seats of their own, beside the slots: a module that takes long to compile would else hold
+up tasks that have nothing to do with it, for longer than its own task may take. There are two: one for what is soon
+done, and one for what was not, so that a new module waits behind the first moments of others only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from windlass.runtimes.jail_jobs import JobQueue, PoolJob, is_aside
+from windlass.runtimes.jail_jobs import JobQueue, Kind, PoolJob, kind_of
 from windlass.runtimes.jail_settings import JailSettings
 from windlass.runtimes.jail_slot import Child
 
@@ -72,9 +73,9 @@ class Seat:
         return self.ready and self.lane is None
 
     @property
-    def aside(self) -> bool:
-        """Whether it is the one for code that is checked or compiled."""
-        return self.lane is not None and is_aside(self.lane)
+    def kind(self) -> Kind | None:
+        """Which of the places it takes; None before its first job."""
+        return kind_of(self.lane) if self.lane is not None else None
 
 
 class Seats:
@@ -120,35 +121,35 @@ class Seats:
 
     def to_sacrifice(self) -> Seat | None:
         """Return an idle seat that must go before a seat of another lane may be opened, if there are too many."""
-        return self._surplus(aside=False) or self._surplus(aside=True)
+        return self._surplus("run") or self._surplus("aside") or self._surplus("long")
 
-    def _surplus(self, *, aside: bool) -> Seat | None:
-        taken = [seat for seat in self if seat.lane is not None and seat.aside == aside]
+    def _surplus(self, kind: Kind) -> Seat | None:
+        taken = [seat for seat in self if seat.kind == kind]
         idle = [seat for seat in taken if not seat.busy]
-        return min(idle, key=lambda seat: seat.last_used) if len(taken) > self._places(aside=aside) and idle else None
+        return min(idle, key=lambda seat: seat.last_used) if len(taken) > self._places(kind) and idle else None
 
-    def _places(self, *, aside: bool) -> int:
-        return 1 if aside else self._settings.slots
+    def _places(self, kind: Kind) -> int:
+        return self._settings.slots if kind == "run" else 1
 
     def children_wanted(self, waiting: bool) -> int:
         """Return how many more children should be started now."""
         count = self.count()
-        room = waiting and sum(seat.busy and not seat.aside for seat in self) < self._settings.slots
+        room = waiting and sum(seat.busy and seat.kind == "run" for seat in self) < self._settings.slots
         return max(0, self._settings.spares + room - count["spare"] - count["starting"])
 
     def _seat_for(self, job: PoolJob) -> Seat | None:
         busy, fresh, joinable = 0, None, None
-        aside = is_aside(job.lane)
+        kind = kind_of(job.lane)
         for seat in self._seats.values():
             if seat.busy:
-                busy += seat.aside == aside
+                busy += seat.kind == kind
                 if seat.lane == job.lane and self._may_join(seat, job):
                     joinable = seat if joinable is None or len(seat.jobs) < len(joinable.jobs) else joinable
             elif seat.lane == job.lane:
                 return seat
             elif seat.fresh:
                 fresh = seat
-        return fresh if busy < self._places(aside=aside) else joinable
+        return fresh if busy < self._places(kind) else joinable
 
     def _may_join(self, seat: Seat, job: PoolJob) -> bool:
         """Whether the job may wait inside of a busy child, so that the child need not wait for us in between."""

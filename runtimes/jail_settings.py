@@ -43,7 +43,12 @@ class JailSettings(Struct, frozen=True, kw_only=True):
     module_bytes_max: int = 10 * MIB
     #: Of input, config and context together.
     input_bytes_max: int = 16 * MIB
+    #: Compiling: what is not done in the first time is begun anew where it is in nobody's way, with the second one. A
+    #: module of 9 MB of dense code takes 5 s of CPU, and several times that on a machine that has more to do.
+    prepare_first_us: int = 1_000_000
     prepare_wall_us: int = 20_000_000
+    #: Address space of a child while it compiles. Those 9 MB take 230 MB of it, the child itself included.
+    prepare_bytes_max: int = 512 * MIB
     command: Sequence[str] = CHILD_COMMAND
 
     def unknown_layers(self) -> list[str]:

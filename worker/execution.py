@@ -26,8 +26,10 @@ from windlass.worker.transport import Signature, WireError
 PYTHON: Final = "python"
 #: As many tasks are taken per slot as it does in about this time: the most that a task waits here for others.
 AHEAD_S: Final = 0.05
-#: A task that has not begun after this is given back.
+#: A task that has not begun after this is given back, if more are here than can run at once.
 PATIENCE_S: Final = 0.25
+#: Else after this share of its time: its code waits for that of others to be compiled.
+PATIENCE_SHARE: Final = 0.25
 #: Weight of the newest task in that average.
 NEWEST: Final = 0.2
 #: Pause between tries to fetch a module while the engine is away, and how long it is tried without a timeout given.
@@ -146,17 +148,23 @@ class Execution:
     def _on_patience(self) -> None:
         """Give back tasks that wait behind long ones: their time runs, and another worker may be free."""
         self._patience = None
-        overdue_s = self._now() - PATIENCE_S
-        late = self._withdrawn([job for job in self._jobs.values() if job.slots and job.received_s <= overdue_s])
-        if late:
+        crowded = len(self._jobs) > self._slots
+        late = self._withdrawn([job for job in self._jobs.values() if job.slots and self._is_late(job, crowded)])
+        if late and crowded:
             # Until the long ones are through, nothing has been learned from them; take no more than can begin at once.
             self._average_s = max(PATIENCE_S, 0.0 if self._average_s == float("inf") else self._average_s)
-            self._release(late, "the slots are busy with longer tasks")
+        why = "the slots are busy with longer tasks" if crowded else "the code of other tasks is compiled first"
+        self._release(late, why)
         self._be_patient()
 
+    def _is_late(self, job: Job, crowded: bool) -> bool:
+        limit_s = job.task.timeout.ToMicroseconds() / 1e6 if job.task.HasField("timeout") else float("inf")
+        patience_s = PATIENCE_S if crowded else max(PATIENCE_S, limit_s * PATIENCE_SHARE)
+        return self._now() - job.received_s >= patience_s
+
     def _be_patient(self) -> None:
-        """Look again in a while, if more is here than can run at once."""
-        if self._patience is None and len(self._jobs) > self._slots:
+        """Look again in a while, if anything is here."""
+        if self._patience is None and self._jobs:
             self._patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._on_patience)
 
     def release_running(self, why: str) -> None:

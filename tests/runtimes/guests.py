@@ -96,6 +96,19 @@ def calling(name: str, parameters: str, call: str, texts: dict[int, str], output
     return pointer_module(body, imports=imports, data=f"(data (i32.const 1024) {text_data(output)}){data}")
 
 
+def compile_bomb(number: int) -> bytes:
+    """Return a module that takes the compiler longer than its first time and does nothing; each number another one."""
+    name = b"bomb %d" % number
+    return _slow_to_compile() + bytes([0, len(name) + 1, len(name)]) + name
+
+
+@functools.cache
+def _slow_to_compile() -> bytes:
+    step = "(if (i64.eqz (local.get 1)) (then (local.set 2 (i64.mul (local.get 3) (local.get 0)))))"
+    function = f"(func (param i64) (result i64) (local i64 i64 i64) {step * 3_000} (local.get 1))"
+    return assemble(constant("1", rest=ALLOC + function * 150))
+
+
 # --- WASI commands ------------------------------------------------------------------------------------------------
 
 WASI_TYPES = {

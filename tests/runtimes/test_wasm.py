@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from tests.runtimes.guests import (
-    ALLOC,
     COMMAND_ECHO,
     ECHO,
     PATIENT,
     assemble,
     command,
-    constant,
     module,
     pointer_module,
     saying,
-    script,
     task,
-    text_data,
 )
-from tests.runtimes.test_jail import slots
 from windlass.runtimes import failures
 from windlass.runtimes.asks import BadAsk, decode_asks
 from windlass.runtimes.durations import parse_duration_us
@@ -144,38 +138,6 @@ async def test_large_values_pass_through_both_interfaces(pool: SlotPool) -> None
 
 async def test_output_may_have_blanks_around_it(pool: SlotPool) -> None:
     assert await output_of(pool, saying(" {} \n")) == b"{}"
-
-
-async def test_tasks_go_on_while_a_module_takes_long_to_compile() -> None:
-    """Every slot is free for them, and the next module waits for its turn."""
-    async with slots(runtimes=("javascript", "wasm")) as one:
-        bombs = [one.submit(module(_compile_bomb(number), limits=PATIENT)) for number in range(2)]
-        for number in range(3):
-            assert (await one.run(script(f"{number} + 1", limits=PATIENT))).failure is None
-            assert not any(bomb.done() for bomb in bombs)
-
-
-async def test_module_that_takes_too_long_to_compile_is_told_so() -> None:
-    async with slots(runtimes=("javascript", "wasm"), prepare_wall_us=100_000) as one:
-        completion = await one.run(module(_compile_bomb(3), limits=PATIENT))
-    assert completion.failure is not None
-    assert completion.failure.code == failures.TIMEOUT
-    assert completion.failure.message == "the module could not be compiled within 0.1 s"
-
-
-def _compile_bomb(number: int) -> str:
-    """Takes the compiler longer than a test may take, and does nothing."""
-    step = "(if (i64.eqz (local.get 1)) (then (local.set 2 (i64.mul (local.get 3) (local.get 0)))))"
-    bomb = f"(func (param i64) (result i64) (local i64 i64 i64) {step * 60_000} (local.get 1))"
-    return constant(str(number), rest=ALLOC + bomb)
-
-
-async def test_same_module_is_compiled_once_for_many(pool: SlotPool) -> None:
-    text = constant("1", data="(data (i32.const 9000) " + text_data("compiled once") + ")")
-    before = pool.report().tasks_done
-    answers = await asyncio.gather(*(pool.run(module(text, limits=PATIENT)) for _ in range(10)))
-    assert all(answer.output == b"1" for answer in answers)
-    assert pool.report().tasks_done - before == 11
 
 
 def test_cache_believes_only_what_it_wrote(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ import grpc
 import pytest
 from google.rpc import code_pb2
 
+from tests.runtimes.guests import ECHO, assemble, compile_bomb
+from tests.runtimes.test_compiling import until_busy
 from tests.worker.conftest import StartWorker
 from tests.worker.fake_engine import FakeEngine, status
+from windlass.runtimes.jail_pool import SlotPool
 from windlass.v1 import worker_service_pb2 as wire
 from windlass.worker.contact import Unreachable
 
@@ -268,3 +271,21 @@ async def test_a_goodbye_is_heard_out_although_the_stream_ends_before_it_is_answ
     await running
     assert len(engine.left) == 1
     assert not [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
+async def test_what_waits_for_the_code_of_others_to_be_compiled_is_given_back_in_time(
+    engine: FakeEngine, start_worker: StartWorker
+) -> None:
+    """Its own time is not spent on that: it comes again, here or elsewhere, with all of it."""
+    worker, _ = await start_worker(engine.address, slots=2, runtimes=("javascript", "wasm"))
+    bomb = engine.submit("wasm", code=compile_bomb(1), timeout_s=60)
+    jail = worker.execution._jail
+    assert isinstance(jail, SlotPool)
+    await until_busy(jail, 1)
+    new = engine.submit("wasm", code=assemble(ECHO), input=b"7", timeout_s=1)
+    await done(new)
+    assert new.result is not None
+    assert new.result.output == b"7"
+    assert {release.reason for release in new.releases} == {wire.RELEASE_REASON_DRAINED}
+    assert bomb.result is None
+    assert not bomb.releases
