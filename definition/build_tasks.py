@@ -32,7 +32,7 @@ def build_task(parts: Parts, model: TaskModel, place: Place) -> TaskBody:
         digest=digest,
         handler=model.handler or "",
         queue=model.queue or "",
-        limits=build_limits(model.limits),
+        limits=build_limits(parts, model.limits, (*place, "limits")),
         at_most_once=model.at_most_once,
         context=None if model.context is None else tuple(model.context),
         needs=_needs(parts, model.needs, (*place, "needs")),
@@ -112,13 +112,22 @@ def _store(parts: Parts, model: TaskModel, content: bytes, place: Place) -> str:
     return digest
 
 
-def build_limits(model: LimitsModel) -> Limits:
+def build_limits(parts: Parts, model: LimitsModel, place: Place) -> Limits:
+    if model.cpu == 0:
+        parts.report.error((*place, "cpu"), "'cpu' must be longer than 0s")
+    if model.deterministic and "clock" in model.grants:
+        message = "a deterministic task sees the same in every attempt: it cannot be granted a real clock"
+        parts.report.error((*place, "grants"), message)
     return Limits(
         memory_bytes=model.memory,
         fuel=model.fuel,
         output_bytes=model.output,
         log_lines=model.log_lines,
         deterministic=model.deterministic,
+        stack_bytes=model.stack,
+        cpu_us=model.cpu,
+        log_bytes=model.log_bytes,
+        grants=tuple(dict.fromkeys(model.grants)),
     )
 
 

@@ -14,6 +14,8 @@ from windlass.engine.core import units
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}\Z")
 NAME_RULE = "a name starts with a letter or _, goes on with letters, digits, _ or -, and has at most 100 characters"
 CODE = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}\Z")  #: the alphabet of runtimes/failures.py too
+#: What a task may be given beyond the default; `GRANTS` of runtimes/port.py too.
+GRANTS = {"clock": "a real clock"}
 CODE_RULE = "1 to 100 letters, digits and _ . : -, the first one a letter or _"
 
 
@@ -33,6 +35,13 @@ def check_name(text: str) -> str:
 def _check_code(text: str) -> str:
     if not CODE.match(text):
         raise ValueError(f"{text[:120]!r} is not an error code: {CODE_RULE}")
+    return text
+
+
+def _check_grant(text: str) -> str:
+    if text not in GRANTS:
+        known = ", ".join(f"{name!r} ({what})" for name, what in GRANTS.items())
+        raise ValueError(f"there is no {text[:120]!r} to grant: a task can be granted {known}")
     return text
 
 
@@ -68,5 +77,6 @@ Condition = Annotated[str, BeforeValidator(_as_condition)]
 Names = Annotated[list[Name], BeforeValidator(_as_list)]
 Codes = Annotated[list[Annotated[str, AfterValidator(_check_code)]], BeforeValidator(_as_list)]
 ErrorCode = Annotated[str, AfterValidator(_check_code)]
+Grants = Annotated[list[Annotated[str, AfterValidator(_check_grant)]], BeforeValidator(_as_list)]
 Needs = Annotated[dict[str, int], AfterValidator(_check_needs)]
 JsonObject = dict[str, Any]

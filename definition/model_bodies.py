@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from windlass.definition.fields import Authoring, Codes, Duration, JsonObject, Name, Names, Needs, Size, short_form
+from windlass.definition.fields import (
+    Authoring,
+    Codes,
+    Duration,
+    Grants,
+    JsonObject,
+    Name,
+    Names,
+    Needs,
+    Size,
+    short_form,
+)
 
 BODIES = ("task", "parallel", "map", "wait", "delay", "poll", "spawn", "escalate", "agent")
 
@@ -79,6 +90,10 @@ class LimitsModel(Authoring):
     output: Size | None = Field(default=None, ge=1, le=2**31)
     log_lines: int | None = Field(default=None, ge=0, le=1_000_000)
     deterministic: bool = False
+    stack: Size | None = Field(default=None, ge=65_536, le=2**20)
+    cpu: Duration | None = None
+    log_bytes: Size | None = Field(default=None, ge=1, le=2**20)
+    grants: Grants = []
 
 
 class TaskModel(Authoring):

@@ -125,8 +125,8 @@ def _message(kind: str, finding: Mapping[str, Any], place: Place) -> str:
         "missing": lambda: f"{place[-1]!r} is missing" + _around(place),
         "value_error": lambda: str(context.get("error", finding["msg"])),
         "literal_error": lambda: _not_one_of(str(context["expected"]), finding["input"]),
-        "greater_than_equal": lambda: f"must be at least {context['ge']:g}, not {finding['input']!r}",
-        "less_than_equal": lambda: f"must be at most {context['le']:g}, not {finding['input']!r}",
+        "greater_than_equal": lambda: f"must be at least {context['ge']:.15g}, not {finding['input']!r}",
+        "less_than_equal": lambda: f"must be at most {context['le']:.15g}, not {finding['input']!r}",
         "too_short": lambda: "must not be empty",
         "too_long": lambda: f"has {context['actual_length']} entries; at most {context['max_length']} are allowed",
     }

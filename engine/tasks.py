@@ -112,6 +112,10 @@ def task_message(assignment: Assignment) -> pb.Task:
                 output_bytes=limits.output_bytes or 0,
                 log_lines=limits.log_lines or 0,
                 deterministic=limits.deterministic,
+                grants=limits.grants,
+                stack_bytes=limits.stack_bytes or 0,
+                cpu=_span(limits.cpu_us or 0),
+                log_bytes=limits.log_bytes or 0,
             )
         )
     return message

@@ -7,18 +7,28 @@ import msgspec
 from windlass.runtimes import failures
 from windlass.runtimes.jail_settings import JailSettings
 from windlass.runtimes.json_text import not_json
-from windlass.runtimes.port import Activation, Completion, digest_of, failed
+from windlass.runtimes.port import Activation, Completion, Limits, digest_of, failed
 
 
 def completed(activation: Activation, settings: JailSettings) -> Activation:
-    """Return the activation with a digest, and with no more memory than there may be."""
-    limits = activation.limits
-    if limits.memory_bytes > settings.memory_bytes_max:
-        limits = msgspec.structs.replace(limits, memory_bytes=settings.memory_bytes_max)
-    elif activation.digest:
+    """Return the activation with a digest, and with no more of anything than there may be."""
+    limits = _capped(activation.limits, settings)
+    if limits is activation.limits and activation.digest:
         return activation
     digest = activation.digest or digest_of(activation.code)
     return msgspec.structs.replace(activation, digest=digest, limits=limits)
+
+
+def _capped(limits: Limits, settings: JailSettings) -> Limits:
+    most = {
+        "memory_bytes": settings.memory_bytes_max,
+        "stack_bytes": settings.stack_bytes_max,
+        "log_lines": settings.log_lines_max,
+        "log_bytes": settings.log_bytes_max,
+        "cpu_us": limits.wall_us,
+    }
+    beyond = {name: value for name, value in most.items() if getattr(limits, name) > value}
+    return msgspec.structs.replace(limits, **beyond) if beyond else limits
 
 
 def refusal_of(activation: Activation, settings: JailSettings) -> Completion | None:

@@ -26,6 +26,9 @@ class JailSettings(Struct, frozen=True, kw_only=True):
     grace_us: int = 250_000
     #: No task gets more, whatever its limits say.
     memory_bytes_max: int = 256 * MIB
+    stack_bytes_max: int = 1 * MIB
+    log_lines_max: int = 10_000
+    log_bytes_max: int = 1 * MIB
     #: For the child as a whole: Python, the engines and the module cache besides the task.
     overhead_bytes: int = 768 * MIB
     #: A child is replaced after so many tasks.

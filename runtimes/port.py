@@ -18,6 +18,9 @@ from msgspec import Struct
 from windlass.runtimes import failures
 
 MIB = 1 << 20
+#: What an activation may be granted beyond the default (`GRANTS` in definition/fields.py, which this package may not
+#: import; a test compares them). "clock": a real clock.
+GRANTS = ("clock",)
 #: Of a checkpoint. The engine keeps no larger one, so code that leaves one hears of it at once.
 CHECKPOINT_BYTES_MAX = 100_000
 
@@ -93,7 +96,7 @@ class Activation(Struct, frozen=True, array_like=True):
     seed: int = 0
     #: The time that the code sees. Microseconds since the epoch.
     start_us: int = 0
-    #: What the definition allows beyond the default. Known: "clock" (a real clock).
+    #: What the definition allows beyond the default: some of `GRANTS`.
     grants: tuple[str, ...] = ()
     #: What the previous attempt left with `heartbeat`; JSON, or None.
     checkpoint: bytes | None = None

@@ -74,6 +74,12 @@ def _limits_of(task: wire.Task, waited_s: float, output_bytes: int) -> port.Limi
         chosen["fuel"] = given.fuel
     if given.log_lines:
         chosen["log_lines"] = given.log_lines
+    if given.stack_bytes:
+        chosen["stack_bytes"] = given.stack_bytes
+    if given.HasField("cpu"):
+        chosen["cpu_us"] = given.cpu.ToMicroseconds()
+    if given.log_bytes:
+        chosen["log_bytes"] = given.log_bytes
     wanted = given.output_bytes or port.Limits().output_bytes
     chosen["output_bytes"] = min(wanted, output_bytes) if output_bytes else wanted
     return port.Limits(**chosen)

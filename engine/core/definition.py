@@ -67,6 +67,10 @@ class Limits(Record, frozen=True, kw_only=True):
     output_bytes: int | None = None
     log_lines: int | None = None
     deterministic: bool = False
+    stack_bytes: int | None = None
+    cpu_us: int | None = None
+    log_bytes: int | None = None
+    grants: tuple[str, ...] = ()  #: what it may have beyond the default, such as "clock"
 
 
 class TaskBody(Record, frozen=True, kw_only=True):

@@ -160,15 +160,8 @@ def _state(request: pb.StartTaskRequest, digest: str, handler: str) -> dict[str,
         task["at_most_once"] = True
     if request.needs:
         task["needs"] = check_units(request.needs, "needs", NEEDS_MAX)
-    limits = {
-        "memory": request.limits.memory_bytes or None,
-        "fuel": request.limits.fuel or None,
-        "output": request.limits.output_bytes or None,
-        "log_lines": request.limits.log_lines or None,
-        "deterministic": request.limits.deterministic or None,
-    }
-    if any(limits.values()):
-        task["limits"] = {name: value for name, value in limits.items() if value is not None}
+    if limits := _limits(request.limits):
+        task["limits"] = limits
     state: dict[str, Any] = {"task": task}
     if request.HasField("retry"):
         state["retry"] = _retry(request.retry)
@@ -178,6 +171,21 @@ def _state(request: pb.StartTaskRequest, digest: str, handler: str) -> dict[str,
         given = {name: getattr(request.timeouts, name) for name in names if name in present}
         state["timeouts"] = {name: _spelled(span) for name, span in given.items()}
     return state
+
+
+def _limits(limits: common_pb2.TaskLimits) -> dict[str, Any]:
+    given = {
+        "memory": limits.memory_bytes,
+        "fuel": limits.fuel,
+        "output": limits.output_bytes,
+        "log_lines": limits.log_lines,
+        "deterministic": limits.deterministic,
+        "stack": limits.stack_bytes,
+        "cpu": _spelled(limits.cpu) if limits.HasField("cpu") else "",
+        "log_bytes": limits.log_bytes,
+        "grants": list(limits.grants),
+    }
+    return {name: value for name, value in given.items() if value}
 
 
 def _retry(retry: common_pb2.RetryPolicy) -> dict[str, Any]:

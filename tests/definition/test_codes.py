@@ -1,11 +1,12 @@
-"""Error codes: what a definition can name in `codes` is what task code can fail with."""
+"""What a definition can name is what task code can do: the error codes in `codes`, and what can be granted."""
 
 from __future__ import annotations
 
 import pytest
 
-from windlass.definition.fields import CODE
+from windlass.definition.fields import CODE, GRANTS
 from windlass.engine import failure_codes
+from windlass.runtimes import port
 from windlass.runtimes.failures import AUTHOR_CODE, refuse_author_code
 
 GOOD = ["CARD_DECLINED", "card.declined", "_x", "http:404", "not-found", "A" * 100]
@@ -19,3 +20,7 @@ def test_definitions_and_runtimes_have_one_alphabet() -> None:
 @pytest.mark.parametrize("code", [*GOOD, *BAD])
 def test_a_code_is_good_for_both_or_for_neither(code: str) -> None:
     assert (CODE.match(code) is not None) == (refuse_author_code(code) == "") == (code in GOOD)
+
+
+def test_what_a_definition_can_grant_is_what_the_runtimes_know() -> None:
+    assert set(GRANTS) == set(port.GRANTS)

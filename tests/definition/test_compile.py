@@ -97,7 +97,14 @@ def test_task(everything: core.Definition) -> None:
     assert step.body.at_most_once
     assert step.body.needs == "gpu=1,memory=4096"
     assert step.body.limits == core.Limits(
-        memory_bytes=2**26, fuel=1_000_000, output_bytes=1_000_000, log_lines=100, deterministic=True
+        memory_bytes=2**26,
+        fuel=1_000_000,
+        output_bytes=1_000_000,
+        log_lines=100,
+        deterministic=True,
+        stack_bytes=2**19,
+        cpu_us=5_000_000,
+        log_bytes=4096,
     )
     assert step.timeouts == core.Timeouts(
         schedule_to_start_us=600_000_000,

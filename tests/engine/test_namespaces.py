@@ -182,12 +182,15 @@ async def test_a_task_runs_without_a_workflow(served: Served) -> None:
     request.input.data = b"41"
     request.timeouts.start_to_close.seconds = 7
     request.retry.max_attempts = 2
+    limits = common_pb2.TaskLimits(stack_bytes=70_000, cpu=seconds(2), log_bytes=10, grants=["clock"])
+    request.limits.CopyFrom(limits)
     response = await served.runs.StartTask(request)
     assert response.created
     run = await served.closed(response.run.run_id)
     assert (run.state, run.ref.workflow_id) == (common_pb2.RUN_STATE_COMPLETED, "job-1")
     assert run.output.data == b'{"ran":"41"}'
     assert worker.seen[0].timeout.seconds == 7
+    assert worker.seen[0].limits == limits
     again = await served.runs.StartTask(run_pb.StartTaskRequest(handler="echo", runtime="python"))
     assert (await served.closed(again.run.run_id)).state == common_pb2.RUN_STATE_COMPLETED
 

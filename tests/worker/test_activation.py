@@ -62,6 +62,12 @@ def test_limits_are_the_tasks_capped_by_the_engines() -> None:
     assert activation(task()).limits == port.Limits()
 
 
+def test_stack_cpu_and_log_bytes_are_the_tasks() -> None:
+    cpu = duration_pb2.Duration(seconds=2)
+    made = activation(task(limits=common_pb2.TaskLimits(stack_bytes=70_000, cpu=cpu, log_bytes=10)))
+    assert (made.limits.stack_bytes, made.limits.cpu_us, made.limits.log_bytes) == (70_000, 2_000_000, 10)
+
+
 def test_a_deterministic_task_sees_the_same_time_in_every_attempt() -> None:
     given = task(limits=common_pb2.TaskLimits(deterministic=True))
     given.open_time.FromMicroseconds(777)

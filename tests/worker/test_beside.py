@@ -53,6 +53,25 @@ async def phase(served: Served, run_id: str) -> str:
     return str(work.phase)
 
 
+DEPTH = "let depth = 0; const down = () => { depth++; down() }; try { down() } catch {} depth"
+CLOCK = "const began = Date.now(); while (Date.now() < began + 5); true"
+
+
+async def test_limits_and_grants_of_a_definition_reach_the_code(served: Served) -> None:
+    """The clock moves in the one, which else would never end; the stack of the other is small."""
+    tight = {"stack": 65_536, "log_bytes": 3, "cpu": "5s"}
+    for name, code, limits in (("clock", CLOCK, {"grants": "clock"}), ("tight", DEPTH, tight), ("wide", DEPTH, {})):
+        await served.register(one_task(name, task={"runtime": "javascript", "code": code, "limits": limits}))
+    async with Client(served.address) as client, beside(settings(served.address)) as worker:
+        postman = Postman(worker)
+        runs = {name: (await client.start(name, eager=postman)).run_id for name in ("tight", "wide", "clock")}
+        done = {name: value((await served.closed(run)).context["done"]) for name, run in runs.items()}
+    assert done["clock"] is True
+    assert done["tight"] < done["wide"] / 2
+    told = postman.tasks[0].limits
+    assert (told.stack_bytes, told.log_bytes, told.cpu.ToMicroseconds()) == (65_536, 3, 5_000_000)
+
+
 async def test_a_program_does_the_first_task_of_what_it_starts(served: Served) -> None:
     async with Client(served.address) as client, beside(settings(served.address)) as worker:
         postman = Postman(worker)

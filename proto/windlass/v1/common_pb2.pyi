@@ -416,6 +416,9 @@ class TaskLimits(_message.Message):
     LOG_LINES_FIELD_NUMBER: _builtins.int
     DETERMINISTIC_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
+    STACK_BYTES_FIELD_NUMBER: _builtins.int
+    CPU_FIELD_NUMBER: _builtins.int
+    LOG_BYTES_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
     """Memory of the sandbox, in bytes."""
     fuel: _builtins.int
@@ -426,9 +429,17 @@ class TaskLimits(_message.Message):
     """Log lines kept; later ones are dropped with a mark."""
     deterministic: _builtins.bool
     """Fixed clock and seeded random, the same in every attempt."""
+    stack_bytes: _builtins.int
+    """Depth of calls, in bytes of stack, as far as the runtime can set it."""
+    log_bytes: _builtins.int
+    """Log lines kept, in bytes together; later ones are dropped with a mark."""
     @_builtins.property
     def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the definition allows beyond the default, such as "clock" (a real clock)."""
+
+    @_builtins.property
+    def cpu(self) -> _duration_pb2.Duration:
+        """CPU time of one attempt. Unset = as long as the attempt may take."""
 
     def __init__(
         self,
@@ -439,10 +450,13 @@ class TaskLimits(_message.Message):
         log_lines: _builtins.int = ...,
         deterministic: _builtins.bool = ...,
         grants: _abc.Iterable[_builtins.str] | None = ...,
+        stack_bytes: _builtins.int = ...,
+        cpu: _duration_pb2.Duration | None = ...,
+        log_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deterministic", b"deterministic", "fuel", b"fuel", "grants", b"grants", "log_lines", b"log_lines", "memory_bytes", b"memory_bytes", "output_bytes", b"output_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "deterministic", b"deterministic", "fuel", b"fuel", "grants", b"grants", "log_bytes", b"log_bytes", "log_lines", b"log_lines", "memory_bytes", b"memory_bytes", "output_bytes", b"output_bytes", "stack_bytes", b"stack_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
