@@ -99,14 +99,19 @@ def calling(name: str, parameters: str, call: str, texts: dict[int, str], output
 def compile_bomb(number: int) -> bytes:
     """Return a module that takes the compiler longer than its first time and does nothing; each number another one."""
     name = b"bomb %d" % number
-    return _slow_to_compile() + bytes([0, len(name) + 1, len(name)]) + name
+    return _branches(3_000, functions=150) + bytes([0, len(name) + 1, len(name)]) + name
+
+
+def memory_bomb() -> bytes:
+    """Return a module for which the compiler needs more than 256 MB: all of it is one function."""
+    return _branches(150_000, functions=1)
 
 
 @functools.cache
-def _slow_to_compile() -> bytes:
+def _branches(count: int, *, functions: int) -> bytes:
     step = "(if (i64.eqz (local.get 1)) (then (local.set 2 (i64.mul (local.get 3) (local.get 0)))))"
-    function = f"(func (param i64) (result i64) (local i64 i64 i64) {step * 3_000} (local.get 1))"
-    return assemble(constant("1", rest=ALLOC + function * 150))
+    function = f"(func (param i64) (result i64) (local i64 i64 i64) {step * count} (local.get 1))"
+    return assemble(constant("1", rest=ALLOC + function * functions))
 
 
 # --- WASI commands ------------------------------------------------------------------------------------------------

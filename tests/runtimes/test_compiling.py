@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.runtimes.guests import ECHO, PATIENT, compile_bomb, constant, module, script, text_data
+from tests.runtimes.guests import ECHO, PATIENT, compile_bomb, constant, memory_bomb, module, script, text_data
 from tests.runtimes.test_jail import LONG, code_of, slots
 from windlass.runtimes import failures
 from windlass.runtimes.jail_frames import Checked, FromChild, Prepare, Prepared
@@ -59,8 +59,8 @@ async def test_module_that_takes_too_long_to_compile_is_told_so() -> None:
 
 
 async def test_module_that_needs_too_much_memory_to_compile_harms_nobody() -> None:
-    async with slots(runtimes=WASM, prepare_bytes_max=130 << 20) as pool:
-        assert code_of(await pool.run(bomb(1))) == failures.SANDBOX_CRASHED
+    async with slots(runtimes=WASM, prepare_bytes_max=256 << 20) as pool:
+        assert code_of(await pool.run(module(memory_bomb(), limits=LONG))) == failures.SANDBOX_CRASHED
         assert (await pool.run(module(ECHO, input=b"7", limits=PATIENT))).output == b"7"
 
 
