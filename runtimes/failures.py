@@ -53,6 +53,34 @@ MEANINGS: Final[dict[str, str]] = {
     REMOTE_ERROR: "the remote system answered with an error",
 }
 
+#: What the engine calls failures and incidents of its own, by docs/failures.md (a test compares them).
+OF_THE_ENGINE: Final = frozenset(
+    {
+        "START_TO_CLOSE_TIMEOUT",
+        "HEARTBEAT_TIMEOUT",
+        "SCHEDULE_TO_START_TIMEOUT",
+        "SCHEDULE_TO_CLOSE_TIMEOUT",
+        BAD_OUTPUT,
+        OUTPUT_TOO_LARGE,
+        "ROUTE_UNKNOWN",
+        "ROUTE_UNHANDLED",
+        "INVALID_ASK",
+        "CRASHED",
+        "POLL_EXHAUSTED",
+        "CONTEXT_TOO_LARGE",
+        "UNREAD_SIGNALS",
+        "INPUT_SCHEMA_MISMATCH",
+        "OUTPUT_SCHEMA_MISMATCH",
+        "LEASE_LOST",
+        "MISSING_KEY",
+        "NOT_A_TIME",
+        "NOT_A_KEY",
+        "EXPRESSION_ERROR",
+        "CRASH_LOOP",
+        "ENDLESS_LOOP",
+    }
+)
+
 # Trying again cannot change these: the code or the data would have to change first. Everything else is for the retry
 # policy to say. OUT_OF_MEMORY, OUT_OF_FUEL and STACK_OVERFLOW depend on the input alone, so they belong here too.
 NOT_RETRYABLE: Final = frozenset(
@@ -79,7 +107,7 @@ AUTHOR_CODE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}")
 
 def refuse_author_code(code: str) -> str:
     """Say why an author may not throw `code`, or return "" when they may."""
-    if code in MEANINGS:
+    if code in MEANINGS or code in OF_THE_ENGINE:
         return f"{code} is one of the engine's own failure codes; choose another name for a business failure"
     if not AUTHOR_CODE.fullmatch(code):
         return "a failure code is 1 to 100 letters, digits and _ . : -, and starts with a letter or _"

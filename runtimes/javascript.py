@@ -122,7 +122,8 @@ class JavaScript:
         try:
             text = host(0, source, *_arguments(activation), PARTS) or _drain(context, host, deadline, cpu_seconds)
         except quickjs.JSException as error:
-            text, code = _salvage(context, host, limits.memory_bytes), javascript_outcome.code_of_engine_error(error)
+            code = javascript_outcome.code_of_engine_error(error, limits.memory_bytes)
+            text = _salvage(context, host, limits.memory_bytes)
             return javascript_outcome.interrupted(code, text, activation, str(error))
         except TimeoutError:
             text = _salvage(context, host, limits.memory_bytes)

@@ -18,6 +18,8 @@ _MESSAGE_MAX: Final = 8_000
 _PLACE: Final = re.compile(r"<input>:(\d+):(\d+)")
 #: An escape in JSON text; the group is there for half of a surrogate pair that stands alone.
 _ESCAPE: Final = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)")
+#: As which the engine throws what it has to say about stack and memory.
+_ENGINE_ERRORS: Final = ("InternalError", "RangeError", "SyntaxError")
 _TOO_LONG: Final = ("invalid string length", "string too long", "invalid array buffer length", "invalid array length")
 
 
@@ -121,16 +123,24 @@ def _thrown_in_job(code: str, error: str) -> Completion:
     return failed(code, said[:_MESSAGE_MAX] or "the engine gave up on the code", stack=stack[:_MESSAGE_MAX])
 
 
-def code_of_engine_error(error: Exception) -> str:
-    """Return the failure code for an exception that left `$host`; those are the engine's own, nearly always."""
-    text = str(error)
-    if text.startswith("InternalError: interrupted"):
+def code_of_engine_error(error: Exception, memory_bytes: int) -> str:
+    """Return the failure code for an exception that left `$host`: the engine's own, or what a microtask threw."""
+    said = str(error).partition("\n")[0]
+    name, _, message = said.partition(": ")
+    if said.startswith("InternalError: interrupted"):
         return failures.TIMEOUT
-    if "stack overflow" in text or "call stack size" in text:
+    if name not in _ENGINE_ERRORS:
+        return failures.OUT_OF_MEMORY if said == "null" and _ran_out(memory_bytes) else failures.USER_ERROR
+    if "stack overflow" in message or "call stack size" in message:
         return failures.STACK_OVERFLOW
-    if text.startswith("null") or "out of memory" in text or any(reason in text for reason in _TOO_LONG):
+    if "out of memory" in message or message in _TOO_LONG:
         return failures.OUT_OF_MEMORY
     return failures.USER_ERROR
+
+
+def _ran_out(memory_bytes: int) -> bool:
+    """Whether a `null` was thrown by the engine, which does that when too little memory is left for an error object."""
+    return rss_growth_bytes() > memory_bytes // 4
 
 
 def syntax_problem(text: str, source: str, shift: int) -> Problem:
@@ -183,8 +193,7 @@ def _failure(thrown: _Thrown, source: str, activation: Activation) -> Failure:
     if "stack overflow" in thrown.message or thrown.message == "Maximum call stack size exceeded":
         return _own(failures.STACK_OVERFLOW, text, stack)
     memory_bytes = activation.limits.memory_bytes
-    if thrown.thrown == "null" and rss_growth_bytes() > memory_bytes // 4:
-        # Too little memory left even for an error object: the engine throws null then.
+    if thrown.thrown == "null" and _ran_out(memory_bytes):
         return _own(failures.OUT_OF_MEMORY, f"the code needed more than its {memory_bytes} bytes of memory")
     return _own(failures.USER_ERROR, text[:_MESSAGE_MAX], stack)
 

@@ -126,6 +126,20 @@ LISTED: list[Hostile] = [
         "throw function f(){}",
     ),
     *_every(
+        "13_thrown_in_a_microtask",
+        (USER_ERROR,),
+        *(
+            "queueMicrotask(()=>{" + throws + "});new Promise(()=>{})"
+            for throws in (
+                "throw null",
+                "throw 'null'",
+                "throw 'out of memory'",
+                "throw new Error('the shop is out of memory')",
+                "throw new Error('stack overflow')",
+            )
+        ),
+    ),
+    *_every(
         "14_hook",
         _TIME,
         "throw {toJSON(){while(true);}}",
@@ -251,6 +265,10 @@ INVENTED: list[Hostile] = [
         "ctx.spawn('')",
         "ctx.set(5, 1)",
         "ctx.waitFor([])",
+        "ctx.waitFor('paid',{timeout:NaN})",
+        "ctx.escalate({to:'alice',message:'m',timeout:-Infinity})",
+        "ctx.suspend(1,{after:Infinity})",
+        "throw ctx.fail('LATER','',{nextDelay:NaN})",
         "ctx.escalate({})",
         "ctx.spawn('child', 1, {colour: 'red'})",
         "throw ctx.fail('lower case')",

@@ -121,6 +121,28 @@ _CASES = [
         ptr=_asking('{"kind":"wait_for","signals":["paid"],"timeout":"soon"}'),
     ),
     _case(
+        "refuses_to_wait_for_very_many_signals",
+        lambda done: (
+            _failure(done)[0] == failures.USER_ERROR
+            and "101 signals" in ((done.failure and done.failure.message) or "")
+        ),
+        js="ctx.waitFor(Array.from({length: 101}, (_, n) => 's' + n))",
+        ptr=_asking('{"kind":"wait_for","signals":[' + '"s",' * 100 + '"s"]}'),
+    ),
+    _case(
+        "refuses_a_code_of_the_engine",
+        lambda done: (
+            _failure(done)[0] == failures.USER_ERROR and "too late" in ((done.failure and done.failure.message) or "")
+        ),
+        js="throw ctx.fail('START_TO_CLOSE_TIMEOUT', 'too late')",
+        ptr=calling(
+            "fail",
+            "i32 i32",
+            "(call $call (i32.const 2048) (i32.const 54))",
+            {2048: '{"code":"START_TO_CLOSE_TIMEOUT","message":"too late"}'},
+        ),
+    ),
+    _case(
         "logs",
         lambda done: [(line.level, line.message) for line in done.logs] == [("warn", "careful")],
         js="ctx.log('warn', 'careful')",
