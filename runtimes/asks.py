@@ -17,6 +17,8 @@ from windlass.runtimes.port import Ask, Escalate, Route, Spawn, Suspend, WaitFor
 _Duration: TypeAlias = str | int | float | None
 
 MAX_ASKS = 1_000
+#: Of one wait; the engine takes no more (`WAIT_SIGNALS_MAX` in engine/core/limits.py; a test compares them).
+MAX_SIGNALS = 100
 
 
 class BadAsk(Exception):
@@ -77,6 +79,8 @@ def _record(spec: _Spec) -> Ask:
         case _WaitFor():
             if not spec.signals:
                 raise ValueError("waitFor needs the name of at least one signal")
+            if len(spec.signals) > MAX_SIGNALS:
+                raise ValueError(f"waitFor was given {len(spec.signals)} signals; the limit is {MAX_SIGNALS}")
             return WaitFor(spec.signals, spec.mode, optional_duration_us(spec.timeout))
         case _Escalate():
             return Escalate(spec.to, spec.message, bytes(spec.inputs), optional_duration_us(spec.timeout))

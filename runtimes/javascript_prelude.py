@@ -124,7 +124,10 @@ return {
 """.replace("LIMIT", str(CHECKPOINT_BYTES_MAX))
 
 _ASKS: Final = """
-(H=>{'use strict';const {text,json}=H,ask=function $hostAsk(o){H.asks+=(H.asks&&',')+H.fit(json(o))};
+(H=>{'use strict';const {text,json}=H,
+timed=function $hostTimed(o,name){const n=o[name];if(typeof n==='number'&&n-n!==0)
+ throw new H.T('ctx: '+name+' is '+n+'; give a duration like "5s", or milliseconds');return o},
+ask=function $hostAsk(o){H.asks+=(H.asks&&',')+H.fit(json(timed(timed(o,'timeout'),'after')))};
 return {__proto__:null,
  spawn:function $hostSpawn(workflow,input,options){
   ask({...options,kind:'spawn',workflow:text(workflow,'spawn: the workflow'),input:input===undefined?null:input})},
@@ -136,7 +139,7 @@ return {__proto__:null,
  fail:function $hostFail(code,message,options){
   const error=new H.E(message===undefined?code:H.S(message));
   H.def(error,'name',{__proto__:null,value:text(code,'fail: the code'),writable:true,configurable:true});
-  H.marks={__proto__:null,error,own:H.fit(json({code,...options})),next:H.marks};return error}}})
+  H.marks={__proto__:null,error,own:H.fit(json(timed({code,...options},'nextDelay'))),next:H.marks};return error}}})
 """
 
 # `ctx` itself is a husk: each of its names fetches the part that has it, once. Most functions use two of them.

@@ -20,7 +20,15 @@ from windlass.engine.core.definition import Branch, FormField, PollBody
 from windlass.engine.core.effects import AppendOutbox
 from windlass.engine.core.events import Emitted, TaskAsked
 from windlass.engine.core.jsontext import BAD_JSON
-from windlass.engine.core.limits import EMIT_BYTES_MAX, EMITS_MAX, RESUME_BYTES_MAX, SPAWN_MAX, SUSPEND_US, name_flaw
+from windlass.engine.core.limits import (
+    EMIT_BYTES_MAX,
+    EMITS_MAX,
+    RESUME_BYTES_MAX,
+    SPAWN_MAX,
+    SUSPEND_US,
+    WAIT_SIGNALS_MAX,
+    name_flaw,
+)
 from windlass.engine.core.state import Node
 from windlass.engine.core.turn import Turn
 
@@ -47,6 +55,8 @@ def problem(turn: Turn, path: str, asks: Asks) -> Failure | None:
         return _invalid("a task may ask for one of route, waitFor, escalate, suspend and spawn at a time")
     if len(asks.spawn) > SPAWN_MAX:
         return _invalid(f"{len(asks.spawn)} children asked for, {SPAWN_MAX} are allowed at a time")
+    if len(asks.wait_for) > WAIT_SIGNALS_MAX:
+        return _invalid(f"waitFor: {len(asks.wait_for)} signals, {WAIT_SIGNALS_MAX} are allowed at a time")
     if flawed := _bad_name(asks):
         return _invalid(flawed)
     for spawn in asks.spawn:

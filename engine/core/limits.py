@@ -20,6 +20,7 @@ INBOX_MAX = 10_000  #: signals that one run keeps unread
 UNABLE_US = 60_000_000  #: a worker that cannot run a task is not asked again for it before
 UNABLE_MAX = 50  #: workers of which one task remembers that
 UNDO_MAX = 1000  #: completed states that wait for a possible compensation
+WAIT_SIGNALS_MAX = 100  #: signals that one wait is for
 SPAWN_MAX = 100  #: children that one task may ask for
 START_TO_CLOSE_US = 60_000_000  #: one attempt, when the author sets nothing
 SUSPEND_US = 10_000_000  #: until a suspended task is asked again, when nobody says

@@ -265,6 +265,7 @@ def test_what_a_failed_attempt_set_is_kept_for_the_next() -> None:
         (b"1", c.Asks(spawn=(c.Spawn(workflow="w", workflow_id="i" * 201),)), "INVALID_ASK"),
         (b"1", c.Asks(spawn=(c.Spawn(workflow="w", workflow_id="\0"),)), "INVALID_ASK"),
         (b"1", c.Asks(wait_for=("s" * 201,)), "INVALID_ASK"),
+        (b"1", c.Asks(wait_for=tuple(map(str, range(101)))), "INVALID_ASK"),
         (b'"\xff"', None, "BAD_OUTPUT"),
         (b"[" * 5000 + b"]" * 5000, None, "BAD_OUTPUT"),
         (b"1", c.Asks(suspend=b"{"), "INVALID_ASK"),

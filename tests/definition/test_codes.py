@@ -6,7 +6,8 @@ import pytest
 
 from windlass.definition.fields import CODE, GRANTS
 from windlass.engine import failure_codes
-from windlass.runtimes import port
+from windlass.engine.core import limits
+from windlass.runtimes import asks, port
 from windlass.runtimes.failures import AUTHOR_CODE, refuse_author_code
 
 GOOD = ["CARD_DECLINED", "card.declined", "_x", "http:404", "not-found", "A" * 100]
@@ -24,3 +25,7 @@ def test_a_code_is_good_for_both_or_for_neither(code: str) -> None:
 
 def test_what_a_definition_can_grant_is_what_the_runtimes_know() -> None:
     assert set(GRANTS) == set(port.GRANTS)
+
+
+def test_the_engine_waits_for_as_many_signals_as_the_runtimes_let_through() -> None:
+    assert limits.WAIT_SIGNALS_MAX == asks.MAX_SIGNALS
