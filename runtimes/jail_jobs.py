@@ -8,15 +8,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import astuple
 
 from windlass.runtimes import denials, failures
+from windlass.runtimes.asks import MAX_ASKS
 from windlass.runtimes.jail_frames import Check, FromChild, Job, Prepare, Run, ToChild
 from windlass.runtimes.jail_slot import Child
 from windlass.runtimes.json_text import not_json
-from windlass.runtimes.port import Activation, Completion, Note, TaskKey, failed
+from windlass.runtimes.port import Activation, Completion, Limits, Note, TaskKey, WaitFor, failed
 
 Answer: TypeAlias = FromChild
 _SMALL_BYTES: Final = 256 << 10
+#: JavaScript counts characters where we count bytes.
+_BYTES_EACH: Final = 3
+#: Values that a runtime puts where code gave none.
+_SMALL_CHANGE: Final = 16 * MAX_ASKS
+_PROGRESS_MAX: Final = 250
+#: Messages, stacks and reports have bounds of their own in the runtimes, none of them above this together.
+_TOLD_BYTES_MAX: Final = 1 << 20
 State: TypeAlias = Literal["queued", "assigned", "settled"]
 #: How lanes begin; the namespace follows. Tasks; what takes long to compile; everything else has a word of its own.
 RUN_LANE: Final = "run/"
@@ -191,17 +200,51 @@ def believable(completion: Completion, activation: Activation) -> Completion:
     """Return the completion of a child, or a failure where it is not what a runtime of ours would have made.
 
     The child ran hostile code; if that code took it over, this is its voice. The shape was checked when the frame was
-    decoded. What is left: that the values are JSON text, and no larger than allowed, and that
-    its account of denials is no longer than ours would be.
+    decoded. What is left: that the values are JSON text, and everything no larger and no more than allowed.
     """
     limit = activation.limits.output_bytes
     if completion.failure is None and len(completion.output) > limit:
         return failed(failures.OUTPUT_TOO_LARGE, f"the result is {len(completion.output)} bytes; the limit is {limit}")
+    if beyond := _beyond(completion, activation.limits):
+        return failed(failures.OUTPUT_TOO_LARGE, beyond)
     if wrong := _not_all_json(completion):
         return failed(failures.BAD_OUTPUT, wrong)
     if completion.denials:
         return msgspec.structs.replace(completion, denials=denials.cut(completion.denials))
     return completion
+
+
+def _beyond(completion: Completion, limits: Limits) -> str:
+    """Say of what there is more than a runtime of ours lets through, besides the output; "" if of nothing."""
+    done = completion
+    if not (done.failure or done.patch or done.asks or done.logs or done.progress or done.checkpoint):
+        return ""  # as from most tasks
+    handed: list[str | bytes] = [*completion.patch, *completion.patch.values(), completion.checkpoint or b""]
+    handed += [part for ask in completion.asks for part in astuple(ask) if isinstance(part, str | bytes)]
+    handed += [name for ask in completion.asks if isinstance(ask, WaitFor) for name in ask.signals]
+    logged = [part for line in completion.logs for part in (line.message, line.metadata)]
+    failure = completion.failure
+    told: list[str | bytes] = [failure.code, failure.message, failure.stack, failure.details] if failure else []
+    told += [report.message for report in completion.progress]
+    for what, there, most in (
+        ("asks", len(completion.asks), MAX_ASKS),
+        ("log lines", len(completion.logs), limits.log_lines),
+        ("reports of progress", len(completion.progress), _PROGRESS_MAX),
+        (
+            "bytes of context values, asks and checkpoint",
+            _size(handed),
+            _BYTES_EACH * limits.output_bytes + _SMALL_CHANGE,
+        ),
+        ("bytes of log lines", _size(logged), _BYTES_EACH * limits.log_bytes),
+        ("bytes of failure and progress", _size(told), _BYTES_EACH * limits.output_bytes + _TOLD_BYTES_MAX),
+    ):
+        if there > most:
+            return f"the sandbox gave {there} {what}; there can be {most}"
+    return ""
+
+
+def _size(parts: Sequence[str | bytes]) -> int:
+    return sum(map(len, parts))
 
 
 def _not_all_json(completion: Completion) -> str:

@@ -21,7 +21,19 @@ import msgspec
 
 from windlass.runtimes import child, jail_isolation
 from windlass.runtimes.jail_frames import Done, Noted, Ready, Recalled, encode_frame
-from windlass.runtimes.port import Activation, Completion, Denial, Problem, Progress, Report
+from windlass.runtimes.port import (
+    Activation,
+    Completion,
+    Denial,
+    Failure,
+    LogLine,
+    Problem,
+    Progress,
+    Report,
+    Route,
+    Spawn,
+    WaitFor,
+)
 
 _PIPE_OUT = 4
 
@@ -115,8 +127,21 @@ ATTEMPTS: dict[str, Callable[[str], str]] = {
     "recalled_nothing": lambda _: _raw(encode_frame(Recalled((7,)))),
     "note_on_another": lambda _: _raw(encode_frame(Noted(999_999_999, Progress(0.5)))),
     "endless_words": _endless_words,
-    "not_json": lambda _: "",
-    "million_denials": lambda _: "",
+}
+_MORE = 5 << 20
+#: What no runtime of ours would say, whatever the code asked it to.
+BEYOND = {
+    "not_json": Completion(output=b"{not json"),
+    "large_patch": Completion(patch={"k": b'"' + b"x" * _MORE + b'"'}),
+    "long_key": Completion(patch={"k" * _MORE: b"1"}),
+    "large_checkpoint": Completion(checkpoint=b"1" * _MORE),
+    "large_ask": Completion(asks=(Spawn("w" * _MORE),)),
+    "long_signals": Completion(asks=(WaitFor(("s" * 1000,) * 5000),)),
+    "many_asks": Completion(asks=(Route("r"),) * 1_001),
+    "many_lines": Completion(logs=(LogLine("info", ""),) * 1_001),
+    "long_line": Completion(logs=(LogLine("info", "x" * _MORE),)),
+    "much_progress": Completion(progress=(Progress(0.5),) * 1_000),
+    "long_failure": Completion(failure=Failure("USER_ERROR", "x" * _MORE)),
 }
 
 
@@ -148,8 +173,8 @@ class Probe:
         if name == "million_denials":
             one = Denial("file" * 100, "path_open" * 100, "/" * 10_000, -1)
             return Completion(output=b"1", denials=(one,) + (Denial("file", "path_open"),) * 1_000_000)
-        if name == "not_json":
-            return Completion(output=b"{not json")
+        if name in BEYOND:
+            return BEYOND[name]
         try:
             outcome = ATTEMPTS[name](argument)
         except Exception as error:  # noqa: BLE001 - whatever stops an attempt is a refusal

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.runtimes.guests import ECHO, MIB, PATIENT, SHORT, calling, module, script, task
+from tests.runtimes.probe_child import BEYOND
 from windlass.runtimes import failures
 from windlass.runtimes.jail_frames import BadFrame, Done, FrameBuffer, decode_from_child, encode_frame
 from windlass.runtimes.jail_pool import SlotPool
@@ -155,6 +156,14 @@ async def test_crash_harms_nobody_who_shared_the_crossing() -> None:
 async def test_what_is_no_json_is_not_passed_on() -> None:
     async with slots() as pool:
         assert code_of(await pool.run(probe("not_json"))) == failures.BAD_OUTPUT
+
+
+async def test_what_is_beyond_the_limits_is_not_passed_on() -> None:
+    async with slots() as pool:
+        for name in BEYOND.keys() - {"not_json"}:
+            completion = await pool.run(probe(name))
+            assert code_of(completion) == failures.OUTPUT_TOO_LARGE, name
+            assert "; there can be " in (completion.failure.message if completion.failure else ""), name
 
 
 async def test_child_that_does_not_listen_is_killed() -> None:
