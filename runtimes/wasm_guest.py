@@ -110,12 +110,19 @@ class Guest:
 
     def take(self, pointer: int, length: int, what: str) -> bytes:
         """Return a range that a `task` function was given. Raises GuestEnded when there is none."""
+        self._need_memory(what)
         data = self.peek(pointer, length)
         if data is None:
             raise self.ended(
                 failures.BAD_OUTPUT, f"{what}: {length & _U32} bytes at {pointer & _U32} are out of bounds"
             )
         return data
+
+    def _need_memory(self, what: str) -> None:
+        """Raises GuestEnded while a start function runs: what the module exports can be reached only after that."""
+        if self.memory is None:
+            message = f"{what}: the module's memory cannot be reached before its start function is through"
+            raise self.ended(failures.BAD_CODE, f"{message}; call it from run, _initialize or _start")
 
     def ended(self, code: str, message: str) -> GuestEnded:
         """Return the exception that ends the attempt with one of our codes."""
@@ -210,6 +217,7 @@ class Guest:
         data = self._readable(what & _U32)
         if data is None:
             return -1
+        self._need_memory("task.read")
         if not self.poke(pointer, data[: room & _U32]):
             raise self.ended(failures.BAD_OUTPUT, "task.read: the place to write to is out of bounds")
         return len(data)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tests.runtimes.guests import (
+    ALLOC,
     COMMAND_ECHO,
     ECHO,
     PATIENT,
@@ -193,8 +194,33 @@ def test_durations_that_are_none(text: str | float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"[1]", b'[{"kind":"spawn"}]', b'[{"kind":"route","name":1}]', b"[", b'[{"name":"x"}]', b"[" * 5000]
+    "text",
+    [
+        b"[1]",
+        b'[{"kind":"wait_for","signals":["a"],"timeout":NaN}]',
+        b'[{"kind":"spawn"}]',
+        b'[{"kind":"route","name":1}]',
+        b"[",
+        b'[{"name":"x"}]',
+        b"[" * 5000,
+    ],
 )
 def test_asks_that_are_none(text: bytes) -> None:
     with pytest.raises(BadAsk):
         decode_asks(text)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "(call $log (i32.const 1) (i32.const 0) (i32.const 1))",
+        "(drop (call $read (i32.const 0) (i32.const 0) (i32.const 1)))",
+    ],
+)
+async def test_start_function_that_calls_the_host_is_told_why_it_cannot(pool: SlotPool, call: str) -> None:
+    imports = '(import "task" "log" (func $log (param i32 i32 i32)))' + _READ
+    text = pointer_module("(i64.const 0)", imports=imports, rest=ALLOC + f"(func $start {call}) (start $start)")
+    completion = await pool.run(module(text, limits=PATIENT))
+    assert completion.failure is not None
+    assert completion.failure.code == failures.BAD_CODE
+    assert "before its start function is through; call it from run" in completion.failure.message
