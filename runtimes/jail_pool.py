@@ -389,7 +389,7 @@ class SlotPool:
             if self.settings.batch_max > 1:
                 self._durations.learn(job.digest, answer.usage.wall_us)
         code = answer.failure.code if isinstance(answer, Completion) and answer.failure else ""
-        if code in _TIRING or seat.done >= self.settings.recycle_after:
+        if code in _TIRING or seat.kind == "long" or seat.done >= self.settings.recycle_after:
             self._give_up(seat, "its time has come")
         job.settle(answer)
 

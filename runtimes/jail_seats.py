@@ -8,7 +8,8 @@ then, and a seat with a ghost is not idle. A seat belongs to a lane (the namespa
 
 Checking and compiling have seats of their own, beside the slots: a module that takes long to compile would else hold
 up tasks that have nothing to do with it, for longer than its own task may take. There are two: one for what is soon
-done, and one for what was not, so that a new module waits behind the first moments of others only.
+done, and one for what was not, so that a new module waits behind the first moments of others only. The latter's child
+has grown large over what it did, and is ended after it.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ async def test_module_does_not_wait_until_bombs_are_compiled() -> None:
 async def test_module_that_takes_long_is_compiled_all_the_same() -> None:
     async with slots(runtimes=WASM, prepare_first_us=100_000) as pool:
         assert (await pool.run(bomb(1))).output == b"1"
+        assert pool.report().children_killed == 2  # after the first time, and after the second, when it was large
 
 
 async def test_module_that_takes_too_long_to_compile_is_told_so() -> None:
