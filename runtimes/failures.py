@@ -78,6 +78,7 @@ OF_THE_ENGINE: Final = frozenset(
         "EXPRESSION_ERROR",
         "CRASH_LOOP",
         "ENDLESS_LOOP",
+        "ENGINE_AWAY",
     }
 )
 

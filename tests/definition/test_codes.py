@@ -8,7 +8,7 @@ from windlass.definition.fields import CODE, GRANTS
 from windlass.engine import failure_codes
 from windlass.engine.core import limits
 from windlass.runtimes import asks, port
-from windlass.runtimes.failures import AUTHOR_CODE, refuse_author_code
+from windlass.runtimes.failures import AUTHOR_CODE, OF_THE_ENGINE, refuse_author_code
 
 GOOD = ["CARD_DECLINED", "card.declined", "_x", "http:404", "not-found", "A" * 100]
 BAD = ["", "4XX", ".x", "-x", "card declined", "über", "A" * 101, "CARD\n", "a/b"]
@@ -16,6 +16,10 @@ BAD = ["", "4XX", ".x", "-x", "card declined", "über", "A" * 101, "CARD\n", "a/
 
 def test_definitions_and_runtimes_have_one_alphabet() -> None:
     assert CODE.pattern == AUTHOR_CODE.pattern + r"\Z" == failure_codes.CODE.pattern + r"\Z"
+
+
+def test_what_is_the_engines_alone_is_refused_from_authors() -> None:
+    assert failure_codes.ENGINE_ONLY <= OF_THE_ENGINE
 
 
 @pytest.mark.parametrize("code", [*GOOD, *BAD])
