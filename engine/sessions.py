@@ -4,10 +4,10 @@ Theory of operation
 -------------------
 A worker's lease on all its tasks is one record, SESSION, renewed by its heartbeats. When the record lapses, whichever
 engine sees it first deletes it and returns the session's leases to their queues in small transactions; from then on the
-old epochs are refused. That counts as a crash of its worker, unless the record lapsed before this engine began: then
-nobody was there to renew it. Clocks decide only *when* that happens. A worker that reconnects in time names its session
-and the tokens it still holds: leases of the session that it does not hold (their delivery was lost) are returned at
-once, tokens without a lease are reported lost.
+old epochs are refused. That counts as a crash of its worker, unless the record was not renewed for want of an engine:
+its worker has not come back to this one, and before it there was none. Clocks decide only *when* that happens. A worker
+that reconnects in time names its session and the tokens it still holds: leases of the session that it does not hold
+(their delivery was lost) are returned at once, tokens without a lease are reported lost.
 
 A worker judges its attempts' deadlines itself; `Deadlines` is the second pair of eyes, for workers that do not.
 """
@@ -50,7 +50,9 @@ class Sessions(Loop):
         self._storage, self._clock, self._dispatch, self._leases = storage, clock, dispatch, leases
         self.lease_us = lease_us
         self._expires: dict[str, int] = {}  #: every session known, and when it lapses unless renewed
-        self._began_us = clock.now_us()  # what lapsed before lapsed for want of an engine, as far as this one knows
+        #: A session that lapses by then was not renewed since this engine began. If nobody else was there to renew it,
+        #: its worker may be on its way back; on a shared store others were there, but for what had lapsed before.
+        self._unattended_until_us = clock.now_us() + (0 if storage.shared else lease_us)
         self._strays = Strays(storage, clock, dispatch)
         dispatch.on_undelivered = lambda session_id: self.suspect((session_id,))
 
@@ -157,7 +159,7 @@ class Sessions(Loop):
             if record.expires_us > now:
                 self._expires[session_id] = record.expires_us
                 return
-            if unattended := record.expires_us <= self._began_us:
+            if unattended := record.expires_us <= self._unattended_until_us:
                 reason = "the worker's lease ran out while no engine was there to renew it"
             said = reason if unattended else "silent"
             log.warning("worker %s (session %s): %s; its tasks go to others", record.worker, session_id, said)

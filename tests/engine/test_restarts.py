@@ -135,8 +135,20 @@ async def test_an_at_most_once_task_that_was_under_way_then_is_not_run_again(tmp
     await machine.stop()
 
 
-async def test_a_lease_that_runs_out_under_the_eyes_of_the_new_engine_is_a_crash(tmp_path: Path) -> None:
+async def test_a_lease_that_had_a_moment_left_is_no_crash_either(tmp_path: Path) -> None:
+    """The worker had no whole lease's time to come back."""
     machine, run_id = await restarted(tmp_path, lambda machine: held_by_a_worker(machine, retry="none"), died=True)
+    machine.clock.at_us += 6_000_000
+    await machine.engine.sessions.maintain(1)
+    assert await ends(machine, run_id) == [("returned", "ENGINE_AWAY")]
+    await machine.stop()
+
+
+async def test_a_worker_that_has_come_back_and_falls_silent_has_crashed(tmp_path: Path) -> None:
+    machine, run_id = await restarted(tmp_path, lambda machine: held_by_a_worker(machine, retry="none"), died=True)
+    (record,) = await machine.engine.sessions.all()
+    machine.clock.at_us += 3_000_000
+    await machine.engine.sessions.renew(record.session)
     machine.clock.at_us += 6_000_000
     await machine.engine.sessions.maintain(1)
     assert await ends(machine, run_id) == [("crashed", "CRASH_LOOP")]
