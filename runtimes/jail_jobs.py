@@ -55,6 +55,7 @@ class PoolJob:
         self.request = request
         #: Jobs of different lanes never share a child: the namespace, or a word for work that needs a fresh one.
         self.lane = lane
+        self.kind = kind_of(lane)
         self.wall_seconds = wall_us / 1e6
         self.on_note = on_note
         self.prepared_name = ""

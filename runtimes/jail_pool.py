@@ -36,7 +36,7 @@ from windlass.runtimes.jail_frames import (
     Recall,
     Recalled,
 )
-from windlass.runtimes.jail_jobs import RUN_LANE, Durations, JobQueue, PoolJob, believable, kind_of, messages_for
+from windlass.runtimes.jail_jobs import RUN_LANE, Durations, JobQueue, PoolJob, believable, messages_for
 from windlass.runtimes.jail_nursery import Nursery
 from windlass.runtimes.jail_prepare import Preparation
 from windlass.runtimes.jail_seats import Seat, Seats
@@ -263,14 +263,13 @@ class SlotPool:
             seat, jobs = placed
             if not seat.jobs:
                 seat.began = now
-            seat.lane = jobs[0].lane
             seat.last_used = now
             seat.give(jobs)
             seat.child.send(*messages_for(seat.child, jobs))
             seat.gather()
             if (surplus := self._seats.to_sacrifice()) is not None:
                 self._give_up(surplus, "another namespace needs its slot")
-        self._full = bool(self._queue) and any(kind_of(job.lane) == "run" for job in self._queue.heads())
+        self._full = bool(self._queue) and any(job.kind == "run" for job in self._queue.heads())
         if self._queue:
             self._start_children()
         elif self._later is None and self._seats.children_wanted(False):

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from windlass.runtimes.jail_jobs import JobQueue, Kind, PoolJob, kind_of
+from windlass.runtimes.jail_jobs import JobQueue, Kind, PoolJob
 from windlass.runtimes.jail_settings import JailSettings
 from windlass.runtimes.jail_slot import Child
 
@@ -32,6 +32,7 @@ class Seat:
     def __init__(self, child: Child) -> None:
         self.child = child
         self.lane: str | None = None
+        self.kind: Kind | None = None  #: which of the places it takes; None before its first job, like `lane`
         self.ready = False
         self.jobs: deque[PoolJob] = deque()
         #: Numbers of what was taken back, one set for each Recall that the child has not answered yet.
@@ -53,7 +54,8 @@ class Seat:
         return any(number in recall for recall in self.recalls)
 
     def give(self, jobs: list[PoolJob]) -> None:
-        """Add jobs behind those it has."""
+        """Add jobs of one lane behind those it has."""
+        self.lane, self.kind = jobs[0].lane, jobs[0].kind
         self.jobs.extend(jobs)
         self.expected_us = sum(job.expected_us for job in self.jobs)
 
@@ -72,11 +74,6 @@ class Seat:
     def fresh(self) -> bool:
         """Whether it is ready and was never used."""
         return self.ready and self.lane is None
-
-    @property
-    def kind(self) -> Kind | None:
-        """Which of the places it takes; None before its first job."""
-        return kind_of(self.lane) if self.lane is not None else None
 
 
 class Seats:
@@ -140,17 +137,16 @@ class Seats:
 
     def _seat_for(self, job: PoolJob) -> Seat | None:
         busy, fresh, joinable = 0, None, None
-        kind = kind_of(job.lane)
         for seat in self._seats.values():
             if seat.busy:
-                busy += seat.kind == kind
+                busy += seat.kind == job.kind
                 if seat.lane == job.lane and self._may_join(seat, job):
                     joinable = seat if joinable is None or len(seat.jobs) < len(joinable.jobs) else joinable
             elif seat.lane == job.lane:
                 return seat
             elif seat.fresh:
                 fresh = seat
-        return fresh if busy < self._places(kind) else joinable
+        return fresh if busy < self._places(job.kind) else joinable
 
     def _may_join(self, seat: Seat, job: PoolJob) -> bool:
         """Whether the job may wait inside of a busy child, so that the child need not wait for us in between."""
