@@ -54,8 +54,9 @@ class Seat:
         return any(number in recall for recall in self.recalls)
 
     def give(self, jobs: list[PoolJob]) -> None:
-        """Add jobs of one lane behind those it has."""
-        self.lane, self.kind = jobs[0].lane, jobs[0].kind
+        """Add jobs of one lane behind those it has; with none, count anew how long it has to do."""
+        for job in jobs[:1]:
+            self.lane, self.kind = job.lane, job.kind
         self.jobs.extend(jobs)
         self.expected_us = sum(job.expected_us for job in self.jobs)
 
