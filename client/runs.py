@@ -39,12 +39,11 @@ _CLOSED_POLICIES = {"allow": 1, "allow_if_failed": 2, "reject": 3}
 class EagerWorker(Protocol):
     """A worker in the same program, as `windlass.worker.hosting.beside` makes it."""
 
-    @property
-    def eager_session(self) -> str:
-        """Its session, while it has room for one more task; else empty."""
+    def offer(self) -> str:
+        """Its session, if it has room for one more task; it keeps that room until `take` is called. Else empty."""
 
-    def take(self, task: worker_wire.Task) -> None:
-        """Do this task."""
+    def take(self, task: worker_wire.Task | None) -> None:
+        """Do the task that a start brought; None: it brought none."""
 
 
 class RunCalls(Part):
@@ -116,12 +115,21 @@ class RunCalls(Part):
         `eager`: a worker in this program that takes the run's first task with the answer, if it serves it and has room.
         """
         request = self.start_request(workflow, input, **options)
-        if eager is not None:
-            request.eager_session_id = eager.eager_session
-        reply = await self.connection.call(self._workflows.StartRun, request)
-        if eager is not None and reply.HasField("task"):
-            eager.take(reply.task)
+        if eager is not None and (session := eager.offer()):
+            request.eager_session_id = session
+            reply = await self._start_beside(request, eager)
+        else:
+            reply = await self.connection.call(self._workflows.StartRun, request)
         return Started(reply.run, reply.created)
+
+    async def _start_beside(self, request: wire.StartRunRequest, eager: EagerWorker) -> wire.StartRunResponse:
+        task = None
+        try:
+            reply = await self.connection.call(self._workflows.StartRun, request)
+            task = reply.task if reply.HasField("task") else None
+            return reply
+        finally:
+            eager.take(task)
 
     async def start_and_wait(
         self, workflow: str, input: Json = None, *, wait: float | None = None, **options: Json

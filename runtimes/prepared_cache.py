@@ -7,6 +7,7 @@ left, is compiled anew and replaced, which costs milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -41,24 +42,31 @@ class PreparedCache:
         return data
 
     def put(self, name: str, data: bytes) -> None:
-        """Keep `data` under `name`."""
+        """Keep `data` under `name`; in memory only if it cannot be written, as when the disk is full."""
         self._remember(name, data)
         if self._directory is None:
             return
         path = self._directory / _file_name(name)
         passing = path.with_suffix(f".{secrets.token_hex(4)}")
-        descriptor = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            self._write(passing, name, data)
+            passing.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                passing.unlink(missing_ok=True)
+
+    def _write(self, path: Path, name: str, data: bytes) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(self._tag(name, data))
             file.write(data)
-        passing.replace(path)
 
     def _read(self, name: str) -> bytes | None:
         if self._directory is None:
             return None
         try:
             whole = (self._directory / _file_name(name)).read_bytes()
-        except FileNotFoundError:
+        except OSError:  # what cannot be read is compiled anew
             return None
         tag, data = whole[:_TAG_BYTES], whole[_TAG_BYTES:]
         return data if hmac.compare_digest(tag, self._tag(name, data)) else None

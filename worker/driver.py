@@ -104,14 +104,13 @@ class Worker:
                 await self._goodbye
             await asyncio.gather(*self._closings)
 
-    @property
-    def eager_session(self) -> str:
-        """For StartRun's `eager_session_id`: empty while there is no room for one more task here, or no engine."""
-        return self.session.with_room
+    def offer(self) -> str:
+        """For StartRun's `eager_session_id`; `take` must follow. Empty: there is no room for one more, or no engine."""
+        return self.session.offer()
 
-    def take(self, task: wire.Task) -> None:
-        """Do a task that came with the answer to a start. One that is here already, or was, is not done twice."""
-        self._perform(self.session.taken(task))
+    def take(self, task: wire.Task | None) -> None:
+        """Do the task that came with the answer to a start, if one did. One that is here already is not done twice."""
+        self._perform(self.session.offered(task))
         self._stir()
 
     def drain(self) -> None:

@@ -41,6 +41,7 @@ class Session:
         self._book = Book()
         self._left = float(most or "inf")  # tasks still to be taken
         self._credit = 0  # granted on this stream and not used yet
+        self._offers = 0  # starts under way, each of which may bring a task beside the credits
         self._engine_draining = False
         self._drain_said = False
         self._beat = 0  # number of a heartbeat that wants to be sent
@@ -77,11 +78,21 @@ class Session:
         lease_s = min(self.lease.beat_due_s, self.lease.silent_at_s(), stop_s)
         return min(lease_s, self._book.notes_due_s, self._book.repeat_due_s)
 
-    @property
-    def with_room(self) -> str:
-        """The session's id while it could take one more task than the engine sends it; empty if it could not."""
-        room = self.registered and not self.draining and not self._engine_draining and self.working < self.capacity
-        return self.session_id if room else ""
+    def offer(self) -> str:
+        """The session's id if it could take one more task than the engine sends it, which is kept for it; else empty.
+
+        Each offer ends with `offered`.
+        """
+        room = self.registered and not self.draining and not self._engine_draining
+        if not room or self.working + self._offers >= self.capacity:
+            return ""
+        self._offers += 1
+        return self.session_id
+
+    def offered(self, task: wire.Task | None) -> list[Action]:
+        """What came of an offer: a task with the answer to a start, or none."""
+        self._offers -= 1
+        return [] if task is None else self._taken(task)
 
     # ---- the connection
 
@@ -215,10 +226,9 @@ class Session:
 
     def _on_task(self, task: wire.Task) -> list[Action]:
         self._credit = max(0, self._credit - 1)
-        return self.taken(task)
+        return self._taken(task)
 
-    def taken(self, task: wire.Task) -> list[Action]:
-        """A task has come, on the stream or with the answer to a start."""
+    def _taken(self, task: wire.Task) -> list[Action]:
         if not self._book.add(task):
             return []
         if self.draining:  # it crossed our drain on the wire

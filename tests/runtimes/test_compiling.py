@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from tests.runtimes.guests import ECHO, PATIENT, compile_bomb, constant, memory_bomb, module, script, text_data
 from tests.runtimes.test_jail import LONG, code_of, slots
@@ -97,6 +98,15 @@ async def test_same_module_is_compiled_once_for_many(pool: SlotPool) -> None:
     answers = await asyncio.gather(*(pool.run(module(text, limits=PATIENT)) for _ in range(10)))
     assert all(answer.output == b"1" for answer in answers)
     assert pool.report().tasks_done - before == 11
+
+
+async def test_compiled_code_that_cannot_be_kept_on_disk_runs_all_the_same(tmp_path: Path) -> None:
+    """A full disk, or a folder that was cleared away, is no matter of the task's; and whoever waits gets an answer."""
+    folder = tmp_path / "prepared"
+    async with slots(cache=PreparedCache(folder), runtimes=WASM) as pool:
+        folder.rmdir()
+        answers = [await pool.run(module(ECHO, input=b"7", limits=PATIENT)) for _ in range(2)]
+    assert [answer.output for answer in answers] == [b"7", b"7"]
 
 
 class Compiler:

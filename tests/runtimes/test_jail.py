@@ -22,6 +22,7 @@ from windlass.runtimes.jail_frames import BadFrame, Done, FrameBuffer, decode_fr
 from windlass.runtimes.jail_pool import SlotPool
 from windlass.runtimes.jail_settings import JailBroken, JailIncomplete, JailSettings
 from windlass.runtimes.port import Activation, Completion, Limits, Note, Progress, digest_of
+from windlass.runtimes.prepared_cache import PreparedCache
 
 PROBE = Path(__file__).parent / "probe_child.py"
 LONG = Limits(wall_us=60_000_000)
@@ -33,7 +34,7 @@ def probe(attempt: str, **fields: Any) -> Activation:
 
 
 @asynccontextmanager
-async def slots(mode: str = "", **settings: Any) -> AsyncIterator[SlotPool]:
+async def slots(mode: str = "", cache: PreparedCache | None = None, **settings: Any) -> AsyncIterator[SlotPool]:
     """A pool of its own, of probe children."""
     known: dict[str, Any] = {
         "slots": 1,
@@ -42,7 +43,7 @@ async def slots(mode: str = "", **settings: Any) -> AsyncIterator[SlotPool]:
         "grace_us": 100_000,
         "command": (sys.executable, "-I", str(PROBE), mode),
     }
-    pool = SlotPool(JailSettings(**{**known, **settings}))
+    pool = SlotPool(JailSettings(**{**known, **settings}), cache)
     await pool.start()
     try:
         yield pool

@@ -98,7 +98,7 @@ class Clients:
         reply = await self._do(operation, request, "StartRun")
         if reply is not None:
             operation.run_id = reply.run.run_id
-            self.eager.bring(worker, request, reply)
+        self.eager.bring(worker, request, reply)
         self.trace(str(operation))
         return operation
 

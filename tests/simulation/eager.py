@@ -24,16 +24,20 @@ class Eager:
         """Perhaps name a worker that has room."""
         machine = self.random.choice(self.workers)
         if self.random.random() < 0.5 and machine.up and not machine.running.done():
-            request.eager_session_id = machine.worker.eager_session
+            request.eager_session_id = machine.worker.offer()
         return (machine, machine.host) if request.eager_session_id else None
 
-    def bring(self, asker: Asker | None, request: pb.StartRunRequest, reply: pb.StartRunResponse) -> None:
-        """The answer has come; one in four is dropped on the way from the program to its worker."""
-        if asker is None or not reply.HasField("task") or self.random.random() < 0.25:
+    def bring(self, asker: Asker | None, request: pb.StartRunRequest, reply: pb.StartRunResponse | None) -> None:
+        """The start is over; one task in four is dropped on the way from the program to its worker."""
+        if asker is None:
             return
+        brought = reply.task if reply is not None and reply.HasField("task") else None
+        if brought is not None and self.random.random() < 0.25:
+            brought = None
         machine, process = asker
         if process.dead or machine.host is not process:
             return
-        _, run_id, visit, path, epoch = parse_token(reply.task.task_token)
-        machine.work.delivered.add((run_id, visit, path, epoch, request.eager_session_id))
-        process.spawn(calling(partial(machine.worker.take, reply.task)))
+        if brought is not None:
+            _, run_id, visit, path, epoch = parse_token(brought.task_token)
+            machine.work.delivered.add((run_id, visit, path, epoch, request.eager_session_id))
+        process.spawn(calling(partial(machine.worker.take, brought)))

@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.documents import one_task
 from tests.engine.served import Served, serving, value
-from windlass.client import Client
+from windlass.client import Client, WindlassError
 from windlass.engine.connected import UNHEARD_US
 from windlass.v1 import worker_service_pb2 as wire
 from windlass.worker.contact import Unreachable
@@ -27,14 +27,12 @@ class Postman:
         self.worker, self.loses = worker, loses
         self.tasks: list[wire.Task] = []
 
-    @property
-    def eager_session(self) -> str:
-        return self.worker.eager_session
+    def offer(self) -> str:
+        return self.worker.offer()
 
-    def take(self, task: wire.Task) -> None:
-        self.tasks.append(task)
-        if not self.loses:
-            self.worker.take(task)
+    def take(self, task: wire.Task | None) -> None:
+        self.tasks += [task] if task is not None else []
+        self.worker.take(None if self.loses else task)
 
 
 @pytest.fixture
@@ -94,11 +92,24 @@ async def test_a_worker_without_room_leaves_the_task_to_others(served: Served) -
     await served.register(one_task("long", task=ENDLESS))
     async with Client(served.address) as client, beside(settings(served.address, prefetch=1, drain_s=0.0)) as worker:
         await client.start("long", eager=worker)
-        assert not worker.eager_session
+        assert not worker.offer()
         postman = Postman(worker)
         waiting = await client.start("task", {"n": 1}, eager=postman)
         assert not postman.tasks
         assert await phase(served, waiting.run_id) == "queued"
+
+
+async def test_starts_at_the_same_time_bring_no_more_than_there_is_room_for(served: Served) -> None:
+    """An answer without a task, and a start that fails, give the room back."""
+    await served.register(one_task("long", task=ENDLESS))
+    async with Client(served.address) as client, beside(settings(served.address, prefetch=1, drain_s=0.0)) as worker:
+        postman = Postman(worker)
+        await client.start("long", eager=postman, paused=True)
+        with pytest.raises(WindlassError):
+            await client.start("nowhere", eager=postman)
+        assert not postman.tasks
+        await asyncio.gather(*(client.start("long", eager=postman) for _ in range(4)))
+        assert len(postman.tasks) == 1
 
 
 async def test_a_block_that_is_cancelled_gives_back_what_runs(served: Served) -> None:

@@ -45,28 +45,31 @@ def test_an_extension_is_said_again_on_the_next_stream_with_what_is_left_of_it()
 
 def test_a_task_that_comes_with_an_answer_takes_room_and_no_credit() -> None:
     session = ready(capacity=2)
-    assert session.with_room
-    assert session.with_room == session.session_id
     task = wire.Task(task_token=b"a")
-    assert session.taken(task) == [Start(task)]
-    assert session.taken(task) == []  # sent once more, as nothing was heard of it
+    assert session.offer() == session.offer() == session.session_id
+    assert not session.offer()  # two answers under way fill it
+    assert session.offered(None) == []
+    assert session.offered(task) == [Start(task)]
+    assert session.offer()
+    assert session.offered(task) == []  # sent once more, as nothing was heard of it
     taken_back = session.outgoing()
     assert taken_back is not None
     assert taken_back.credits == -1
     given(session, b"b")
-    assert not session.with_room
+    assert not session.offer()
     session.answered(result(b"a"))
-    assert session.with_room
+    assert session.offer()
 
 
 def test_no_task_is_asked_for_with_an_answer_that_could_not_be_done() -> None:
     session = ready()
     session.lost()
-    assert not session.with_room
+    assert not session.offer()
     session = ready()
+    assert session.offer()
     session.drain()
-    assert not session.with_room
-    assert session.taken(wire.Task(task_token=b"a")) == []  # asked for before the drain
+    assert not session.offer()
+    assert session.offered(wire.Task(task_token=b"a")) == []  # asked for before the drain
     said = session.outgoing()
     assert said is not None
     assert [release.task_token for release in said.releases] == [b"a"]
