@@ -143,10 +143,16 @@ class Book:
             if note.HasField("extension"):
                 gathered.ClearField("extension")
             gathered.MergeFrom(note)
+            due_s = self._due_s(note, now_s)
             if note.HasField("extension"):
                 self._extend(gathered, now_s + note.extension.ToMicroseconds() / 1e6, now_s)
             if not self._notes_ripe:
-                self.notes_due_s = min(self.notes_due_s, now_s + NOTES_EVERY_S)
+                self.notes_due_s = min(self.notes_due_s, due_s)
+
+    def _due_s(self, note: wire.TaskHeartbeat, now_s: float) -> float:
+        """An extension is said at once if the attempt's time, as far as the engine knows, may be over any moment."""
+        urgent = note.HasField("extension") and self.entries[note.task_token].until_s <= now_s + 2 * NOTES_EVERY_S
+        return now_s if urgent else now_s + NOTES_EVERY_S
 
     def put_answers(self, message: wire.StreamTasksRequest, enough_bytes: float, most_bytes: int) -> bool:
         """Add ready answers until there are `enough_bytes`; several never above `most_bytes`. True if any was added."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.worker.test_session import given, ready, registered, result
 from windlass.v1 import worker_service_pb2 as wire
 from windlass.worker.actions import Start
+from windlass.worker.book import NOTES_EVERY_S
 from windlass.worker.session import Session
 
 
@@ -26,6 +27,17 @@ def test_the_furthest_of_several_extensions_is_said() -> None:
     extended(session, 10, 1.1)
     session.tick(2.0)
     assert said_extensions(session) == [60.15]
+
+
+def test_an_extension_waits_for_other_notes_only_while_an_earlier_one_lasts() -> None:
+    """However little is left of the attempt's time, the engine hears of it before that is over."""
+    session = ready()
+    given(session, b"a")
+    for now_s, due_s in ((1.0, 1.0), (1.3, 1.3 + NOTES_EVERY_S), (2.0, 2.0)):
+        extended(session, 1, now_s)
+        assert session.due_s() == due_s
+        session.tick(due_s)
+        assert said_extensions(session)
 
 
 def test_an_extension_is_said_again_on_the_next_stream_with_what_is_left_of_it() -> None:
