@@ -92,7 +92,8 @@ class PythonHandlers:
         task.cancel()
 
     def _ended(self, key: TaskKey, answer: asyncio.Future[Completion], task: asyncio.Task[Completion]) -> None:
-        self._running.pop(key, None)
+        if (running := self._running.get(key)) is not None and running[0] is task:  # else the attempt came back
+            del self._running[key]
         if not answer.done():
             cancelled = failed(failures.CANCELLED, "cancelled")
             answer.set_result(cancelled if task.cancelled() else task.result())

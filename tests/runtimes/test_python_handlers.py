@@ -243,6 +243,30 @@ async def test_deadline_and_cancel(type: str) -> None:
     await python.close()
 
 
+async def test_an_attempt_that_came_back_can_be_cancelled_though_an_older_one_still_cleans_up() -> None:
+    cleaned = asyncio.Event()
+
+    @handler("orders.lingers")
+    async def lingers() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await cleaned.wait()
+
+    python = PythonHandlers(HandlerRegistry([lingers]))
+    activation = Activation(task=task(), runtime="python", entry="orders.lingers")
+    older = python.submit(activation)
+    await asyncio.sleep(0)
+    assert python.cancel(activation.task.key)
+    await asyncio.sleep(0)
+    newer = python.submit(activation)
+    cleaned.set()
+    assert code_of(await older) == failures.CANCELLED
+    assert python.cancel(activation.task.key)
+    assert code_of(await newer) == failures.CANCELLED
+    await python.close()
+
+
 async def test_an_attempt_gets_the_time_that_it_asks_for() -> None:
     notes: list[TrustedNote] = []
     done = await run("orders.extends", "60s", notes, limits=Limits(wall_us=5_000_000))
