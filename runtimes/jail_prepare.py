@@ -25,6 +25,8 @@ from windlass.runtimes.prepared_cache import PreparedCache
 
 _Value = TypeVar("_Value")
 _KEPT: Final = 256
+#: Of what is kept: a compiler that was taken over may say more than any of ours.
+_MESSAGE_MAX: Final = 8_000
 _FIRST_LANE: Final = "prepare/"
 #: For how long a module is refused that could not be compiled for a reason that may pass, such as too busy a machine.
 REFUSED_SECONDS: Final = 30.0
@@ -122,7 +124,8 @@ class Preparation:
     def _refusal_of(self, answer: object) -> Completion:
         match answer:
             case Checked(_, problems):
-                return failed(failures.BAD_CODE, "; ".join(problem.message for problem in problems))
+                told = "; ".join(problem.message for problem in problems)
+                return failed(failures.BAD_CODE, told[:_MESSAGE_MAX])
             case Completion() if _code_of(answer) == failures.TIMEOUT:
                 within = f"{self._settings.prepare_wall_us / 1e6:g} s"
                 return failed(failures.TIMEOUT, f"the module could not be compiled within {within}")

@@ -150,6 +150,15 @@ async def test_what_is_wrong_with_the_code_is_remembered() -> None:
     assert compiler.preparation.known("name") is known is not None
 
 
+async def test_what_is_remembered_of_a_module_is_short() -> None:
+    """A compiler that was taken over may say as much as a frame holds, of one module after the other."""
+    known = await Compiler().known_after(Checked(1, (Problem("no"), Problem("x" * 1_000_000))))
+    assert isinstance(known, Completion)
+    assert known.failure is not None
+    assert known.failure.message.startswith("no; xxx")
+    assert len(known.failure.message) < 10_000
+
+
 async def test_what_takes_long_goes_where_it_is_in_nobodys_way() -> None:
     compiler = Compiler()
     assert await compiler.known_after(TOO_SLOW, Prepared(1, b"compiled")) == b"compiled"
