@@ -254,7 +254,8 @@ class Execution:
             await asyncio.sleep(FETCH_PAUSE_S)
 
     def _learn(self, completion: port.Completion, whole_s: float, *, jailed: bool) -> None:
-        took_s = completion.usage.wall_us / 1e6 or whole_s
+        # What a child says counts within what went by: one that was taken over may say anything.
+        took_s = min(max(0.0, completion.usage.wall_us / 1e6), whole_s) or whole_s
         self.tally.busy_s += took_s
         if not jailed:
             return

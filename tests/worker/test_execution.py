@@ -1,0 +1,50 @@
+"""How many tasks a worker takes at once, and who has a say in that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from windlass.runtimes import port
+from windlass.v1 import worker_service_pb2 as wire
+from windlass.worker.execution import Execution
+from windlass.worker.journal import Journal
+from windlass.worker.modules import ModuleCache
+
+
+class Liar:
+    """Slots whose child was taken over: it is done at once, and says that it took as long as it likes."""
+
+    def __init__(self, wall_us: int) -> None:
+        self.wall_us = wall_us
+
+    def submit(
+        self, activation: port.Activation, on_note: Callable[[port.TrustedNote], None] | None = None
+    ) -> asyncio.Future[port.Completion]:
+        answer: asyncio.Future[port.Completion] = asyncio.get_running_loop().create_future()
+        answer.set_result(port.Completion(usage=port.Usage(wall_us=self.wall_us)))
+        return answer
+
+    def cancel(self, key: port.TaskKey, reason: str = "") -> bool:
+        return False
+
+
+@pytest.mark.parametrize("wall_us", [10**15, -(10**15)])
+async def test_what_a_child_says_of_its_time_is_held_to_what_went_by(wall_us: int) -> None:
+    """Else one task could decide for a long while how many tasks of others are taken."""
+    journal = Journal()
+    execution = Execution(Liar(wall_us), None, ModuleCache(None, journal), journal, slots=1)
+    answered = asyncio.Event()
+    execution.attach(lambda _: answered.set(), print, nothing, nothing)
+    execution.start(wire.Task(task_token=b"a", runtime="javascript"), asyncio.get_running_loop().time())
+    await answered.wait()
+    assert execution.capacity > 1
+    assert 0 <= execution.tally.busy_s < 60
+    await execution.close()
+
+
+async def nothing(namespace: str, digest: str) -> Any:
+    raise AssertionError((namespace, digest))
