@@ -85,7 +85,7 @@ class Outlet(Protocol):
 class Connected:
     """A worker session connected to this engine."""
 
-    __slots__ = ("capacity", "credits", "ended", "held", "outlet", "record", "reserved", "rings")
+    __slots__ = ("capacity", "credits", "ended", "held", "mine", "outlet", "record", "reserved", "rings")
 
     def __init__(self, record: SessionRecord, outlet: Outlet) -> None:
         self.record, self.outlet = record, outlet
@@ -95,6 +95,7 @@ class Connected:
         self.rings: list[QueueKey] = [(record.namespace, q, k) for q in record.queues for k in record.kinds]
         self.capacity = Capacity(record.offer) if record.offer else None
         self.ended: set[TaskKey] | None = None  #: leases that ended while those in the store are being read
+        self.mine = True  #: this engine looks after it; else another one does, and this one has heard of it by a call
 
     def drain(self) -> None:
         """The worker says it stops: it gets no more tasks."""

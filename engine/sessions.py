@@ -5,9 +5,13 @@ Theory of operation
 A worker's lease on all its tasks is one record, SESSION, renewed by its heartbeats. When the record lapses, whichever
 engine sees it first deletes it and returns the session's leases to their queues in small transactions; from then on the
 old epochs are refused. That counts as a crash of its worker, unless the record was not renewed for want of an engine:
-its worker has not come back to this one, and before it there was none. Clocks decide only *when* that happens. A worker
-that reconnects in time names its session and the tokens it still holds: leases of the session that it does not hold
-(their delivery was lost) are returned at once, tokens without a lease are reported lost.
+its worker has not come back to this one, and before it there was none (which the core believes AWAY_MAX times of one
+task). Clocks decide only *when* that happens. A worker that reconnects in time names its session and the tokens it
+still holds: leases of the session that it does not hold (their delivery was lost) are returned at once, tokens without
+a lease are reported lost.
+
+One engine looks after a session, by its record: the one that it registered with, or that it polls. On a shared store
+other calls of its worker may reach others; these watch what they hear of, and lease nothing and take nothing back.
 
 A worker judges its attempts' deadlines itself; `Deadlines` is the second pair of eyes, for workers that do not.
 """
@@ -49,6 +53,7 @@ class Sessions(Loop):
         super().__init__("sessions")
         self._storage, self._clock, self._dispatch, self._leases = storage, clock, dispatch, leases
         self.lease_us = lease_us
+        self.alone = not storage.shared  #: no other engine can have a session
         self._expires: dict[str, int] = {}  #: every session known, and when it lapses unless renewed
         #: A session that lapses by then was not renewed since this engine began. If nobody else was there to renew it,
         #: its worker may be on its way back; on a shared store others were there, but for what had lapsed before.
@@ -83,12 +88,15 @@ class Sessions(Loop):
         self.wake()
         return stored, resumed, [] if resumed else list(held)
 
-    async def adopt(self, session: Connected, held: Iterable[TaskKey]) -> list[TaskKey]:
-        """After a resumption: take over the leases the worker holds, return the others; the tasks it has lost."""
-        claimed = set(held)
+    async def adopt(self, session: Connected, held: Iterable[TaskKey] | None = None) -> list[TaskKey]:
+        """After a resumption: take over the leases the worker holds, return the others; the tasks it has lost.
+
+        `held`: None if the worker did not say; then all are taken over.
+        """
         with self._dispatch.reading(session):
             found: dict[TaskKey, LeaseRecord] = dict(await self.leases_of(session.record.session))
             now = self._clock.now_us()
+            claimed = set(found if held is None else held)
             for task, lease in found.items():
                 if task in claimed:
                     session.take_over(task, lease, now)
@@ -116,6 +124,24 @@ class Sessions(Loop):
 
         await self._storage.transact(body)
         self._expires[session_id] = now + self.lease_us
+
+    async def take(self, session_id: str, engine: str) -> SessionRecord:
+        """This engine looks after the session from now on; the one that did sees it (`moved`).
+
+        Raises EngineError SESSION_NOT_FOUND.
+        """
+
+        async def body(tr: Transaction) -> SessionRecord:
+            value = await tr.get(keys.session(session_id))
+            if value is None:
+                raise _unknown(session_id)
+            record = unpack(SessionRecord, value)
+            if record.engine != engine:
+                record = msgspec.structs.replace(record, engine=engine)
+                tr.set(keys.session(session_id), pack(record))
+            return record
+
+        return await self._storage.transact(body)
 
     async def find(self, session_id: str) -> SessionRecord:
         """Raises EngineError SESSION_NOT_FOUND."""
@@ -262,9 +288,11 @@ class Deadlines(Loop):
                     self._send_again(session, held, now)
                 if due and due <= now:
                     kind = "start_to_close" if held.deadline_us and held.deadline_us <= now else "heartbeat"
-                    overdue.append((task, self._command(task, kind)))
+                    overdue.append((task, self._command(task, kind, held.deadline_us)))
                     holders.append(session)
         for (task, _), holder, told in zip(overdue, holders, await self._leases.report(overdue), strict=True):
+            if told.error is None and task in holder.held and holder.held[task].deadline_us > now:
+                continue  # it was extended, and not through here
             self.done["attempts_timed_out"] += told.error is None
             self._dispatch.end(holder, task)  # or it ended elsewhere, as with a result given to another engine
             holder.outlet.send_stop(task, "timed_out" if told.error is None else "lost")
@@ -282,7 +310,6 @@ class Deadlines(Loop):
             session.outlet.send_tasks([held.unheard])
             held.unheard = None
 
-    def _command(self, task: TaskKey, kind: str) -> cmd.TaskTimedOut:
-        return cmd.TaskTimedOut(
-            path=task[3], visit=task[2], epoch=task[4], kind=kind, jitter=self._clock.random.random()
-        )
+    def _command(self, task: TaskKey, kind: str, lease_us: int) -> cmd.TaskTimedOut:
+        jitter = self._clock.random.random()
+        return cmd.TaskTimedOut(path=task[3], visit=task[2], epoch=task[4], kind=kind, jitter=jitter, lease_us=lease_us)

@@ -70,7 +70,7 @@ class Strays:
         session = self._dispatch.connected.get(session_id)
         if session is None:  # gone for good, or connected to another engine, which looks after it
             return [] if session_id in known else [task for task, _ in leases]
-        return [task for task, _ in leases if task not in session.held]
+        return [task for task, _ in leases if task not in session.held] if session.mine else []
 
     async def _orphans(self, known: set[str]) -> list[TaskKey]:
         """Leases of sessions without a record, by skipping from session to session."""

@@ -31,6 +31,7 @@ from windlass.engine.core.effects import ArmTimer, ExtendLease
 from windlass.engine.core.events import AttemptEnded, AttemptExtended, AttemptStarted, TaskCompleted, TaskLogged
 from windlass.engine.core.joining import winding_down
 from windlass.engine.core.limits import (
+    AWAY_MAX,
     CONTEXT_BYTES_MAX,
     CRASHES_MAX,
     OUTPUT_BYTES_MAX,
@@ -109,15 +110,11 @@ def extended(turn: Turn, command: TaskExtended) -> None:
     node = _fenced(turn, command)
     if node.lease_us and command.lease_us > node.lease_us:
         turn.apply(AttemptExtended(turn.now_us, command.path, command.lease_us))
-        turn.owe(
-            ExtendLease(
-                path=command.path,
-                visit=command.visit,
-                epoch=command.epoch,
-                session=node.session,
-                lease_us=command.lease_us,
-            )
-        )
+        _owe_extension(turn, command, node, command.lease_us)
+
+
+def _owe_extension(turn: Turn, of: TaskExtended | TaskTimedOut, node: Node, lease_us: int) -> None:
+    turn.owe(ExtendLease(path=of.path, visit=of.visit, epoch=of.epoch, session=node.session, lease_us=lease_us))
 
 
 def succeeded(turn: Turn, command: TaskSucceeded) -> None:
@@ -207,7 +204,11 @@ def _kept_of_failure(turn: Turn, path: str, node: Node, asks: Asks) -> Mapping[s
 
 
 def timed_out(turn: Turn, command: TaskTimedOut) -> None:
+    """The attempt has failed; unless its judge does not know of an extension: then it is told, and nothing changes."""
     node = _fenced(turn, command)
+    if command.kind == "start_to_close" and command.lease_us and node.lease_us > command.lease_us:
+        _owe_extension(turn, command, node, node.lease_us)
+        return
     branch = branch_at(turn.definition, turn.state, command.path)
     if task_of(branch).at_most_once:
         _park(
@@ -273,8 +274,7 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         release(turn, path, node)
         close(turn, path, "cancelled")
         return
-    unsure = command.crashed or (command.unattended and task_of(branch).at_most_once)
-    if not unsure:
+    if not command.crashed and not _counts_unattended(node, branch, command):
         _given_back(turn, path, node, branch, command)
         return
     most = _policy(turn, branch).max_attempts
@@ -292,13 +292,21 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         _crash_backoff(turn, path, node, branch, command)
 
 
+def _counts_unattended(node: Node, branch: Branch, command: TaskReturned) -> bool:
+    """Whether a lease that ran out for want of an engine counts as a crash: the task must not run twice, or it was so
+    often that the task itself may be what ends its engine, as it can where both share a machine.
+    """
+    return command.unattended and (task_of(branch).at_most_once or node.away >= AWAY_MAX)
+
+
 def _given_back(turn: Turn, path: str, node: Node, branch: Branch, command: TaskReturned) -> None:
     release(turn, path, node)
     if command.unable:
         _pass_on(turn, path, node, branch, command.reason)
         return
     why = Failure("ENGINE_AWAY", command.reason) if command.unattended else None
-    requeue(turn, path, replace(node, session="", lease_us=0), branch, "returned", why)
+    node = replace(node, session="", lease_us=0, away=node.away + command.unattended)
+    requeue(turn, path, node, branch, "returned", why)
 
 
 def _crash_loop(crashes: int, most: int, reason: str) -> str:

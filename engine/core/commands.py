@@ -172,13 +172,16 @@ class TaskExtended(Command, frozen=True):
 
 
 class TaskTimedOut(Command, frozen=True):
-    """kind: start_to_close or heartbeat, judged by the engine that holds the lease."""
+    """kind: start_to_close or heartbeat, judged by the engine that holds the lease. `lease_us`: the start-to-close
+    deadline by which it judged; it may have been extended since, or through another engine.
+    """
 
     path: str
     visit: int
     epoch: int
     kind: str
     jitter: float = 0.5
+    lease_us: int = 0
 
 
 class TimerFired(Command, frozen=True):

@@ -16,6 +16,7 @@ RESUME_BYTES_MAX = 100_000  #: resume state of a poll, a checkpoint, an escalati
 EMITS_MAX = 100  #: events that one attempt may emit
 EMIT_BYTES_MAX = 100_000  #: payloads of these together
 CRASHES_MAX = 5  #: crashes of one task; then an incident
+AWAY_MAX = 10  #: leases of one task that ran out for want of an engine; a further one counts as a crash
 INBOX_MAX = 10_000  #: signals that one run keeps unread
 UNABLE_US = 60_000_000  #: a worker that cannot run a task is not asked again for it before
 UNABLE_MAX = 50  #: workers of which one task remembers that

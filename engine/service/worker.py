@@ -104,29 +104,39 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
 
     def _polling(self, session_id: str) -> tuple[Connected, Mailbox] | None:
         session = self._workers.dispatch.connected.get(session_id)
-        if session is None or not isinstance(session.outlet, Mailbox):
+        if session is None or not session.mine or not isinstance(session.outlet, Mailbox):
             return None
         return session, session.outlet
 
     async def _mailbox(self, session_id: str) -> tuple[Connected, Mailbox]:
-        """A session and its mailbox, made anew if another engine registered it. It is connected until the next await.
+        """A session and its mailbox, made anew if another engine had it until now: leases of a session that two engines
+        lease to would look lost to each of them. It is connected until the next await.
 
         Raises EngineError SESSION_NOT_FOUND.
         """
         sessions = self._workers.sessions
         while (found := self._polling(session_id)) is None:
-            record = await sessions.find(session_id)
-            held = [task for task, _ in await sessions.leases_of(session_id)]
+            record = await sessions.take(session_id, self._workers.engine_id)
             if self._polling(session_id) is None:  # nor by a call meanwhile
-                await sessions.adopt(self._workers.dispatch.connect(record, Mailbox()), held)
+                await sessions.adopt(self._workers.dispatch.connect(record, Mailbox()))
         return found
 
     async def _here(self, session_id: str) -> Connected:
-        """A session as it is connected, so that a call about it does not take it away from its stream; only one that is
-        not connected here is given a mailbox. Raises EngineError SESSION_NOT_FOUND.
+        """A session as it is connected, so that a call about it does not take it away from its stream, nor from another
+        engine: of that one's leases this engine reads what it must know. Raises EngineError SESSION_NOT_FOUND.
         """
-        found = self._workers.dispatch.connected.get(session_id)
-        return found if found is not None else (await self._mailbox(session_id))[0]
+        dispatch, sessions = self._workers.dispatch, self._workers.sessions
+        while (found := dispatch.connected.get(session_id)) is None or not found.mine:
+            record = await sessions.find(session_id)
+            if sessions.alone or record.engine == self._workers.engine_id:
+                return (await self._mailbox(session_id))[0]
+            if (found := dispatch.connected.get(session_id)) is None:
+                found = dispatch.connect(record, Mailbox())
+                found.mine = False
+            await sessions.adopt(found)
+            if dispatch.connected.get(session_id) is found:
+                break
+        return found
 
     async def _beating(self, session_id: str) -> tuple[Connected, Mailbox]:
         """A session, and where the answer to a heartbeat comes from. What a stream has to say it says itself: then the

@@ -12,6 +12,7 @@ from tests.engine.served import DAY, FakeClock
 from windlass.definition.compile import compile_canonical
 from windlass.engine.core.commands import Signal
 from windlass.engine.core.events import AttemptEnded
+from windlass.engine.core.limits import AWAY_MAX, CRASHES_MAX
 from windlass.engine.engine import Engine, Options
 from windlass.engine.reading import history
 from windlass.storage.opening import open_embedded
@@ -191,3 +192,23 @@ async def test_what_waited_waits_on(tmp_path: Path) -> None:
         for run_id in (waits, queued):
             assert (await wait(machine.engine, run_id)).state == common_pb2.RUN_STATE_COMPLETED
         await machine.stop()
+
+
+async def test_a_task_that_ends_worker_and_engine_again_and_again_is_parked_at_last(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    await machine.start()
+    run_id = await away(machine)
+    for _ in range(AWAY_MAX + CRASHES_MAX):
+        await machine.die()
+        await machine.start()
+        await machine.engine.sessions.maintain(1)
+        if (await show_run(machine.engine, run_id)).state == common_pb2.RUN_STATE_INCIDENT:
+            break
+        machine.clock.at_us += DAY
+        worker = await TestWorker(machine.engine, lambda task: TestWorker.HOLD).connect()
+        await worker.until(lambda worker=worker: bool(worker.held))  # type: ignore[misc]
+        machine.clock.at_us += DAY
+    whys = [why for why, _ in await ends(machine, run_id)]
+    assert whys == ["returned"] * AWAY_MAX + ["crashed"] * len(whys[AWAY_MAX:])
+    assert (await show_run(machine.engine, run_id)).state == common_pb2.RUN_STATE_INCIDENT
+    await machine.stop()

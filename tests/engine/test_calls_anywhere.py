@@ -1,0 +1,83 @@
+"""A worker of unary calls behind a balancer: each of its calls may reach another engine of the same store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.engine.documents import one_task
+from tests.engine.plain import complete, poll, register
+from tests.engine.served import Served, seconds, serving
+from windlass.engine.unit import DEADLINE_SLACK_US
+from windlass.storage.memory import MemoryWorld
+from windlass.v1 import common_pb2
+from windlass.v1 import worker_service_pb2 as pb
+
+SLACK_S = DEADLINE_SLACK_US / 1e6
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[Served, Served]]:
+    world = MemoryWorld()
+    async with serving(world.open()) as one, serving(world.open()) as two:
+        await one.register(one_task(timeouts={"start_to_close": "10s"}, retry={"max_attempts": 1}))
+        yield one, two
+
+
+async def later(pair: tuple[Served, Served], span_s: float) -> None:
+    for served in pair:
+        served.advance(span_s)
+        await served.engine.deadlines.turn()
+
+
+async def test_an_extension_holds_although_the_lease_is_watched_elsewhere(pair: tuple[Served, Served]) -> None:
+    one, two = pair
+    session = await register(one)
+    await one.start("task")
+    (task,) = await poll(one, session, 20)
+    beat = pb.TaskHeartbeat(task_token=task.task_token, extension=seconds(60))
+    await two.workers.HeartbeatTasks(pb.HeartbeatTasksRequest(session_id=session, heartbeats=[beat]))
+    await later(pair, 59 + SLACK_S)
+    assert (await one.run(task.run_id)).state == common_pb2.RUN_STATE_RUNNING
+    await later(pair, 2)
+    assert (await one.closed(task.run_id)).failure.code == "START_TO_CLOSE_TIMEOUT"
+
+
+async def moments(pair: tuple[Served, Served], count: int) -> None:
+    for _ in range(count):
+        for served in pair:
+            served.advance(1)
+            await served.engine.sessions.turn()
+
+
+async def accepted(served: Served, session: str, task: pb.Task) -> bool:
+    return bool((await complete(served, session, task)).accepted_task_tokens)
+
+
+async def test_what_one_engine_leased_is_not_taken_back_by_another(pair: tuple[Served, Served]) -> None:
+    one, two = pair
+    await one.register(one_task())
+    session = await register(one)
+    await two.workers.HeartbeatWorker(pb.HeartbeatWorkerRequest(session_id=session))
+    await one.start("task")
+    (task,) = await poll(one, session, 20)
+    await moments(pair, 15)
+    beat = pb.TaskHeartbeat(task_token=task.task_token)
+    request = pb.HeartbeatTasksRequest(session_id=session, heartbeats=[beat])
+    assert not (await two.workers.HeartbeatTasks(request)).cancels  # nor told that it is lost
+    assert await accepted(one, session, task)
+
+
+async def test_a_session_goes_with_its_polls_and_takes_its_leases_along(pair: tuple[Served, Served]) -> None:
+    one, two = pair
+    await one.register(one_task())
+    session = await register(one)
+    tasks = []
+    for engine in (one, two, one):
+        await engine.start("task")
+        tasks += await poll(engine, session, 20)
+        await moments(pair, 15)
+    assert len(tasks) == 3
+    for task in tasks:
+        assert await accepted(two, session, task)
