@@ -202,7 +202,7 @@ class Dispatch:
     def reserve_eagerly(self, session: Connected, ring: QueueKey, *, needy: bool) -> bool:
         """Whether this session can have a task beside its credits: its worker keeps room for it. Units are taken."""
         base = (ring[0], ring[1], split_kind(ring[2])[0])
-        if session.record.draining or base not in session.rings or not self._is_current(session):
+        if not session.mine or session.record.draining or base not in session.rings or not self._is_current(session):
             return False
         if needy and ring not in self._rings:
             self._open(ring)

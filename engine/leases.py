@@ -14,9 +14,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from windlass.engine import keys
 from windlass.engine.core import commands as cmd
 from windlass.engine.core.decide import Rejection
 from windlass.engine.errors import EngineError
+from windlass.engine.records import LeaseRecord, unpack
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
 from windlass.engine.work import TaskKey
@@ -81,6 +83,13 @@ class Leases:
         for at in range(0, len(reports), self._most):
             told += await self._batch(reports[at : at + self._most])
         return told
+
+    async def stands(self, session_id: str, task: TaskKey) -> bool:
+        """Whether this lease is in the store: it may have ended through another engine."""
+        ns, run_id, visit, path, epoch = task
+        key = keys.lease_of(session_id, keys.of_run(ns, run_id), visit, path)
+        value = await self._transition.storage.read(lambda tr: tr.get(key))
+        return value is not None and unpack(LeaseRecord, value).epoch == epoch
 
     async def _batch(self, reports: Sequence[tuple[TaskKey, Report]]) -> list[Told]:
         async def work(unit: Unit) -> list[Told]:

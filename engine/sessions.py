@@ -279,13 +279,14 @@ class Deadlines(Loop):
         now = self._clock.now_us()
         overdue: list[tuple[TaskKey, cmd.TaskTimedOut]] = []
         holders: list[Connected] = []
+        unheard: list[tuple[Connected, TaskKey, Held]] = []
         watching = False
         for session in self._dispatch.connected.values():
             for task, held in session.held.items():
                 due = held.due_us()
                 watching = True
                 if held.unheard is not None:
-                    self._send_again(session, held, now)
+                    unheard.append((session, task, held))
                 if due and due <= now:
                     kind = "start_to_close" if held.deadline_us and held.deadline_us <= now else "heartbeat"
                     overdue.append((task, self._command(task, kind, held.deadline_us)))
@@ -296,20 +297,28 @@ class Deadlines(Loop):
             self.done["attempts_timed_out"] += told.error is None
             self._dispatch.end(holder, task)  # or it ended elsewhere, as with a result given to another engine
             holder.outlet.send_stop(task, "timed_out" if told.error is None else "lost")
+        for session, task, held in unheard:
+            if held.again_us <= now and _has_room(session):
+                await self._send_again(session, task, held)
         return self._interval if watching else None
 
-    @staticmethod
-    def _send_again(session: Connected, held: Held, now: int) -> None:
+    async def _send_again(self, session: Connected, task: TaskKey, held: Held) -> None:
         """A task of which nothing was heard since it went out in an answer: once more, when the worker has a credit.
 
         A draining worker grants none; it gives the task back.
         """
-        draining = session.record.draining
-        if held.unheard is not None and held.again_us <= now and (session.credits > 0 or draining):
-            session.credits -= not draining
+        if not await self._leases.stands(session.record.session, task):
+            self._dispatch.end(session, task)  # its result was given to another engine
+        if session.held.get(task) is held and held.unheard is not None and _has_room(session):
+            session.credits -= not session.record.draining
             session.outlet.send_tasks([held.unheard])
             held.unheard = None
 
     def _command(self, task: TaskKey, kind: str, lease_us: int) -> cmd.TaskTimedOut:
         jitter = self._clock.random.random()
         return cmd.TaskTimedOut(path=task[3], visit=task[2], epoch=task[4], kind=kind, jitter=jitter, lease_us=lease_us)
+
+
+def _has_room(session: Connected) -> bool:
+    """Whether a task may be sent to it once more; while it drains, to be given back."""
+    return session.credits > 0 or session.record.draining

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.engine.documents import one_task
-from tests.engine.plain import complete, poll, register
+from tests.engine.plain import complete, poll, register, start
 from tests.engine.served import Served, seconds, serving
+from windlass.engine.connected import UNHEARD_US
 from windlass.engine.unit import DEADLINE_SLACK_US
 from windlass.storage.memory import MemoryWorld
 from windlass.v1 import common_pb2
@@ -81,3 +83,27 @@ async def test_a_session_goes_with_its_polls_and_takes_its_leases_along(pair: tu
     assert len(tasks) == 3
     for task in tasks:
         assert await accepted(two, session, task)
+
+
+async def test_only_the_engine_of_a_session_answers_a_start_with_a_task(pair: tuple[Served, Served]) -> None:
+    one, two = pair
+    await one.register(one_task())
+    session = await register(one)
+    await two.workers.HeartbeatWorker(pb.HeartbeatWorkerRequest(session_id=session))
+    assert not (await start(two, session)).HasField("task")
+    assert (await start(one, session)).HasField("task")
+
+
+async def test_a_first_task_that_is_done_elsewhere_is_not_sent_again(pair: tuple[Served, Served]) -> None:
+    one, two = pair
+    await one.register(one_task())
+    session = await register(one)
+    started = await start(one, session)
+    assert await accepted(two, session, started.task)
+    one.advance(UNHEARD_US / 1e6)
+    waiting = asyncio.ensure_future(poll(one, session, 20))
+    while not one.engine.dispatch.connected[session].credits:
+        await one.engine.storage.read(lambda tr: tr.get(b"x"))
+    await one.engine.deadlines.turn()
+    run_id = await one.start("task")
+    assert [task.run_id for task in await waiting] == [run_id]
