@@ -61,6 +61,7 @@ OF_THE_ENGINE: Final = frozenset(
         "SCHEDULE_TO_START_TIMEOUT",
         "SCHEDULE_TO_CLOSE_TIMEOUT",
         BAD_OUTPUT,
+        "SCHEMA_MISMATCH",
         OUTPUT_TOO_LARGE,
         "ROUTE_UNKNOWN",
         "ROUTE_UNHANDLED",
