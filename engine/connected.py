@@ -109,7 +109,8 @@ class Connected:
         """A lease of the session that the store has from before this connection."""
         if task in self.held or (self.ended is not None and task in self.ended):
             return
-        held = self.held[task] = Held(lease.deadline_us, lease.heartbeat_us, now_us, units_of(lease.needs))
+        beat_us = lease.heartbeat_us if self.mine else 0  # the signs of life go to whoever looks after the session
+        held = self.held[task] = Held(lease.deadline_us, beat_us, now_us, units_of(lease.needs))
         if held.needs and self.capacity is not None:
             self.capacity.take(held.needs)
 

@@ -107,3 +107,18 @@ async def test_a_first_task_that_is_done_elsewhere_is_not_sent_again(pair: tuple
     await one.engine.deadlines.turn()
     run_id = await one.start("task")
     assert [task.run_id for task in await waiting] == [run_id]
+
+
+async def test_a_sign_of_life_that_went_astray_once_is_not_waited_for_again(pair: tuple[Served, Served]) -> None:
+    one, two = pair
+    task_of = {"runtime": "python", "handler": "steady"}
+    await one.register(one_task(task=task_of, timeouts={"start_to_close": "1h", "heartbeat": "10s"}, retry="none"))
+    session = await register(one, handlers=[common_pb2.StepType(handler="steady")])
+    await one.start("task")
+    (task,) = await poll(one, session, 20)
+    beat = pb.TaskHeartbeat(task_token=task.task_token)
+    request = pb.HeartbeatTasksRequest(session_id=session, heartbeats=[beat])
+    for engine in (two, one, one, one):
+        await engine.workers.HeartbeatTasks(request)
+        await later(pair, 6)
+    assert await accepted(one, session, task)
