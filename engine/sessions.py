@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -46,6 +46,17 @@ LOOK_SECONDS: Final = 2.0
 RETURN_BATCH: Final = 200
 
 
+class _Closing(NamedTuple):
+    """Why a session is closed."""
+
+    reason: str
+    ended: bool = False  #: by its worker
+    unattended: bool = False
+
+
+_LAPSED: Final = _Closing("the worker's lease lapsed")
+
+
 class Sessions(Loop):
     """The sessions of all workers of the store, as far as this engine knows them."""
 
@@ -55,6 +66,7 @@ class Sessions(Loop):
         self.lease_us = lease_us
         self.alone = not storage.shared  #: no other engine can have a session
         self._expires: dict[str, int] = {}  #: every session known, and when it lapses unless renewed
+        self._closing: dict[str, _Closing] = {}  #: sessions whose leases are being returned
         #: A session that lapses by then was not renewed since this engine began. If nobody else was there to renew it,
         #: its worker may be on its way back; on a shared store others were there, but for what had lapsed before.
         self._unattended_until_us = clock.now_us() + (0 if storage.shared else lease_us)
@@ -152,7 +164,7 @@ class Sessions(Loop):
 
     async def end(self, session_id: str, reason: str) -> None:
         """The worker says goodbye: its leases go back at once, without counting as attempts."""
-        await self._close(session_id, reason, ended=True)
+        await self._close(session_id, _Closing(reason, ended=True))
 
     async def all(self) -> list[SessionRecord]:
         """Every session in the store."""
@@ -179,37 +191,48 @@ class Sessions(Loop):
 
     async def _lapse(self, session_id: str, now: int) -> None:
         value = await self._storage.read(lambda tr: tr.get(keys.session(session_id)))
-        unattended, reason = False, "the worker's lease lapsed"
+        why = self._closing.get(session_id, _LAPSED)
+        if value is None and session_id not in self._closing and not self.alone:
+            # Whoever closed it knows why, and returns its leases; if that engine died over it, they are strays.
+            self._hang_up(session_id, lambda outlet: outlet.lapsed())
+            self._expires.pop(session_id, None)
+            return
         if value is not None:
             record = unpack(SessionRecord, value)
             if record.expires_us > now:
                 self._expires[session_id] = record.expires_us
                 return
-            if unattended := record.expires_us <= self._unattended_until_us:
-                reason = "the worker's lease ran out while no engine was there to renew it"
-            said = reason if unattended else "silent"
-            log.warning("worker %s (session %s): %s; its tasks go to others", record.worker, session_id, said)
-        if await self._close(session_id, reason, unattended=unattended):
+            why = self._silent(record)
+        if await self._close(session_id, why):
             self.done["sessions_lapsed"] += 1
 
-    async def _close(self, session_id: str, reason: str, *, ended: bool = False, unattended: bool = False) -> bool:
-        """True unless the session was renewed meanwhile."""
+    def _silent(self, record: SessionRecord) -> _Closing:
+        why, said = _LAPSED, "silent"
+        if record.expires_us <= self._unattended_until_us:
+            why = _Closing("the worker's lease ran out while no engine was there to renew it", unattended=True)
+            said = why.reason
+        log.warning("worker %s (session %s): %s; its tasks go to others", record.worker, record.session, said)
+        return why
+
+    async def _close(self, session_id: str, why: _Closing) -> bool:
+        """True unless the session was renewed meanwhile. If the store fails on the way, the next turn goes on."""
         now = self._clock.now_us()
 
         async def body(tr: Transaction) -> bool:
             value = await tr.get(keys.session(session_id))
-            if not ended and value is not None and unpack(SessionRecord, value).expires_us > now:
+            if not why.ended and value is not None and unpack(SessionRecord, value).expires_us > now:
                 return False
             tr.clear(keys.session(session_id))
             return True
 
-        if not await self._storage.transact(body):
-            return False
-        self._hang_up(session_id, lambda outlet: outlet.hang_up() if ended else outlet.lapsed())
-        tasks = [task for task, _ in await self.leases_of(session_id)]
-        await self._return(tasks, not (ended or unattended), reason, unattended=unattended)
-        self._expires.pop(session_id, None)
-        return True
+        self._closing[session_id] = why
+        if closed := await self._storage.transact(body):
+            self._hang_up(session_id, lambda outlet: outlet.hang_up() if why.ended else outlet.lapsed())
+            tasks = [task for task, _ in await self.leases_of(session_id)]
+            await self._return(tasks, not (why.ended or why.unattended), why.reason, unattended=why.unattended)
+            self._expires.pop(session_id, None)
+        self._closing.pop(session_id, None)
+        return closed
 
     def suspect(self, session_ids: Iterable[str]) -> None:
         """A commit is unknown that may have leased tasks to these sessions: look for leases nobody delivered."""

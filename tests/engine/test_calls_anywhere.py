@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from tests.engine.documents import one_task
 from tests.engine.plain import complete, poll, register, start
-from tests.engine.served import Served, seconds, serving
+from tests.engine.served import DAY, Served, seconds, serving, value
 from windlass.engine.connected import UNHEARD_US
 from windlass.engine.unit import DEADLINE_SLACK_US
 from windlass.storage.memory import MemoryWorld
 from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as pb
+from windlass.v1 import workflow_service_pb2 as run_pb
 
 SLACK_S = DEADLINE_SLACK_US / 1e6
 
@@ -122,3 +124,28 @@ async def test_a_sign_of_life_that_went_astray_once_is_not_waited_for_again(pair
         await engine.workers.HeartbeatTasks(request)
         await later(pair, 6)
     assert await accepted(one, session, task)
+
+
+async def test_whoever_closes_a_session_says_what_became_of_its_worker(
+    pair: tuple[Served, Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two engines come back after an outage: to one the session is gone while the other still returns its leases."""
+    one, two = pair
+    session = await register(one)
+    await one.start("task")
+    (task,) = await poll(one, session, 20)
+    closing, report = one.engine.sessions, one.engine.leases.report
+    await two.engine.sessions.maintain(1)
+    for served in pair:
+        served.clock.at_us += 1001 * DAY
+
+    async def after_the_other(reports: Any) -> Any:
+        await two.engine.sessions.maintain(1)
+        return await report(reports)
+
+    monkeypatch.setattr(closing, "_unattended_until_us", one.clock.at_us)
+    monkeypatch.setattr(one.engine.leases, "report", after_the_other)
+    await closing.maintain(1)
+    request = run_pb.GetHistoryRequest(run_id=task.run_id)
+    ended = [event for event in (await one.runs.GetHistory(request)).events if event.type == "AttemptEnded"]
+    assert [value(event.attributes)["why"] for event in ended] == ["returned"]
