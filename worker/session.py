@@ -126,12 +126,12 @@ class Session:
         actions: list[Action] = []
         if message.HasField("registered"):
             actions += self._on_registered(message.registered, now_s)
+        for task in message.tasks:  # before what is accepted: a task sent again may be among that
+            actions += self._on_task(task)
         for token in message.accepted_task_tokens:
             self._book.forget(token)
         for rejected in message.rejected:
             actions += self._on_rejected(rejected, now_s)
-        for task in message.tasks:
-            actions += self._on_task(task)
         for cancel in message.cancels:
             actions += self._on_cancel(cancel)
         if message.HasField("heartbeat"):

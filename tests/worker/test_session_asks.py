@@ -85,3 +85,14 @@ def test_no_task_is_asked_for_with_an_answer_that_could_not_be_done() -> None:
     said = session.outgoing()
     assert said is not None
     assert [release.task_token for release in said.releases] == [b"a"]
+
+
+def test_a_task_that_is_sent_again_with_word_that_it_is_done_is_not_begun_anew() -> None:
+    session = ready()
+    task = wire.Task(task_token=b"a")
+    session.offer()
+    session.offered(task)
+    session.answered(result(b"a"))
+    both = wire.StreamTasksResponse(tasks=[task], accepted_task_tokens=[b"a"])
+    assert session.received(both, 0.0) == []
+    assert not session.held
