@@ -37,6 +37,18 @@ class JsonValue(click.ParamType[Any]):
             self.fail(f"{source} is not JSON: {error}", param, ctx)
 
 
+class RunName(click.ParamType[str]):
+    """A run id or workflow id."""
+
+    name = "RUN"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The id. An empty one is most often a shell variable that is not set."""
+        if not value.strip():
+            self.fail("a run id or workflow id is needed, and this one is empty", param, ctx)
+        return value
+
+
 class Assignment(click.ParamType[tuple[str, Any]]):
     """KEY=JSON; a value that is no JSON is taken as text."""
 

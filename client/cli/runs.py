@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from windlass.client.cli.connected import connected, limit_option, wrong
-from windlass.client.cli.parameters import JsonValue, Pair, Seconds
+from windlass.client.cli.parameters import JsonValue, Pair, RunName, Seconds
 from windlass.client.cli.plain import local_time, plain, value_of
 from windlass.client.cli.screen import Screen
 from windlass.client.cli.story import detail_of, place_of
@@ -78,7 +78,7 @@ def show_result(screen: Screen, started: Started, result: RunResult) -> None:
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RunName())
 @connected
 async def get(client: Client, screen: Screen, run: str) -> None:
     """Show a run, by its run id or by your own id."""
@@ -146,7 +146,7 @@ def _row(run: workflow_service_pb2.Run) -> tuple[Any, ...]:
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RunName())
 @click.option("--newest-first", "reverse", is_flag=True)
 @limit_option
 @connected
@@ -161,7 +161,7 @@ def _event(event: common_pb2.HistoryEvent) -> tuple[Any, ...]:
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RunName())
 @click.argument("selector", type=JsonValue(), default='"full"')
 @connected
 async def query(client: Client, screen: Screen, run: str, selector: Any) -> None:
@@ -170,7 +170,7 @@ async def query(client: Client, screen: Screen, run: str, selector: Any) -> None
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RunName())
 @connected
 async def explain(client: Client, screen: Screen, run: str) -> None:
     """Say why a run does not move, and what would help."""

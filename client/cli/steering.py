@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from windlass.client.cli.connected import connected, limit_option, wrong
-from windlass.client.cli.parameters import Assignment, JsonValue
+from windlass.client.cli.parameters import Assignment, JsonValue, RunName
 from windlass.client.cli.plain import local_time, plain
 from windlass.client.cli.screen import Screen
 from windlass.client.cli.watching import line_of
@@ -15,7 +15,7 @@ from windlass.client.client import Client
 from windlass.client.values import state_name
 from windlass.v1 import workflow_service_pb2
 
-_run = click.argument("run", metavar="RUN")
+_run = click.argument("run", metavar="RUN", type=RunName())
 _reason = click.option("--reason", default="", help="Why; recorded in the history.")
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from windlass.client.cli.connected import connected
+from windlass.client.cli.parameters import RunName
 from windlass.client.cli.plain import plain
 from windlass.client.cli.screen import COLOURS, Screen
 from windlass.client.cli.story import Step, Story, detail_of, place_of
@@ -26,7 +27,7 @@ _LINES = 8  #: events shown under the picture
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", type=RunName())
 @click.option("--from-now", is_flag=True, help="Skip what has happened so far.")
 @connected
 async def watch(client: Client, screen: Screen, run: str, from_now: bool) -> None:

@@ -272,3 +272,11 @@ async def test_a_client_that_finds_no_engine_gives_up_with_unavailable() -> None
         with pytest.raises(WindlassError) as caught:
             await client.info()
     assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("command", ["get", "history", "explain", "watch", "cancel", "pause"])
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_run_without_a_name_is_the_callers_mistake(windlass: Terminal, command: str, name: str) -> None:
+    code, _, err = windlass(command, name)
+    assert code == 2
+    assert "this one is empty" in one_line(err)
