@@ -27,8 +27,8 @@ class Client(Steering, Streaming, Watching, DefinitionCalls, People, Operations)
         print(result.value())
     ```
 
-    Every call raises `WindlassError` when the engine refuses it or stays unreachable for `retry_for` seconds. Calls
-    that change something carry a request_id made once per call, so repeating them does no harm.
+    Every call raises `WindlassError` when the engine refuses it, or stays unreachable or without room for `retry_for`
+    seconds. Calls that change something carry a request_id made once per call, so repeating them does no harm.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """One channel to an engine, and the rule by which calls over it are repeated.
 
-Only UNAVAILABLE is repeated: the engine was not there, is going away, or does not know whether its commit went
-through. That is safe because a mutating call carries a request_id that is made once, before the first try, and the
-engine answers a second try with the first one's outcome. Everything else is the caller's to decide.
+Repeated are UNAVAILABLE (the engine was not there, is going away, or does not know whether its commit went through) and
+RESOURCE_EXHAUSTED where the engine says when to come back: a full backlog, a rate. That is safe because a mutating call
+carries a request_id that is made once, before the first try, and the engine answers a second try with the first one's
+outcome. Everything else is the caller's to decide (docs/errors.md).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from windlass.client.errors import WindlassError, error_of_call
 
 DEFAULT_TARGET = "127.0.0.1:7711"
 CALL_TIMEOUT = 30.0  #: seconds that one try of a unary call may take
-RETRY_FOR = 30.0  #: seconds for which UNAVAILABLE is repeated
+RETRY_FOR = 30.0  #: seconds for which a call is repeated
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024  #: of an answer; the engine's own caps are lower
 
 _OPTIONS: list[tuple[str, Any]] = [
@@ -86,9 +87,9 @@ class Connection:
         *,
         timeout: float | None = None,
     ) -> Response:
-        """One unary call, repeated while the engine is unavailable. `timeout` is of one try, in seconds.
+        """One unary call, repeated while the engine is unavailable or says when to come back.
 
-        Raises WindlassError.
+        `timeout` is of one try, in seconds. Raises WindlassError.
         """
         patience = Patience(self.backoff, self.retry_for)
         while True:
@@ -112,7 +113,13 @@ class Patience:
 
     async def after(self, error: WindlassError) -> None:
         """Waits until the next try. Raises the error if another try would not help or there is no time left for it."""
-        wait = max(next(self._delays), error.retry_after or 0.0)
-        if error.code is not grpc.StatusCode.UNAVAILABLE or asyncio.get_running_loop().time() + wait > self._deadline:
+        wait = next(self._delays) + (error.retry_after or 0.0)  # those who are told the same do not come back as one
+        if not _passes(error) or asyncio.get_running_loop().time() + wait > self._deadline:
             raise error
         await asyncio.sleep(wait)
+
+
+def _passes(error: WindlassError) -> bool:
+    if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return error.retry_after is not None
+    return error.code is grpc.StatusCode.UNAVAILABLE

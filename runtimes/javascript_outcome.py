@@ -18,6 +18,8 @@ _MESSAGE_MAX: Final = 8_000
 _PLACE: Final = re.compile(r"<input>:(\d+):(\d+)")
 #: An escape in JSON text; the group is there for half of a surrogate pair that stands alone.
 _ESCAPE: Final = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)")
+#: The stack of an error that was written to `console` or `ctx.log`.
+_FRAMES: Final = re.compile(r"(?:(?:^|\n)    at .*)+(?:\n\Z)?")
 #: As which the engine throws what it has to say about stack and memory.
 _ENGINE_ERRORS: Final = ("InternalError", "RangeError", "SyntaxError")
 _TOO_LONG: Final = ("invalid string length", "string too long", "invalid array buffer length", "invalid array length")
@@ -171,7 +173,7 @@ def _with_reports(completion: Completion, outcome: _Outcome) -> Completion:
         return completion
     return msgspec.structs.replace(
         completion,
-        logs=tuple(LogLine(line.level, line.message, bytes(line.metadata)) for line in outcome.logs),
+        logs=tuple(LogLine(line.level, _logged(line.message), bytes(line.metadata)) for line in outcome.logs),
         logs_lost=outcome.lost,
         progress=tuple(Progress(report.fraction, report.message) for report in outcome.progress),
         checkpoint=bytes(outcome.checkpoint) or None,
@@ -210,11 +212,25 @@ def _authored(thrown: _Thrown, stack: str) -> Failure:
     return Failure(own.code, thrown.message, stack, bytes(own.details), own.retryable, delay_us, authored=True)
 
 
+def _logged(message: str) -> str:
+    """Return a line of the log with the stacks in it as those of failures are shown: the author's frames only."""
+    if "    at " not in message:
+        return message
+    return _FRAMES.sub(_frames_logged, message)
+
+
+def _frames_logged(found: re.Match[str]) -> str:
+    frames = "\n".join(f"    {frame}" for frame in author_stack(found[0]).splitlines())
+    return f"\n{frames}" if frames and found[0].startswith("\n") else frames
+
+
 def author_stack(stack: str) -> str:
     """Return the frames of the author's own code, with the file called task.js."""
     frames: list[str] = []
     for line in stack.splitlines():
         frame = line.strip()
+        if not frame:
+            continue
         if frame.startswith(("at $host ", "at eval (native)")):
             break
         if frame.startswith("at $host"):

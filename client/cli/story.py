@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from windlass.client.cli.plain import value_of
+from google.protobuf import timestamp_pb2
+
+from windlass.client.cli.plain import local_time, value_of
 from windlass.client.cli.screen import cell
 from windlass.v1 import common_pb2
 
@@ -128,8 +130,17 @@ def detail_of(event: common_pb2.HistoryEvent) -> str:
         for key, value in attributes.items()
         if key not in _HIDDEN and value not in (None, "", [], {}, False)
     ]
-    text = "  ".join([*_refused(attributes), *shown, *_used(attributes)])
+    text = "  ".join([*_until(event, attributes), *_refused(attributes), *shown, *_used(attributes)])
     return text if len(text) <= _TEXT_MAX else text[: _TEXT_MAX - 1] + "…"
+
+
+def _until(event: common_pb2.HistoryEvent, attributes: Mapping[str, Any]) -> Iterator[str]:
+    """How far an extension goes: `until 2026-11-21 16:30:00`."""
+    until_us = attributes.get("lease_us")
+    if event.type == "AttemptExtended" and isinstance(until_us, int):
+        time = timestamp_pb2.Timestamp()
+        time.FromMicroseconds(until_us)
+        yield f"until {local_time(time)}"
 
 
 def _refused(attributes: Mapping[str, Any]) -> Iterator[str]:

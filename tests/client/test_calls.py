@@ -64,14 +64,23 @@ async def test_a_refusal_is_not_repeated_and_tells_everything_it_knows() -> None
     assert len(engine.requests) == 1
 
 
-async def test_resource_exhausted_is_the_callers_to_repeat_and_says_when() -> None:
+async def test_a_full_backlog_is_tried_again_when_the_engine_says() -> None:
     retry = error_details_pb2.RetryInfo()
-    retry.retry_delay.FromMilliseconds(1500)
-    engine = Refusing(status(code_pb2.RESOURCE_EXHAUSTED, "BACKLOG_FULL", "too much is waiting", retry))
+    retry.retry_delay.FromMilliseconds(2)
+    full = status(code_pb2.RESOURCE_EXHAUSTED, "BACKLOG_FULL", "too much is waiting", retry)
+    engine = Refusing(full, full)
+    async with served(engine) as client:
+        assert (await client.start("hello")).created
+    assert len({each.request_id for each in engine.requests}) == 1
+    assert len(engine.requests) == 3
+
+
+async def test_what_is_too_large_is_not_tried_again() -> None:
+    engine = Refusing(status(code_pb2.RESOURCE_EXHAUSTED, "PAYLOAD_TOO_LARGE", "the input is too large"))
     async with served(engine) as client:
         with pytest.raises(WindlassError) as caught:
             await client.start("hello")
-    assert caught.value.retry_after == 1.5
+    assert caught.value.retry_after is None
     assert len(engine.requests) == 1
 
 

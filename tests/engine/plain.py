@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from tests.engine.documents import Document
@@ -50,3 +51,13 @@ async def complete(
 async def phase(served: Served, run_id: str) -> str:
     (work,) = (await served.run(run_id)).open_work
     return str(work.phase)
+
+
+async def nothing_more_for(served: Served, session: str) -> None:
+    """A poll that waits is given the next task of all, and nothing that was sent before."""
+    waiting = asyncio.ensure_future(poll(served, session, 20))
+    while not served.engine.dispatch.connected[session].credits:
+        await served.engine.storage.read(lambda tr: tr.get(b"x"))
+    await served.engine.deadlines.turn()
+    run_id = await served.start("task")
+    assert [task.run_id for task in await waiting] == [run_id]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from tests.engine.documents import one_task
-from tests.engine.plain import complete, poll, register, start
+from tests.engine.plain import complete, nothing_more_for, poll, register, start
 from tests.engine.served import DAY, Served, seconds, serving, value
 from windlass.engine.connected import UNHEARD_US
 from windlass.engine.unit import DEADLINE_SLACK_US
@@ -103,12 +102,7 @@ async def test_a_first_task_that_is_done_elsewhere_is_not_sent_again(pair: tuple
     started = await start(one, session)
     assert await accepted(two, session, started.task)
     one.advance(UNHEARD_US / 1e6)
-    waiting = asyncio.ensure_future(poll(one, session, 20))
-    while not one.engine.dispatch.connected[session].credits:
-        await one.engine.storage.read(lambda tr: tr.get(b"x"))
-    await one.engine.deadlines.turn()
-    run_id = await one.start("task")
-    assert [task.run_id for task in await waiting] == [run_id]
+    await nothing_more_for(one, session)
 
 
 async def test_a_sign_of_life_that_went_astray_once_is_not_waited_for_again(pair: tuple[Served, Served]) -> None:

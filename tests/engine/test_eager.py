@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from tests.engine.cluster import TestWorker
 from tests.engine.documents import one_task
-from tests.engine.plain import CODE, chain, complete, phase, poll, register, start
+from tests.engine.plain import CODE, chain, complete, nothing_more_for, phase, poll, register, start
 from tests.engine.served import Served, refusal_of, refused, seconds, serving, value
 from windlass.engine import eager
 from windlass.engine.connected import UNHEARD_US
@@ -152,16 +151,6 @@ async def test_only_a_start_by_itself_has_an_answer_that_carries_a_task(served: 
 
 
 # Answers that are lost
-
-
-async def nothing_more_for(served: Served, session: str) -> None:
-    """A poll that waits is given the next task of all, and nothing that was sent before."""
-    waiting = asyncio.ensure_future(poll(served, session, 20))
-    while not served.engine.dispatch.connected[session].credits:
-        await served.engine.storage.read(lambda tr: tr.get(b"x"))
-    await served.engine.deadlines.turn()
-    run_id = await served.start("task")
-    assert [task.run_id for task in await waiting] == [run_id]
 
 
 async def test_a_task_that_nothing_is_heard_of_is_sent_once_more(served: Served) -> None:

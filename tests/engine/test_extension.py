@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from google.protobuf import timestamp_pb2
 
 from tests.engine.cluster import TestWorker
 from tests.engine.documents import one_task
 from tests.engine.plain import poll, register
 from tests.engine.served import Served, seconds, serving
+from windlass.client.cli.plain import local_time
+from windlass.client.cli.story import detail_of
 from windlass.engine.unit import DEADLINE_SLACK_US
 from windlass.storage.memory import Faults, MemoryWorld
 from windlass.v1 import common_pb2
@@ -55,9 +58,18 @@ async def timed_out(served: Served, run_id: str) -> bool:
     return (await served.run(run_id)).failure.code == "START_TO_CLOSE_TIMEOUT"
 
 
-async def extensions(served: Served, run_id: str) -> int:
+async def extensions(served: Served, run_id: str) -> list[common_pb2.HistoryEvent]:
     events = (await served.runs.GetHistory(run_pb.GetHistoryRequest(run_id=run_id))).events
-    return sum(event.type == "AttemptExtended" for event in events)
+    return [event for event in events if event.type == "AttemptExtended"]
+
+
+async def test_the_history_says_until_when(served: Served) -> None:
+    worker = await holding(served)
+    await extend(worker, 3600)
+    (event,) = await extensions(served, worker.held[0].run_id)
+    until = timestamp_pb2.Timestamp(seconds=event.time.seconds + 3600, nanos=event.time.nanos)
+    until.FromMicroseconds(until.ToMicroseconds() + int(SLACK_S * 1e6))
+    assert detail_of(event) == f"until {local_time(until)}"
 
 
 async def test_an_attempt_has_the_time_that_it_asked_for(served: Served) -> None:
@@ -67,7 +79,7 @@ async def test_an_attempt_has_the_time_that_it_asked_for(served: Served) -> None
     await extend(worker, 30)
     await later(served, 29 + SLACK_S)
     assert not worker.cancels
-    assert await extensions(served, task.run_id) == 1
+    assert len(await extensions(served, task.run_id)) == 1
     await later(served, 2)
     await worker.until(lambda: bool(worker.cancels))
     assert worker.cancels[0].reason == pb.CANCEL_REASON_TIMED_OUT
@@ -92,7 +104,7 @@ async def test_no_deadline_comes_nearer(served: Served, span_s: float) -> None:
     (task,) = worker.held
     await extend(worker, span_s)
     await later(served, 9 + SLACK_S)
-    assert (worker.cancels, await extensions(served, task.run_id)) == ([], 0)
+    assert (worker.cancels, await extensions(served, task.run_id)) == ([], [])
     worker.finish(task, 1)
     await served.closed(task.run_id)
 

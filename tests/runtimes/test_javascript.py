@@ -172,6 +172,19 @@ async def test_console_and_log(pool: SlotPool) -> None:
     ]
 
 
+async def test_a_logged_error_shows_the_authors_lines_and_nothing_of_the_host(pool: SlotPool) -> None:
+    source = """
+        function inner() { return new Error('bad') }
+        function run() { console.error('first', inner(), 'last'); ctx.log('warn', inner().stack) }
+    """
+    logs = (await pool.run(script(source, limits=PATIENT))).logs
+    frames = "    at inner (task.js:2:39)\n    at run (task.js:3:{})"
+    assert [line.message for line in logs] == [
+        "first Error: bad\n" + frames.format(49) + "\n last",
+        frames.format(83),
+    ]
+
+
 async def test_logs_and_checkpoint_survive_a_timeout() -> None:
     """If the engine ends the task. Where the worker has to, nothing can be saved: hence the long grace."""
     async with slots(grace_us=20_000_000) as pool:
