@@ -5,8 +5,9 @@ the namespace, or one for all where namespaces share children: a module that too
 compiled after it, so no realm is given what was compiled for another.
 
 Modules that take the compiler long, on purpose or not, must not hold up the others. So each has a first try that is
-short; what was not done by then is begun anew in a seat of its own kind, behind others of that kind. And a compilation
-goes on only as long as a task waits for it.
+short; what was not done by then is begun anew in a seat of its own kind, behind others of that kind. And a try is begun
+only while a task waits for it. One that has begun is carried to its end, though its tasks may have run out of time by
+then: their next attempts find what it made. Else a module that takes longer than its task may would never run.
 """
 
 from __future__ import annotations
@@ -79,20 +80,25 @@ class Preparation:
     async def make(self, name: str, activation: Activation, realm: str) -> bytes | Completion:
         """Compile, or wait for whoever compiles the same already. A failure is a completion, and remembered.
 
-        When all who waited have been cancelled, the compilation ends.
+        When all who waited have been cancelled, it goes no further than the try that a child is at.
         """
         running = self._running.get(name)
         if running is None:
             running = self._running[name] = _Compilation()
             running.work = asyncio.ensure_future(self._compile(running, name, activation, realm))
+            running.work.add_done_callback(lambda _: self._ended(name, running))
         running.waiting += 1
         try:
             return await asyncio.shield(running.work)
         finally:
             running.waiting -= 1
-            if not running.waiting:
-                del self._running[name]
+            if not running.waiting and not self.at_work(name):
+                self._ended(name, running)
                 running.work.cancel()
+
+    def _ended(self, name: str, running: _Compilation) -> None:
+        if self._running.get(name) is running:
+            del self._running[name]
 
     async def _compile(
         self, running: _Compilation, name: str, activation: Activation, realm: str
@@ -106,6 +112,9 @@ class Preparation:
             if _code_of(answer) != failures.TIMEOUT:
                 break
             _put(self._long, name, None)
+            if not running.waiting:
+                self._ended(name, running)  # at once: who comes now begins anew
+                return failed(failures.CANCELLED, "no task waits for the module any more")
         if isinstance(answer, Prepared):
             self._cache.put(name, answer.data)
             return answer.data

@@ -12,9 +12,8 @@ import asyncio
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from pydantic_core import PydanticSerializationError
 from windlass.runtimes import failures
 from windlass.runtimes.json_text import not_json
 from windlass.runtimes.port import Activation, Completion, Extension, Failure, TaskKey, TrustedNote, Usage, failed
-from windlass.runtimes.python_context import TaskCancelled, TaskContext, TaskFailure
+from windlass.runtimes.python_context import Deadline, TaskCancelled, TaskContext, TaskFailure
 from windlass.runtimes.python_handlers import Handler, HandlerRegistry
 
 VERSION: Final = f"python {platform.python_version()}"
@@ -50,17 +49,19 @@ class PythonHandlers:
         """Run one attempt; the future always gets a completion. Cancelling the future cancels the attempt."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Completion] = loop.create_future()
+        deadline = Deadline()
 
         def hear(note: TrustedNote) -> None:
             if isinstance(note, Extension):
-                _extend(context.deadline, note.span_us)
+                deadline.put_off(note.span_us)
             if on_note is not None:
                 on_note(note)
 
         def tell(note: TrustedNote) -> None:
             loop.call_soon_threadsafe(hear, note)
 
-        context = TaskContext(activation, tell)
+        # The context knows these two, so neither may know it: each task would leave a circle to the garbage collector.
+        context = TaskContext(activation, tell, deadline)
         task = loop.create_task(self._run(activation, context))
         self._running[activation.task.key] = task, context
         task.add_done_callback(partial(self._ended, activation.task.key, answer))
@@ -126,24 +127,22 @@ class PythonHandlers:
         except _Unfit as error:
             return failed(failures.BAD_INPUT, str(error))
         began_s = asyncio.get_running_loop().time()
-        deadline = asyncio.timeout(activation.limits.wall_us / 1e6)
+        timeout = asyncio.timeout_at(began_s + activation.limits.wall_us / 1e6)
         try:
-            async with deadline:
-                context.deadline = deadline
+            async with timeout:
+                context.deadline.timeout = timeout
                 try:
                     value = await self._call(handler, given)
                 finally:
-                    context.deadline = None
-            with _fitting("result"):
-                kept = handler.output.validate_python(value)
-            output = handler.output.dump_json(kept)
+                    context.deadline.timeout = None
+            output = handler.output.dump_json(_fitted("result", handler.output.validate_python, value))
         except TaskFailure as error:
             return Completion(failure=error.failure)
         except TimeoutError as error:
-            if not deadline.expired():
+            if not timeout.expired():
                 return _raised(error)
             context.mark_cancelled()
-            allowed_ms = ((deadline.when() or began_s) - began_s) * 1000
+            allowed_ms = ((timeout.when() or began_s) - began_s) * 1000
             return failed(failures.TIMEOUT, f"no end after {round(allowed_ms, 1):g} ms")
         except _Unfit as error:
             return failed(failures.BAD_OUTPUT, str(error))
@@ -164,31 +163,22 @@ class PythonHandlers:
 def _arguments(handler: Handler, activation: Activation, context: TaskContext) -> dict[str, Any]:
     given: dict[str, Any] = {}
     if "input" in handler.parameters:
-        with _fitting("input"):
-            given["input"] = handler.input.validate_json(activation.input)
+        given["input"] = _fitted("input", handler.input.validate_json, activation.input)
     if "config" in handler.parameters:
-        with _fitting("config"):
-            given["config"] = handler.config.validate_json(activation.config)
+        given["config"] = _fitted("config", handler.config.validate_json, activation.config)
     if "ctx" in handler.parameters:
         given["ctx"] = context
     return given
-
-
-def _extend(deadline: asyncio.Timeout | None, span_us: int) -> None:
-    """Put the end of an attempt off, if it still runs. It never comes nearer."""
-    if deadline is not None and not deadline.expired() and (ends_s := deadline.when()) is not None:
-        deadline.reschedule(max(ends_s, asyncio.get_running_loop().time() + span_us / 1e6))
 
 
 class _Unfit(Exception):
     """The input, the config or the result is not what the handler's annotations say."""
 
 
-@contextmanager
-def _fitting(what: str) -> Iterator[None]:
+def _fitted(what: str, validate: Callable[[Any], Any], value: object) -> Any:
     """Tell what does not fit apart, and from a ValidationError of the handler's own, which is its failure."""
     try:
-        yield
+        return validate(value)
     except pydantic.ValidationError as error:
         raise _Unfit(_validation_message(what, error)) from error
 

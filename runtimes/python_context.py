@@ -70,13 +70,29 @@ class TaskCancelled(Exception):
     """Raised by `TaskContext.raise_if_cancelled`: the attempt is not wanted any more."""
 
 
+class Deadline:
+    """The end of an attempt, which it may put off."""
+
+    __slots__ = ("timeout",)
+
+    def __init__(self) -> None:
+        self.timeout: asyncio.Timeout | None = None  #: None while no handler runs
+
+    def put_off(self, span_us: int) -> None:
+        """Let the attempt have so much time from now, if it still runs. Its end never comes nearer."""
+        timeout = self.timeout
+        if timeout is not None and not timeout.expired() and (ends_s := timeout.when()) is not None:
+            timeout.reschedule(max(ends_s, asyncio.get_running_loop().time() + span_us / 1e6))
+
+
 class TaskContext:
     """One attempt, as its handler sees it."""
 
-    def __init__(self, activation: Activation, tell: Callable[[TrustedNote], None]) -> None:
+    def __init__(self, activation: Activation, tell: Callable[[TrustedNote], None], deadline: Deadline) -> None:
         self._activation = activation
         self._tell = tell
-        self._cancelled = threading.Event()
+        self.deadline = deadline  #: the runtime's
+        self._cancelled = False  # set on the loop, read by the handler's thread
         self._lock = threading.Lock()
         self._context: dict[str, Any] | None = None
         self.patch: dict[str, bytes] = {}
@@ -87,7 +103,6 @@ class TaskContext:
         self.progress_reports: list[Progress] = []
         self.left_checkpoint: bytes | None = None
         self.denials = Denials()
-        self.deadline: asyncio.Timeout | None = None  #: of the attempt, while it runs; the runtime's
 
     def denied(self, kind: str, call: str, argument: str = "") -> None:
         """Write down with the attempt that something was refused to it; `kind` is one of `denials.KINDS`."""
@@ -117,7 +132,7 @@ class TaskContext:
     @property
     def cancelled(self) -> bool:
         """Whether the attempt is not wanted any more. A synchronous handler should look now and then."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def raise_if_cancelled(self) -> None:
         """Raise TaskCancelled when the attempt is not wanted any more."""
@@ -126,7 +141,7 @@ class TaskContext:
 
     def mark_cancelled(self) -> None:
         """For the runtime: the attempt is not wanted any more."""
-        self._cancelled.set()
+        self._cancelled = True
 
     @property
     def checkpoint(self) -> Any:
