@@ -89,6 +89,7 @@ def check_rows(scan: Scan, *, settled: bool = False, now_us: int = 0) -> list[st
             open_runs[ns, state.workflow, state.revision] += 1
     problems += _orphans(tables, seen)
     problems += _counters(tables, open_runs)
+    problems += _described(tables)
     if settled:
         problems += _unsettled(tables, now_us)
     return problems
@@ -239,6 +240,13 @@ def _counters(tables: Tables, open_runs: Counter[tuple[str, str, str]]) -> Itera
     for key in sorted({*counted, *open_runs}):
         if counted.get(key, 0) != open_runs[key]:
             yield f"open runs of {key[1]} counted as {counted.get(key, 0)}, there are {open_runs[key]}"
+
+
+def _described(tables: Tables) -> Iterator[str]:
+    """What workers said of their handlers goes with their sessions."""
+    said = {e.parts[0] for e in tables.entries("STEP_TYPE", 2)}
+    gone = said - {e.parts[0] for e in tables.entries("SESSION", 1)}
+    yield from (f"session {session} does not exist and has step types" for session in sorted(gone))
 
 
 def _unsettled(tables: Tables, now_us: int) -> Iterator[str]:

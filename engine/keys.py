@@ -31,6 +31,7 @@ A key is a tuple whose first element is its table's number. Layouts (ns = namesp
 | ENGINE       | engine id                                           | EngineRecord, renewed while the engine lives    |
 | BUMP         | topic …                                             | counter watched by other engines                |
 | EMITTED      | ns, run_id, versionstamp                            | empty: the run's rows in the outbox             |
+| STEP_TYPE    | session, handler                                    | StepType message: what the worker says of it    |
 
 Run ids begin with their time, so runs lie in the order of their start and neighbours share pages. QUEUE and TIMER carry
 a shard (a hash of the run) because on a cluster a single range would be hot; a store of one engine has one shard.
@@ -68,6 +69,7 @@ _NAMES: Final = [
     "ENGINE",
     "BUMP",
     "EMITTED",
+    "STEP_TYPE",
 ]
 #: Table number to name, for `windlass storage dump`.
 TABLES: Final = dict(enumerate(_NAMES, start=1))
@@ -102,6 +104,7 @@ def _table(name: str) -> bytes:
 _RUN, _ITEM, _EVENTS, _INBOX = _table("RUN"), _table("ITEM"), _table("EVENTS"), _table("INBOX")
 _LISTING, _OPEN, _QUEUE, _LEASE = _table("LISTING"), _table("OPEN"), _table("QUEUE"), _table("LEASE")
 _TIMER, _VIRTUAL, _SESSION = _table("TIMER"), _table("VIRTUAL"), _table("SESSION")
+_STEP_TYPE = _table("STEP_TYPE")
 
 
 def runs(ns: str) -> bytes:
@@ -247,6 +250,14 @@ def sessions() -> bytes:
 
 def session(session_id: str) -> bytes:
     return _SESSION + text(session_id)
+
+
+def step_types(session_id: str) -> bytes:
+    return _STEP_TYPE + text(session_id)
+
+
+def step_type(session_id: str, handler: str) -> bytes:
+    return _STEP_TYPE + text(session_id) + text(handler)
 
 
 def timers(shard: int) -> bytes:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Final
 
+from windlass.engine import step_types
 from windlass.engine.clock import Clock
 from windlass.engine.connected import Assignment, Connected
 from windlass.engine.core import commands as cmd
@@ -83,7 +84,7 @@ class Link:
         workers = self._workers
         held = [parse_token(token) for token in request.held_task_tokens]
         record, resumed, lost = await workers.sessions.register(
-            session_record(request, workers), request.resume_session_id, held
+            session_record(request, workers), request.resume_session_id, held, request.handlers
         )
         self.session = workers.dispatch.connect(record, self)
         workers.links.add(self)
@@ -297,20 +298,20 @@ def session_record(request: pb.RegisterWorkerRequest, workers: Workers) -> Sessi
         host=request.host,
         sdk=request.sdk,
         instance=request.instance_id,
-        handlers=tuple(each.SerializeToString() for each in request.handlers),
         offer=check_units(request.offered_units, "offered_units", units.OFFER_MAX),
     )
     if (size := len(pack(record))) > SESSION_BYTES_MAX:
-        much = f"the registration has {size} bytes, {SESSION_BYTES_MAX} are allowed"
-        message = f"{much}: offer fewer handlers, or smaller schemas"
+        much = f"the registration has {size} bytes without its schemas, {SESSION_BYTES_MAX} are allowed"
+        message = f"{much}: offer fewer handlers, or fewer labels"
         raise EngineError("PAYLOAD_TOO_LARGE", message, size=str(size), limit=str(SESSION_BYTES_MAX))
     return record
 
 
 def _check_shape(request: pb.RegisterWorkerRequest) -> None:
-    """What nobody could make use of. Raises EngineError INVALID_FIELD."""
+    """What nobody could make use of. Raises EngineError INVALID_FIELD, PAYLOAD_TOO_LARGE."""
     if request.slots < 0:
         raise EngineError("INVALID_FIELD", "slots must not be negative", field="slots")
+    step_types.check(request.handlers)
     for each in request.handlers:
         check_name(each.handler, "handlers")
         schemas = {"input": each.input_schema, "output": each.output_schema, "config": each.config_schema}

@@ -67,7 +67,7 @@ class SessionRecord(Stored, frozen=True):
     host: str = ""
     sdk: str = ""
     instance: str = ""
-    handlers: tuple[bytes, ...] = ()  #: StepType messages of its Python handlers
+    described: tuple[bytes, ...] = ()  #: always empty: what it says of its handlers has rows of its own (step_types.py)
     offer: dict[str, int] = {}  #: units that it has for tasks beside slots (core/units.py)
 
 

@@ -19,12 +19,12 @@ A worker judges its attempts' deadlines itself; `Deadlines` is the second pair o
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from windlass.engine import keys
+from windlass.engine import keys, step_types
 from windlass.engine.clock import Clock
 from windlass.engine.connected import Connected, Held, Outlet
 from windlass.engine.core import commands as cmd
@@ -37,6 +37,7 @@ from windlass.engine.records import LeaseRecord, SessionRecord, pack, unpack
 from windlass.engine.strays import Strays, leases_of, moved
 from windlass.engine.work import TaskKey
 from windlass.storage.port import Row, Storage, Transaction
+from windlass.v1 import common_pb2
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,11 @@ class Sessions(Loop):
     # What workers ask
 
     async def register(
-        self, record: SessionRecord, resume: str, held: Iterable[TaskKey]
+        self,
+        record: SessionRecord,
+        resume: str,
+        held: Iterable[TaskKey],
+        offered: Sequence[common_pb2.StepType] = (),
     ) -> tuple[SessionRecord, bool, list[TaskKey]]:
         """Open a session, or resume one that still stands: its record, whether resumed, held tasks that are lost.
 
@@ -93,6 +98,7 @@ class Sessions(Loop):
             if old is not None and unpack(SessionRecord, old).worker == record.worker:
                 stored = msgspec.structs.replace(record, session=resume)
             tr.set(keys.session(stored.session), pack(stored))
+            step_types.put(tr, stored.session, offered)
             return stored, stored.session == resume
 
         stored, resumed = await self._storage.transact(body)
@@ -223,6 +229,7 @@ class Sessions(Loop):
             if not why.ended and value is not None and unpack(SessionRecord, value).expires_us > now:
                 return False
             tr.clear(keys.session(session_id))
+            step_types.remove(tr, session_id)
             return True
 
         self._closing[session_id] = why

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Final
 
@@ -14,12 +13,12 @@ from windlass.definition.compile import compile_document, read_canonical
 from windlass.definition.graph import dot, mermaid
 from windlass.definition.problems import DefinitionError, Problem
 from windlass.definition.source import Authored, loads
-from windlass.engine import keys
+from windlass.engine import keys, step_types
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.modules import MODULE_BYTES_MAX, bare, digest_of
 from windlass.engine.reading import open_runs, page_number, page_position, page_size, page_token
-from windlass.engine.records import DefinitionRecord, ModuleRecord, RevisionRecord, SessionRecord, get_large, unpack
+from windlass.engine.records import DefinitionRecord, ModuleRecord, RevisionRecord, get_large, unpack
 from windlass.engine.registering import delete, set_default, store_modules, stored_modules, write_revision
 from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, namespace_of, once
@@ -241,7 +240,8 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
     @rpc
     async def ListStepTypes(self, request: pb.ListStepTypesRequest) -> pb.ListStepTypesResponse:
         ns = request.namespace or "default"
-        found = _offered(session for session in await self._engine.sessions.all() if session.namespace == ns)
+        sessions = [each.session for each in await self._engine.sessions.all() if each.namespace == ns]
+        found = await step_types.offered_by(self._engine.storage, sessions)
         size = page_size(request.page_size)
         after = page_position(request.page_token) if request.page_token else ""
         names = sorted(name for name in found if name > after)
@@ -302,19 +302,6 @@ def _definition(ns: str, record: DefinitionRecord, revision: RevisionRecord, cou
         open_runs=count,
         module_digests=revision.modules,
     )
-
-
-def _offered(sessions: Iterable[SessionRecord]) -> dict[str, common_pb2.StepType]:
-    """What live workers offer, by handler, with how many of them do."""
-    found: dict[str, common_pb2.StepType] = {}
-    workers: Counter[str] = Counter()
-    for session in sessions:
-        offers = {each.handler: each for each in map(common_pb2.StepType.FromString, session.handlers)}
-        found.update(offers)
-        workers.update(offers.keys())
-    for name, step_type in found.items():
-        step_type.workers = workers[name]
-    return found
 
 
 def _module(record: ModuleRecord) -> pb.Module:

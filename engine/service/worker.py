@@ -96,7 +96,9 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         """The unary path's first call."""
         held = [parse_token(token) for token in request.held_task_tokens]
         record = session_record(request, self._workers)
-        record, resumed, lost = await self._workers.sessions.register(record, request.resume_session_id, held)
+        record, resumed, lost = await self._workers.sessions.register(
+            record, request.resume_session_id, held, request.handlers
+        )
         session = self._workers.dispatch.connect(record, Mailbox())
         if resumed:
             lost = await self._workers.sessions.adopt(session, held)

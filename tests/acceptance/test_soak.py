@@ -40,7 +40,18 @@ GROWTH_MB, GROWTH_SHARE = 2.0, 0.03
 #: Runs before the measuring, in batches: caches with a bound are full then, and what still grows is a leak.
 WARM_UP: Final = (10, 1000)
 #: Rows that are there for other reasons than runs, or for a day: answers to repeated requests.
-_KEPT: Final = {"NAMESPACE", "DEFINITION", "REVISION", "MODULE", "REQUEST", "EXPIRY", "SESSION", "ENGINE", "OPEN"}
+_KEPT: Final = {
+    "NAMESPACE",
+    "DEFINITION",
+    "REVISION",
+    "MODULE",
+    "REQUEST",
+    "EXPIRY",
+    "SESSION",
+    "STEP_TYPE",
+    "ENGINE",
+    "OPEN",
+}
 _NAMES: Final = dict(keys.TABLES)
 
 

@@ -300,20 +300,6 @@ async def test_modules_are_listed_and_checked(served: Served) -> None:
     assert checked.module.size_bytes == 1
 
 
-async def test_step_types_are_what_live_workers_offer(served: Served) -> None:
-    worker = await served.worker(lambda task: 1)
-    listed = await served.definitions.ListStepTypes(pb.ListStepTypesRequest())
-    assert [(each.handler, each.workers) for each in listed.step_types] == [("echo", 1)]
-    other = await served.worker(lambda task: 1, name="w2")
-    listed = await served.definitions.ListStepTypes(pb.ListStepTypesRequest())
-    assert [(each.handler, each.workers) for each in listed.step_types] == [("echo", 2)]
-    await worker.vanish()
-    await other.vanish()
-    served.advance(2 * 1000 * 86_400)
-    await served.engine.sessions.turn()
-    assert not (await served.definitions.ListStepTypes(pb.ListStepTypesRequest())).step_types
-
-
 async def test_a_definition_is_drawn(served: Served) -> None:
     await served.register(waiting("w"))
     mermaid = await served.definitions.RenderGraph(pb.RenderGraphRequest(workflow="w"))

@@ -19,7 +19,19 @@ from windlass.v1 import human_task_service_pb2 as people_pb
 from windlass.v1 import workflow_service_pb2 as pb
 
 #: Rows that outlive a run by design, each with a time to live or a number of its own.
-LASTING = ("DEFINITION", "REVISION", "MODULE", "SESSION", "ENGINE", "OPEN", "REQUEST", "EXPIRY", "BUMP", "MESSAGE")
+LASTING = (
+    "DEFINITION",
+    "REVISION",
+    "MODULE",
+    "SESSION",
+    "STEP_TYPE",
+    "ENGINE",
+    "OPEN",
+    "REQUEST",
+    "EXPIRY",
+    "BUMP",
+    "MESSAGE",
+)
 
 
 def emitting(count: int) -> Document:

@@ -88,8 +88,8 @@ class WorkerServiceServicer:
 
     def RegisterWorker(self, request, context):
         """Opens a session, or resumes one that is still live (`resume_session_id`).
-        Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (the registration
-        has more than 90,000 bytes).
+        Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (a handler
+        with its schemas has more than 90,000 bytes, all of them more than 1,000,000, or the rest more than 90,000).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,8 +49,8 @@ class WorkerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
     RegisterWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.RegisterWorkerRequest, _worker_service_pb2.RegisterWorkerResponse]
     """Opens a session, or resumes one that is still live (`resume_session_id`).
-    Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (the registration
-    has more than 90,000 bytes).
+    Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (a handler
+    with its schemas has more than 90,000 bytes, all of them more than 1,000,000, or the rest more than 90,000).
     """
     StreamTasks: _grpc.StreamStreamMultiCallable[_worker_service_pb2.StreamTasksRequest, _worker_service_pb2.StreamTasksResponse]
     """The fast path. The worker's first message carries `register`, the engine's first one `registered`; after that each side
@@ -102,8 +102,8 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.RegisterWorkerRequest, _worker_service_pb2.RegisterWorkerResponse]  # type: ignore[assignment]
     """Opens a session, or resumes one that is still live (`resume_session_id`).
-    Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (the registration
-    has more than 90,000 bytes).
+    Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (a handler
+    with its schemas has more than 90,000 bytes, all of them more than 1,000,000, or the rest more than 90,000).
     """
     StreamTasks: _aio.StreamStreamMultiCallable[_worker_service_pb2.StreamTasksRequest, _worker_service_pb2.StreamTasksResponse]  # type: ignore[assignment]
     """The fast path. The worker's first message carries `register`, the engine's first one `registered`; after that each side
@@ -158,8 +158,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.RegisterWorkerResponse, _abc.Awaitable[_worker_service_pb2.RegisterWorkerResponse]]:
         """Opens a session, or resumes one that is still live (`resume_session_id`).
-        Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (the registration
-        has more than 90,000 bytes).
+        Errors: INVALID_FIELD, BAD_TASK_TOKEN (in held_task_tokens), NAMESPACE_NOT_FOUND, PAYLOAD_TOO_LARGE (a handler
+        with its schemas has more than 90,000 bytes, all of them more than 1,000,000, or the rest more than 90,000).
         """
 
     @_abc_1.abstractmethod
