@@ -15,7 +15,8 @@ from windlass.runtimes.memory_mark import rss_growth_bytes
 from windlass.runtimes.port import Activation, Completion, Failure, Level, LogLine, Problem, Progress, Usage, failed
 
 _MESSAGE_MAX: Final = 8_000
-_PLACE: Final = re.compile(r"<input>:(\d+):(\d+)")
+#: `quickjs` tells no columns.
+_PLACE: Final = re.compile(r"<input>:(\d+)(?::(\d+))?")
 #: An escape in JSON text; the group is there for half of a surrogate pair that stands alone.
 _ESCAPE: Final = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)")
 #: The stack of an error that was written to `console` or `ctx.log`.
@@ -149,9 +150,9 @@ def syntax_problem(text: str, source: str, shift: int) -> Problem:
     """Return the problem for a SyntaxError's text. `shift`: columns that were put before the first line."""
     message = text.split("\n", 1)[0].removeprefix("SyntaxError: ")
     place = _PLACE.search(text)
-    line, column = (int(place[1]), int(place[2])) if place else (0, 0)
+    line, column = (int(place[1]), int(place[2] or 0)) if place else (0, 0)
     hint = hint_for(source, message)
-    return Problem(f"{message}. {hint}" if hint else message, line, column - shift if line == 1 else column)
+    return Problem(f"{message}. {hint}" if hint else message, line, max(0, column - shift) if line == 1 else column)
 
 
 def _own(code: str, message: str, stack: str = "") -> Failure:
@@ -190,7 +191,7 @@ def _failure(thrown: _Thrown, source: str, activation: Activation) -> Failure:
         return _own(failures.BAD_CODE, f"SyntaxError: {problem.message}", stack)
     if thrown.name == "InternalError" and "out of memory" in thrown.message:
         return _own(failures.OUT_OF_MEMORY, text, stack)
-    if thrown.name == "RangeError" and thrown.message in _TOO_LONG:
+    if thrown.name in ("RangeError", "InternalError") and thrown.message in _TOO_LONG:
         return _own(failures.OUT_OF_MEMORY, text, stack)
     if "stack overflow" in thrown.message or thrown.message == "Maximum call stack size exceeded":
         return _own(failures.STACK_OVERFLOW, text, stack)

@@ -9,6 +9,7 @@ from tests.runtimes.guests import PATIENT, script, task
 from tests.runtimes.test_jail import slots
 from windlass.runtimes import failures
 from windlass.runtimes.jail_pool import SlotPool
+from windlass.runtimes.javascript_outcome import syntax_problem
 from windlass.runtimes.javascript_source import script_of
 from windlass.runtimes.port import BadCode, Failure
 
@@ -170,6 +171,15 @@ async def test_console_and_log(pool: SlotPool) -> None:
         ("error", "worse", b'{"code":7}'),
         ("info", '{"any":"thing"}', b'{"meta":1}'),
     ]
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "column"), [("2:5", 2, 5), ("1:15", 1, 6), ("2", 2, 0), ("1", 1, 0)], ids=str
+)
+def test_a_place_is_read_with_and_without_a_column(place: str, line: int, column: int) -> None:
+    """`quickjs-ng` gives both, `quickjs` the line alone; nine columns were put before the author's first line."""
+    problem = syntax_problem(f"SyntaxError: no\n    at <input>:{place}", "let x", 9)
+    assert (problem.message, problem.line, problem.column) == ("no", line, column)
 
 
 async def test_a_logged_error_shows_the_authors_lines_and_nothing_of_the_host(pool: SlotPool) -> None:
