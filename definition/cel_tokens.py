@@ -5,6 +5,7 @@ work. Both follow from a walk over the tokens:
 
 * `reads`: the free variables, each with the members named after it. Evaluation then converts only these parts of the
   context. (`order.total > 100` over an order of 500 items costs 5 µs and not 2 ms.)
+* `patterns`: what `matches` is given, for a pattern can be more work than any text.
 * `loops`: how deep comprehensions (`all`, `exists`, `exists_one`, `map`, `filter`) are nested, and which free
   variables their bodies read: the library copies a value each time a member of it is read, so a loop multiplies
   sizes.
@@ -48,6 +49,8 @@ class Usage:
     names: int = 0
     depth: int = 0  #: brackets inside each other
     longest_list: int = 0  #: commas in the source: no list written in it is longer
+    patterns: list[str] = field(default_factory=list)  #: of `matches`, as written; "" for one that is computed
+    literals: int = 0  #: characters of all other texts in the source
 
 
 @dataclass
@@ -87,6 +90,8 @@ class _Walk:
             return self._name(index)
         if token.lastgroup == "mark":
             self._mark(token[0])
+        elif token.lastgroup == "string":
+            self._usage.literals += len(token[0])
         return index + 1
 
     def _mark(self, mark: str) -> None:
@@ -123,6 +128,10 @@ class _Walk:
             self._usage.copies |= word in _COPYING
             self._mark("(")
             return index + 3
+        if word == "matches" and self._text(index + 1) == "(":
+            literal = self._is_string(index + 2) and self._text(index + 3) == ")"
+            self._usage.patterns.append(self._text(index + 2) if literal else "")
+            return index + 3 if literal else index + 1
         return index + 1
 
     def _chain(self, index: int) -> tuple[int, list[str]]:
@@ -147,6 +156,9 @@ class _Walk:
 
     def _text(self, index: int) -> str:
         return self._tokens[index][0] if 0 <= index < len(self._tokens) else ""
+
+    def _is_string(self, index: int) -> bool:
+        return 0 <= index < len(self._tokens) and self._tokens[index].lastgroup == "string"
 
     def _is_name(self, index: int) -> bool:
         return 0 <= index < len(self._tokens) and self._tokens[index].lastgroup == "name"

@@ -8,7 +8,8 @@ author's code that runs inside the engine:
 * only the parts of the context that the expression names are converted (see `cel_tokens`);
 * an estimate of the work before evaluating. The library copies a value each time a member of it is read, and `map` and
   `filter` copy the list they build for each item; so a short guard over long lists can take minutes. What would cost
-  more than WORK_MAX copied values is refused with an `ExpressionError` that says what to do.
+  more than WORK_MAX copied values is refused with an `ExpressionError` that says what to do;
+* the same for `matches`, which compiles its pattern each time: the pattern must be written in the expression.
 
 Values are JSON: timestamps come out as RFC 3339 text and durations as text such as "90s"; bytes, NaN and infinity
 are errors.
@@ -26,12 +27,19 @@ import cel
 
 from windlass.definition.cel_tokens import Usage, inspect, narrow, nesting
 from windlass.definition.likeness import closest
+from windlass.definition.regex_weight import regex_weight
 from windlass.engine.core.definition import Expression, ExpressionError
 from windlass.engine.core.selectors import SelectorError
 
 SOURCE_BYTES_MAX = 4096
 NESTING_MAX = 32
 WORK_MAX = 10_000_000  #: values copied in one evaluation; about 0.3 s
+#: What `matches` costs, in values copied: to compile a step of its pattern, and to hold a step against a character.
+_COMPILING = 40
+_MATCHING = 0.4
+#: Steps of a large set of characters such as `\\pL`: when compiled, and those that a text takes.
+_WIDE_COMPILED, _WIDE_TAKEN = 200, 4
+_NUMBER_CHARACTERS = 20  #: of a number that is made a text
 
 _CONVERSIONS = {"bytes", "double", "duration", "dyn", "int", "string", "timestamp", "type", "uint"}
 _DATE_PARTS = ("Date", "DayOfMonth", "DayOfWeek", "DayOfYear", "FullYear", "Month")
@@ -101,6 +109,9 @@ def _compile(source: str) -> tuple[cel.Program, Usage]:
         raise _syntax_error(str(error)) from error
     usage = inspect(source)
     _check_functions(source, program.functions())
+    if "" in usage.patterns:
+        raise ExpressionSyntaxError("matches needs a pattern that is written here as one text, not computed")
+    usage.patterns = [str(cel.compile(pattern).execute({})) for pattern in usage.patterns]
     for name in program.variables():
         if name not in usage.bound:
             usage.reads.setdefault(name, None)
@@ -141,7 +152,7 @@ def _syntax_error(message: str) -> ExpressionSyntaxError:
 
 def _needs_weighing(usage: Usage) -> bool:
     """False for the common guard, whose work is linear in what is converted anyway."""
-    return usage.loop_depth > 0 or usage.additions > 2 or usage.names > 40
+    return usage.loop_depth > 0 or usage.additions > 2 or usage.names > 40 or bool(usage.patterns)
 
 
 def _refuse_excess(source: str, usage: Usage, variables: Mapping[str, Any]) -> None:
@@ -162,26 +173,40 @@ def _work(usage: Usage, variables: Mapping[str, Any]) -> float:
     element = max([1, *(size.element for size in sizes.values())])
     inside = sum(sizes[name].total for name in usage.loop_reads if name in sizes)
     each = usage.names * (1 + element + inside) + additions**2 * max(1, element, inside)
+    matching = _matching(usage, sum(size.characters for size in sizes.values()) * additions, length)
     if usage.loop_depth == 0:
-        return float(total * usage.names + additions**2 * total)
-    return float(length) ** usage.loop_depth * (each + (length * element if usage.copies else 0))
+        return float(total * usage.names + additions**2 * total) + matching
+    return float(length) ** usage.loop_depth * (each + (length * element if usage.copies else 0)) + matching
+
+
+def _matching(usage: Usage, characters: int, length: int) -> float:
+    """What `matches` adds. In a loop each pattern is compiled for each item, and all items together are one text."""
+    rounds = float(length) ** usage.loop_depth
+    texts = characters * (rounds if usage.loop_reads else rounds / max(1, length)) + usage.literals * rounds
+    compiled = sum(regex_weight(pattern, _WIDE_COMPILED) for pattern in usage.patterns)
+    taken = sum(regex_weight(pattern, _WIDE_TAKEN) for pattern in usage.patterns)
+    return compiled * _COMPILING * rounds + taken * _MATCHING * texts
 
 
 class _Sizes:
-    """Of a JSON value: its size, its longest list or object, and its largest element of one."""
+    """Of a JSON value: its size, its longest list or object, its largest element of one, and the letters in it."""
 
-    __slots__ = ("element", "longest", "total")
+    __slots__ = ("characters", "element", "longest", "total")
 
     def __init__(self, value: Any) -> None:
         self.longest = 0
         self.element = 0
+        self.characters = 0
         self.total = self._measure(value)
 
     def _measure(self, value: Any) -> int:
         if isinstance(value, str):
+            self.characters += len(value)
             return 1 + len(value) // 256
         if not isinstance(value, dict | list):
+            self.characters += _NUMBER_CHARACTERS
             return 1
+        self.characters += sum(map(len, value)) if isinstance(value, dict) else 0
         sizes = [self._measure(item) for item in (value.values() if isinstance(value, dict) else value)]
         self.longest = max(self.longest, len(sizes))
         self.element = max(self.element, *sizes, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -160,3 +161,34 @@ def test_any_text_is_an_expression_or_refused(source: str) -> None:
     except (ExpressionSyntaxError, ExpressionError):
         return
     msgspec.json.encode(value)
+
+
+@pytest.mark.parametrize(
+    ("source", "scope"),
+    [
+        ("list.all(x, x.matches('[[:alpha:]\\\\pL]{100}') || true)", {"list": ["a"] * 5_000}),
+        ("name.matches('(?:a?){3000}[^a]')", {"name": "a" * 50_000}),
+        ("list.all(x, name.matches('(a?){50}b') || true)", {"list": [1] * 1_000, "name": "a" * 10_000}),
+        ("total.all(x, x.matches('(?:a?){1000}[^a]') || true)", {"total": {"a" * 100_000: 1}}),
+        ("'a'.matches('(?x)a # [\\n{1000}{1000} # ]')", {}),
+        (" || ".join(["name.matches('\\\\pL{100}\\\\pN{50}')"] * 100), {"name": "a"}),
+    ],
+)
+def test_a_pattern_cannot_keep_the_engine_busy(source: str, scope: dict[str, Any]) -> None:
+    began = time.process_time()
+    with pytest.raises(ExpressionError, match="too much work"):
+        compile_expression(source).evaluate(scope)
+    assert time.process_time() - began < 1
+
+
+def test_patterns_are_written_where_they_are_used() -> None:
+    with pytest.raises(ExpressionSyntaxError, match="written here as one text"):
+        compile_expression("name.matches('(a?)' + name)")
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_ordinary_patterns_match(count: int) -> None:
+    mails = ["a.b@example.org"] * count
+    assert compile_expression(r"list.all(x, x.matches(r'^[\w.+-]+@[a-z0-9-]+\.[a-z]+$'))").evaluate({"list": mails})
+    dated = {"name": "2026-11-21 " * 2_000}
+    assert compile_expression(r"name.matches('^(\\d{4}-\\d{2}-\\d{2} )+$')").evaluate(dated)
