@@ -27,7 +27,7 @@ import cel
 
 from windlass.definition.cel_tokens import Usage, inspect, narrow, nesting
 from windlass.definition.likeness import closest
-from windlass.definition.regex_weight import regex_weight
+from windlass.definition.regex_weight import WIDE_COMPILED, WIDE_TAKEN, regex_weight
 from windlass.engine.core.definition import Expression, ExpressionError
 from windlass.engine.core.selectors import SelectorError
 
@@ -37,8 +37,6 @@ WORK_MAX = 10_000_000  #: values copied in one evaluation; about 0.3 s
 #: What `matches` costs, in values copied: to compile a step of its pattern, and to hold a step against a character.
 _COMPILING = 40
 _MATCHING = 0.4
-#: Steps of a large set of characters such as `\\pL`: when compiled, and those that a text takes.
-_WIDE_COMPILED, _WIDE_TAKEN = 200, 4
 _NUMBER_CHARACTERS = 20  #: of a number that is made a text
 
 _CONVERSIONS = {"bytes", "double", "duration", "dyn", "int", "string", "timestamp", "type", "uint"}
@@ -89,6 +87,11 @@ def compile_expression(source: str, *, condition: bool = False) -> Expression:
 def expression_names(source: str) -> frozenset[str]:
     """The top-level names that a valid expression reads."""
     return frozenset(inspect(source).reads)
+
+
+def expression_patterns(source: str) -> list[str]:
+    """The patterns in a valid expression. Raises ExpressionSyntaxError."""
+    return _compile(source)[1].patterns if "matches" in source else []
 
 
 def reads_nothing(source: str) -> bool:
@@ -183,8 +186,8 @@ def _matching(usage: Usage, characters: int, length: int) -> float:
     """What `matches` adds. In a loop each pattern is compiled for each item, and all items together are one text."""
     rounds = float(length) ** usage.loop_depth
     texts = characters * (rounds if usage.loop_reads else rounds / max(1, length)) + usage.literals * rounds
-    compiled = sum(regex_weight(pattern, _WIDE_COMPILED) for pattern in usage.patterns)
-    taken = sum(regex_weight(pattern, _WIDE_TAKEN) for pattern in usage.patterns)
+    compiled = sum(regex_weight(pattern, WIDE_COMPILED) for pattern in usage.patterns)
+    taken = sum(regex_weight(pattern, WIDE_TAKEN) for pattern in usage.patterns)
     return compiled * _COMPILING * rounds + taken * _MATCHING * texts
 
 

@@ -16,9 +16,16 @@ import msgspec
 
 from windlass.definition.checks_expressions import judge
 from windlass.definition.code import CheckCode, HasModule, Module
-from windlass.definition.expressions import ExpressionSyntaxError, compile_expression, expression_names
+from windlass.definition.expressions import (
+    ExpressionSyntaxError,
+    compile_expression,
+    expression_names,
+    expression_patterns,
+)
 from windlass.definition.model_bodies import SelectorModel
 from windlass.definition.problems import Place, Report
+from windlass.definition.regex_weight import WIDE_COMPILED, regex_weight
+from windlass.definition.schema_cost import pattern_steps
 from windlass.definition.schemas import SchemaError, compile_schema, with_defaults
 from windlass.engine.core.definition import Expression, Schema
 from windlass.engine.core.selectors import (
@@ -43,6 +50,8 @@ from windlass.engine.core.selectors import (
 
 _SELECTORS = ("key", "keys", "path", "template", "static", "full", "none")
 _NO_DEFAULT = ("static", "full", "none")
+#: Of all patterns of a document, written out: they are compiled on the engine's loop. About a second, and 200 MB.
+PATTERN_STEPS_MAX = 500_000
 
 
 class Parts:
@@ -73,18 +82,29 @@ class Parts:
         self.code_places: dict[Place, str] = {}  #: tasks with code, and the digest that stands for it
         self.reads: list[tuple[str, Place]] = []  #: the names that parts read and cannot do without
         self._lines = text.split("\n")
+        self._pattern_steps = 0
 
     def expression(self, source: str, place: Place, *, condition: bool = False) -> Expression:
         """A compiled expression. A syntax error is reported at its own line and column where these can be told."""
         try:
             expression = compile_expression(source, condition=condition)
             self._read(expression_names(source), place)
-            if not self.stored:
+            steps = sum(regex_weight(pattern, WIDE_COMPILED) for pattern in expression_patterns(source))
+            if self._may_compile(steps, place) and not self.stored:
                 self._judge(source, place, condition=condition)
             return expression
         except ExpressionSyntaxError as error:
             self._report_syntax(error, place)
             return Expression(source=source, evaluate=_never)
+
+    def _may_compile(self, steps: int, place: Place) -> bool:
+        self._pattern_steps += steps
+        if steps and self._pattern_steps > PATTERN_STEPS_MAX:
+            self.report.error(
+                place, "the patterns of this document are too much to compile: write shorter ones, or fewer"
+            )
+            return False
+        return True
 
     def _judge(self, source: str, place: Place, *, condition: bool) -> None:
         for finding in judge(source, condition=condition, kinds=self.kinds):
@@ -164,6 +184,8 @@ class Parts:
 
     def schema(self, value: Any, place: Place) -> Schema | None:
         if value is None:
+            return None
+        if not self._may_compile(pattern_steps(value), place):
             return None
         try:
             return compile_schema(value)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+#: Steps of a large set of characters such as `\pL`: those that are compiled, and those that a text takes through it.
+WIDE_COMPILED, WIDE_TAKEN = 200, 4
 #: Sets of characters that a compiler writes out in hundreds of steps, though a text takes few of them; and in some.
 _WIDE: Final = re.compile(r"\\[pPwW]")
 _BROAD: Final = re.compile(r"\\[dDsS]|\.\Z|\[\^")

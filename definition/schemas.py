@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
-from windlass.definition.schema_cost import depth_limits, depth_of
+from windlass.definition.schema_cost import Measure, cost_of
 from windlass.engine.core.definition import Schema
 
 FINDINGS_MAX = 20  #: problems of one value that are told
@@ -34,7 +34,7 @@ def compile_schema(value: Any) -> Schema:
     if draft is not None and not (isinstance(draft, str) and _DRAFTS.match(draft)):
         raise SchemaError(f"unknown $schema {draft!r}: use https://json-schema.org/draft/2020-12/schema", ("$schema",))
     try:
-        deepest, telling = depth_limits(value)
+        cost = cost_of(value)
         jsonschema_rs.meta.validate(value)
         validator = jsonschema_rs.validator_for(
             value, retriever=_refuse, pattern_options=jsonschema_rs.RegexOptions(size_limit=1_000_000)
@@ -45,12 +45,17 @@ def compile_schema(value: Any) -> Schema:
         raise SchemaError(f"not a JSON Schema: {str(error).partition(chr(10))[0]}") from error
 
     def check(instance: Any) -> list[str]:
-        if depth_of(instance, deepest) > deepest:
-            return [f"nested deeper than {deepest} levels, which is as deep as this schema can be checked"]
+        size = Measure(instance, cost.checked)
+        if size.depth > cost.checked:
+            return [f"nested deeper than {cost.checked} levels, which is as deep as this schema can be checked"]
+        if cost.too_much(size):
+            return ["too large to be checked against a schema as large as this"]
         if validator.is_valid(instance):
             return []
-        if depth_of(instance, telling) > telling:
+        if size.depth > cost.told:
             return ["does not fit the schema, which refers to itself too often to say where in a value as deep as this"]
+        if cost.too_much_to_tell(size):
+            return ["does not fit the schema, which is too large to say where in a value as large as this"]
         findings = []
         for error in validator.iter_errors(instance):
             findings.append(_told(error))
