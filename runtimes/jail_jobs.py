@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 
 from windlass.runtimes import denials, failures
 from windlass.runtimes.asks import MAX_ASKS
-from windlass.runtimes.jail_frames import Check, FromChild, Job, Prepare, Run, ToChild
+from windlass.runtimes.jail_frames import Check, Checked, Done, FromChild, Job, Prepare, Prepared, Run, ToChild
 from windlass.runtimes.jail_slot import Child
 from windlass.runtimes.json_text import not_json
 from windlass.runtimes.port import Activation, Completion, Limits, Note, TaskKey, WaitFor, failed
@@ -84,6 +84,10 @@ class PoolJob:
         """Whether it may wait in a child's pipe behind others: what lies there costs memory."""
         request = self.request
         return isinstance(request, Activation) and len(request.input) + len(request.context) < _SMALL_BYTES
+
+    def is_answered_by(self, message: Done | Checked | Prepared) -> bool:
+        """Whether this can be the answer to it: whoever waits takes it for a completion without looking."""
+        return message.number == self.number and isinstance(message, Done) == isinstance(self.request, Activation)
 
     def settle(self, answer: Answer | Completion) -> None:
         """Give the answer, once."""

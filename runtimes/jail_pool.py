@@ -290,6 +290,8 @@ class SlotPool:
         now = asyncio.get_running_loop().time()
         for seat in self._seats:
             if not seat.jobs:
+                if seat.recalls and now - seat.began > self.settings.grace_us / 1e6:
+                    self._give_up(seat, "it kept what was taken back")  # begun by then, or it does not listen
                 continue
             job = seat.jobs[0]
             if now - seat.began > job.wall_seconds + self.settings.grace_us / 1e6:
@@ -374,9 +376,9 @@ class SlotPool:
 
     def _done(self, seat: Seat, message: Done | Checked | Prepared) -> None:
         seat.began = seat.last_used = asyncio.get_running_loop().time()
-        if seat.is_ghost(message.number):
+        if seat.lay_ghost(message.number):
             return
-        if not seat.jobs or seat.jobs[0].number != message.number:
+        if not seat.jobs or not seat.jobs[0].is_answered_by(message):
             seat.child.kill("it answered a question that nobody asked")  # and counts as crashed, see `_child_ended`
             return
         job = seat.take_first()

@@ -53,6 +53,14 @@ class Seat:
         """Tell whether `number` was taken back: then what the child says of it does not count."""
         return any(number in recall for recall in self.recalls)
 
+    def lay_ghost(self, number: int) -> bool:
+        """Take the end of a job that was taken back; once, for with each the time of the next one begins."""
+        for recall in self.recalls:
+            if number in recall:
+                recall.discard(number)
+                return True
+        return False
+
     def give(self, jobs: list[PoolJob]) -> None:
         """Add jobs of one lane behind those it has; with none, count anew how long it has to do."""
         for job in jobs[:1]:

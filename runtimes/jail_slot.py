@@ -152,8 +152,10 @@ class Child:
         except BadFrame as error:
             self.kill(f"it wrote garbage: {error}")
             return
-        if messages and isinstance(messages[0], Ready):
+        if self.ready is None and messages and isinstance(messages[0], Ready):
             self.ready = messages[0]
+        elif any(isinstance(message, Ready) for message in messages):
+            self.kill("it said something that nobody asked for")  # before anybody takes what it says of itself for true
         if messages and not self.killed_because:
             self._on_messages(self, messages)
 

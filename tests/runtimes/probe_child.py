@@ -20,7 +20,7 @@ from collections.abc import Callable
 import msgspec
 
 from windlass.runtimes import child, jail_isolation
-from windlass.runtimes.jail_frames import Done, Noted, Ready, Recalled, encode_frame
+from windlass.runtimes.jail_frames import Checked, Done, Job, Noted, Ready, Recalled, encode_frame
 from windlass.runtimes.port import (
     Activation,
     Completion,
@@ -84,6 +84,11 @@ def _endless_words(argument: str) -> str:
         os.write(2, b"x" * 65536)
 
 
+def _ready_again(argument: str) -> str:
+    time.sleep(0.1)  # so that nothing else is read with it
+    return _raw(encode_frame(Ready((), ())))
+
+
 def _raw(data: bytes) -> str:
     os.write(_PIPE_OUT, data)
     time.sleep(60)
@@ -123,7 +128,7 @@ ATTEMPTS: dict[str, Callable[[str], str]] = {
     "garbage": lambda _: _raw(b"\x05\0\0\0hello"),
     "huge_frame": lambda _: _raw(struct.pack("<I", 1 << 31) + b"x" * 1000),
     "forged_answer": lambda _: _raw(encode_frame(Done(999_999_999, Completion(output=b'"forged"')))),
-    "ready_again": lambda _: _raw(encode_frame(Ready((), ()))),
+    "ready_again": _ready_again,
     "recalled_nothing": lambda _: _raw(encode_frame(Recalled((7,)))),
     "note_on_another": lambda _: _raw(encode_frame(Noted(999_999_999, Progress(0.5)))),
     "endless_words": _endless_words,
@@ -142,6 +147,33 @@ BEYOND = {
     "long_line": Completion(logs=(LogLine("info", "x" * _MORE),)),
     "much_progress": Completion(progress=(Progress(0.5),) * 1_000),
     "long_failure": Completion(failure=Failure("USER_ERROR", "x" * _MORE)),
+}
+
+
+def _job(report: Report) -> Job:
+    """The request that is being served, as whoever has the process finds it in its memory."""
+    cells = [cell.cell_contents for cell in getattr(report, "__closure__", ()) or ()]
+    return next(content for content in cells if isinstance(content, Job))
+
+
+def _answer_and_stay(number: int) -> None:
+    """Answer for the running job once it has been taken for a straggler, and then nothing: no Recall either."""
+    time.sleep(0.3)
+    os.write(_PIPE_OUT, encode_frame(Done(number, Completion(output=b'"stayed"'))))
+    time.sleep(60)
+
+
+def _answer_what_was_taken_back(number: int) -> None:
+    """Say for ever that the job behind this one is done, so that there is always something new."""
+    while True:
+        time.sleep(0.05)
+        os.write(_PIPE_OUT, encode_frame(Done(number + 1, Completion())))
+
+
+#: What these do once their input is true; before, they are as short as a task can be, so that others wait behind them.
+STRAGGLERS: dict[str, Callable[[int], None]] = {
+    "answer_and_stay": _answer_and_stay,
+    "answer_what_was_taken_back": _answer_what_was_taken_back,
 }
 
 
@@ -170,6 +202,12 @@ class Probe:
         """Try; the output says what came of it."""
         name, _, argument = activation.code.decode().partition(" ")
         report(Progress(0.0, name))
+        if name == "wrong_kind":
+            _raw(encode_frame(Checked(_job(report).number, ())))
+        if name in STRAGGLERS:
+            if activation.input == b"true":
+                STRAGGLERS[name](_job(report).number)
+            return Completion(output=b'"short"')
         if name == "million_denials":
             one = Denial("file" * 100, "path_open" * 100, "/" * 10_000, -1)
             return Completion(output=b"1", denials=(one,) + (Denial("file", "path_open"),) * 1_000_000)

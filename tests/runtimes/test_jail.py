@@ -130,6 +130,7 @@ async def test_task_that_waits_is_cancelled_before_it_runs() -> None:
         ("huge_frame", "garbage"),
         ("forged_answer", "nobody asked"),
         ("ready_again", "nobody asked"),
+        ("wrong_kind", "nobody asked"),
         ("recalled_nothing", "nobody asked"),
         ("note_on_another", "nothing that runs"),
         ("endless_words", "without end"),
@@ -152,6 +153,30 @@ async def test_crash_harms_nobody_who_shared_the_crossing() -> None:
         answers = [pool.submit(probe("segfault" if number == 5 else "pid")) for number in range(12)]
         codes = [code_of(await answer) for answer in answers]
     assert codes == ["OK"] * 5 + [failures.SANDBOX_CRASHED] + ["OK"] * 6
+
+
+async def test_what_a_child_says_of_itself_counts_once() -> None:
+    async with slots(spares=0) as pool:
+        known = pool.report()
+        answer = pool.submit(probe("ready_again"))
+        while not pool.report().children_crashed:
+            assert (pool.report().runtimes, pool.report().layers) == (known.runtimes, known.layers)
+            await asyncio.sleep(0)
+        assert (pool.report().runtimes, pool.report().layers) == (known.runtimes, known.layers)
+        assert code_of(await answer) == failures.SANDBOX_CRASHED
+
+
+@pytest.mark.parametrize(
+    ("attempt", "outcome"),
+    [("answer_and_stay", "OK"), ("answer_what_was_taken_back", failures.SANDBOX_CRASHED)],
+)
+async def test_child_that_keeps_what_was_taken_back_loses_its_slot(attempt: str, outcome: str) -> None:
+    async with slots() as pool, asyncio.timeout(10):
+        for _ in range(3):
+            await pool.run(probe(attempt))
+        first, behind = (pool.submit(probe(attempt, input=text, limits=LONG)) for text in (b"true", b"false"))
+        assert (await behind).output == b'"short"'
+        assert code_of(await first) == outcome
 
 
 async def test_what_is_no_json_is_not_passed_on() -> None:
