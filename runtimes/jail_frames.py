@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from windlass.runtimes.jail_isolation import Layer
-from windlass.runtimes.port import Activation, Completion, Note, Problem
+from windlass.runtimes.port import Activation, Completion, Note, Problem, Several
 
 #: Larger than any batch of tasks, module or result may be; smaller than what would hurt.
 FRAME_BYTES_MAX: Final = 64 << 20
@@ -99,8 +99,8 @@ class RuntimeInfo(Struct, frozen=True, array_like=True):
 class Ready(Struct, frozen=True, array_like=True, tag=0):
     """The child is locked in and waits."""
 
-    layers: tuple[Layer, ...]
-    runtimes: tuple[RuntimeInfo, ...]
+    layers: Several[Layer]
+    runtimes: Several[RuntimeInfo]
 
 
 class Done(Struct, frozen=True, array_like=True, tag=1):
@@ -121,7 +121,7 @@ class Checked(Struct, frozen=True, array_like=True, tag=3):
     """The answer to Check, and to a Prepare that failed."""
 
     number: int
-    problems: tuple[Problem, ...]
+    problems: Several[Problem]
 
 
 class Prepared(Struct, frozen=True, array_like=True, tag=4):
@@ -134,7 +134,7 @@ class Prepared(Struct, frozen=True, array_like=True, tag=4):
 class Recalled(Struct, frozen=True, array_like=True, tag=5):
     """The answer to Recall: these were not started and never will be. The others are done or are being done."""
 
-    numbers: tuple[int, ...]
+    numbers: Several[int]
 
 
 FromChild: TypeAlias = Ready | Done | Noted | Checked | Prepared | Recalled

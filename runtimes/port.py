@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias, TypeVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from windlass.runtimes import failures
 
@@ -21,6 +21,10 @@ MIB = 1 << 20
 #: What an activation may be granted beyond the default (`GRANTS` in definition/fields.py, which this package may not
 #: import; a test compares them). "clock": a real clock.
 GRANTS = ("clock",)
+_Item = TypeVar("_Item")
+#: A list that is read from a child: its length is looked at before any of it is made, and a frame of 64 MB could hold
+#: millions that take forty times as much. More than any of ours, whose limits are looked at afterwards.
+Several: TypeAlias = Annotated[tuple[_Item, ...], Meta(max_length=100_000)]
 #: Of a checkpoint. The engine keeps no larger one, so code that leaves one hears of it at once.
 CHECKPOINT_BYTES_MAX = 100_000
 
@@ -116,7 +120,7 @@ class Spawn(Struct, frozen=True, array_like=True, tag="spawn"):
 class WaitFor(Struct, frozen=True, array_like=True, tag="wait_for"):
     """Stand still until any, or all, of the signals arrived. `timeout_us` None: for ever."""
 
-    signals: tuple[str, ...]
+    signals: Several[str]
     mode: Literal["any", "all"] = "any"
     timeout_us: int | None = None
 
@@ -229,19 +233,19 @@ class Completion(Struct, frozen=True, array_like=True):
     failure: Failure | None = None
     output: bytes = b"null"
     #: Context key → JSON value.
-    patch: dict[str, bytes] = {}
-    asks: tuple[Ask, ...] = ()
-    logs: tuple[LogLine, ...] = ()
+    patch: Annotated[dict[str, bytes], Meta(max_length=500_000)] = {}
+    asks: Several[Ask] = ()
+    logs: Several[LogLine] = ()
     #: Lines that did not fit into the log limits.
     logs_lost: int = 0
-    progress: tuple[Progress, ...] = ()
+    progress: Several[Progress] = ()
     #: What the next attempt should see as `ctx.checkpoint`; JSON, or None.
     checkpoint: bytes | None = None
     usage: Usage = Usage()
     #: Name and version of what ran the code, recorded per attempt: engines change behaviour between versions.
     runtime: str = ""
     #: What the sandbox refused; there in both cases, too, for refused code may well succeed.
-    denials: tuple[Denial, ...] = ()
+    denials: Several[Denial] = ()
 
     @property
     def kind(self) -> Literal["success", "failure"]:

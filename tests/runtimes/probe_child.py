@@ -208,9 +208,9 @@ class Probe:
             if activation.input == b"true":
                 STRAGGLERS[name](_job(report).number)
             return Completion(output=b'"short"')
-        if name == "million_denials":
+        if name == "many_denials":
             one = Denial("file" * 100, "path_open" * 100, "/" * 10_000, -1)
-            return Completion(output=b"1", denials=(one,) + (Denial("file", "path_open"),) * 1_000_000)
+            return Completion(output=b"1", denials=(one,) + (Denial("file", "path_open"),) * 90_000)
         if name in BEYOND:
             return BEYOND[name]
         try:

@@ -77,9 +77,9 @@ async def test_thousands_of_paths_are_cut_and_still_counted(pool: SlotPool) -> N
     assert max(len(one.argument) for one in kept) <= denials.ARGUMENT_CHARACTERS
 
 
-async def test_child_that_was_taken_over_sends_a_million_and_is_cut() -> None:
+async def test_child_that_was_taken_over_sends_many_and_is_cut() -> None:
     async with slots() as pool:
-        completion = await pool.run(probe("million_denials"))
+        completion = await pool.run(probe("many_denials"))
         assert (completion.failure, completion.output) == (None, b"1")
         assert len(completion.denials) == denials.TOTAL_MAX
         first = completion.denials[0]

@@ -192,6 +192,20 @@ async def test_what_is_beyond_the_limits_is_not_passed_on() -> None:
             assert "; there can be " in (completion.failure.message if completion.failure else ""), name
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x93\x03\x01\xdd\x01\0\0\0" + b"\x91\xa0" * (1 << 24),  # Checked
+        b"\x92\x05\xdd\x01\0\0\0" + b"\x01" * (1 << 24),  # Recalled
+        b"\x93\x01\x01\x94\xc0\xc4\x011\x80\xdd\x01\0\0\0" + b"\x92\xa5route\xa0" * (1 << 22),  # Done, with asks
+        b"\x93\x01\x01\x93\xc0\xc4\x011\xdf\x01\0\0\0" + b"\xa0\xc4\0" * (1 << 22),  # Done, with a patch
+    ],
+)
+def test_what_takes_much_more_room_than_its_frame_is_not_made(body: bytes) -> None:
+    with pytest.raises(BadFrame, match="of length <="):
+        decode_from_child(body)
+
+
 async def test_child_that_does_not_listen_is_killed() -> None:
     async with slots("deaf") as pool:
         completion = await pool.run(script("1", input=b'"' + b"x" * (8 * MIB) + b'"', limits=SHORT))
