@@ -275,7 +275,7 @@ class Execution:
         if isinstance(answer, wire.TaskRelease):
             self.tally.released += 1
         elif answer.HasField("failure"):
-            self.tally.failed[answer.failure.code] = self.tally.failed.get(answer.failure.code, 0) + 1
+            self.tally.count_failure(answer.failure.code)
         else:
             self.tally.succeeded += 1
         self._answered(answer)

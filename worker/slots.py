@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from windlass.runtimes import port
 from windlass.v1 import worker_service_pb2 as wire
@@ -41,6 +41,11 @@ class Job:
     slots: Slots | None = None  #: set while it is with them
 
 
+#: Codes that are counted apart: authors invent them, and all are kept and written to the log once a minute.
+CODES_MAX: Final = 100
+CODE_CHARACTERS_MAX: Final = 100
+
+
 @dataclass
 class Tally:
     """What has been done since the worker started."""
@@ -52,3 +57,9 @@ class Tally:
     dropped: int = 0
     denied: dict[str, int] = field(default_factory=dict)  #: what sandboxes refused, by the kinds of `denials.KINDS`
     busy_s: float = 0.0
+
+    def count_failure(self, code: str) -> None:
+        """Count one failed task."""
+        if code not in self.failed and (len(self.failed) >= CODES_MAX or len(code) > CODE_CHARACTERS_MAX):
+            code = "other"
+        self.failed[code] = self.failed.get(code, 0) + 1

@@ -16,16 +16,16 @@ from windlass.worker.modules import ModuleCache
 
 
 class Liar:
-    """Slots whose child was taken over: it is done at once, and says that it took as long as it likes."""
+    """Slots whose child was taken over: it is done at once, and says what it likes of that."""
 
-    def __init__(self, wall_us: int) -> None:
-        self.wall_us = wall_us
+    def __init__(self, *completions: port.Completion) -> None:
+        self.completions = iter(completions)
 
     def submit(
         self, activation: port.Activation, on_note: Callable[[port.TrustedNote], None] | None = None
     ) -> asyncio.Future[port.Completion]:
         answer: asyncio.Future[port.Completion] = asyncio.get_running_loop().create_future()
-        answer.set_result(port.Completion(usage=port.Usage(wall_us=self.wall_us)))
+        answer.set_result(next(self.completions))
         return answer
 
     def cancel(self, key: port.TaskKey, reason: str = "") -> bool:
@@ -36,13 +36,30 @@ class Liar:
 async def test_what_a_child_says_of_its_time_is_held_to_what_went_by(wall_us: int) -> None:
     """Else one task could decide for a long while how many tasks of others are taken."""
     journal = Journal()
-    execution = Execution(Liar(wall_us), None, ModuleCache(None, journal), journal, slots=1)
+    liar = Liar(port.Completion(usage=port.Usage(wall_us=wall_us)))
+    execution = Execution(liar, None, ModuleCache(None, journal), journal, slots=1)
     answered = asyncio.Event()
     execution.attach(lambda _: answered.set(), print, nothing, nothing)
     execution.start(wire.Task(task_token=b"a", runtime="javascript"), asyncio.get_running_loop().time())
     await answered.wait()
     assert execution.capacity > 1
     assert 0 <= execution.tally.busy_s < 60
+    await execution.close()
+
+
+async def test_codes_that_authors_invent_do_not_pile_up_in_the_worker() -> None:
+    codes = ["KNOWN", *(f"C{n}" for n in range(1_000)), "x" * 5_000, "KNOWN"]
+    journal = Journal()
+    liar = Liar(*(port.failed(code, "") for code in codes))
+    execution = Execution(liar, None, ModuleCache(None, journal), journal, slots=1)
+    answers: asyncio.Queue[object] = asyncio.Queue()
+    execution.attach(answers.put_nowait, print, nothing, nothing)
+    for number in range(len(codes)):
+        execution.start(wire.Task(task_token=b"%d" % number, runtime="javascript"), asyncio.get_running_loop().time())
+    for _ in codes:
+        await answers.get()
+    failed = execution.tally.failed
+    assert (len(failed), failed["KNOWN"], sum(failed.values())) == (101, 2, len(codes))
     await execution.close()
 
 
