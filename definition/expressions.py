@@ -73,7 +73,9 @@ def compile_expression(source: str, *, condition: bool = False) -> Expression:
         try:
             variables = {name: narrow(scope[name], inner) for name, inner in usage.reads.items() if name in scope}
             if weighed:
-                _refuse_excess(source, usage, variables)
+                work = _refuse_excess(source, usage, variables)
+                if (spend := getattr(scope, "spend", None)) is not None:
+                    spend(work)
             value = _plain(program.execute(variables))
         except (ArithmeticError, LookupError, RuntimeError, SelectorError, TypeError, ValueError) as error:
             raise ExpressionError(f"{_quoted(source)}: {_reason(error)}") from error
@@ -158,13 +160,14 @@ def _needs_weighing(usage: Usage) -> bool:
     return usage.loop_depth > 0 or usage.additions > 2 or usage.names > 40 or bool(usage.patterns)
 
 
-def _refuse_excess(source: str, usage: Usage, variables: Mapping[str, Any]) -> None:
+def _refuse_excess(source: str, usage: Usage, variables: Mapping[str, Any]) -> float:
     work = _work(usage, variables)
     if work > WORK_MAX:
         raise ExpressionError(
             f"{_quoted(source)}: too much work (about {work:.1e} values copied; the limit is {WORK_MAX:.0e}):"
             " the lists are too long for what is done with each item: work it out in a task and test its result"
         )
+    return work
 
 
 def _work(usage: Usage, variables: Mapping[str, Any]) -> float:

@@ -116,7 +116,10 @@ def interrupted(code: str, salvaged: str, activation: Activation, error: str = "
         failures.NEVER_SETTLED: "the promise that the code returned can never settle: nothing is left to run",
     }.get(code)
     completion = failed(code, message) if message else _thrown_in_job(code, error)
-    return _with_reports(completion, _decode(salvaged)) if salvaged else completion
+    try:
+        return _with_reports(completion, _decode(salvaged)) if salvaged else completion
+    except RecursionError:  # a value in the logs or the checkpoint; how the attempt ended is known without it
+        return completion
 
 
 def _thrown_in_job(code: str, error: str) -> Completion:

@@ -20,7 +20,7 @@ from windlass.engine.core.definition import Action, State, TaskAction, WaitBody
 from windlass.engine.core.effects import Defer
 from windlass.engine.core.events import BodyEnded, Deferred, Leaving, NodeOpened, StateEntered, Undone
 from windlass.engine.core.joining import winding_down
-from windlass.engine.core.limits import CONTEXT_BYTES_MAX, ENTRIES_MAX, SPIN_MAX, context_bytes
+from windlass.engine.core.limits import CONTEXT_BYTES_MAX, ENTRIES_MAX, SPIN_MAX, WORK_YIELD, context_bytes
 from windlass.engine.core.opening import open_branch
 from windlass.engine.core.routing import choose, event_names, fail_move, take, unhandled
 from windlass.engine.core.state import CLOSED, Move, Node
@@ -94,7 +94,7 @@ def _enter(turn: Turn, name: str, on: str) -> None:
     if turn.state.step_until and turn.state.visit + 1 >= turn.state.step_until:
         turn.apply(StateEntered(turn.now_us, name, on, None, turn.state.visit + 1))
         pausing.stop(turn, "one step is done")
-    elif turn.entries > ENTRIES_MAX:
+    elif turn.entries > ENTRIES_MAX or turn.work > WORK_YIELD:
         turn.apply(StateEntered(turn.now_us, name, on, None, turn.state.visit + 1))
         token = f"enter:{turn.state.visit}"
         turn.apply(Deferred(turn.now_us, token))

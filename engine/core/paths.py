@@ -39,6 +39,14 @@ class SelectorError(Exception):
         self.name, self.reason = name, reason
 
 
+class TooLarge(SelectorError):
+    """A selector or template makes more of what it names than anybody would take."""
+
+    def __init__(self, most: int) -> None:
+        Exception.__init__(self, f"it makes a value of more than {most} bytes")
+        self.name, self.reason = "", str(self)
+
+
 class Lookup(msgspec.Struct, frozen=True):
     """What a path led to: a value, or the reason why there is none."""
 

@@ -62,7 +62,7 @@ def passes(turn: Turn, transition: Transition, extra: Extra) -> bool:
     when = transition.when
     if when is None:
         return True
-    value = evaluating(lambda: when.evaluate(Scope(turn.state.context, {**_moments(turn), **extra})))
+    value = evaluating(lambda: when.evaluate(Scope(turn.state.context, {**_moments(turn), **extra}, turn.spend)))
     if not isinstance(value, bool):
         raise Problem("EXPRESSION_ERROR", f"guard {when.source!r} gave {value!r}; a guard must give true or false")
     return value
@@ -77,7 +77,7 @@ def take(turn: Turn, transition: Transition, extra: Extra = NOTHING) -> Move:
     if transition.set:
         state = turn.state
         failure = None if good(state.outcome) else state.failure
-        scope = Scope(state.context, {**_moments(turn), **moment(state, failure), **extra})
+        scope = Scope(state.context, {**_moments(turn), **moment(state, failure), **extra}, turn.spend)
         values = rendered(transition.set, scope)
         turn.apply(ContextSet(turn.now_us, values, "transition"))
     return Move("complete") if transition.to is None else Move("state", transition.to)

@@ -13,16 +13,18 @@ value, not a missing one. Nothing here does I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from windlass.engine.core.limits import RENDERED_BYTES_MAX
 from windlass.engine.core.paths import (
     Lookup,
     PathSyntaxError,
     Segment,
     SelectorError,
+    TooLarge,
     parse_path,
     render_path,
     resolve,
@@ -52,6 +54,7 @@ __all__ = [
     "Template",
     "TemplateSelector",
     "TemplateSyntaxError",
+    "TooLarge",
     "parse_path",
     "parse_template",
     "render",
@@ -64,6 +67,8 @@ __all__ = [
 ]
 
 _EMPTY: Mapping[str, Any] = {}
+#: Bytes of JSON text whose reading is as much work as copying a value.
+_PARSED_BYTES = 3
 
 
 class NoInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,12 +121,19 @@ NO_INPUT = NoInput()
 class Scope(Mapping[str, Any]):
     """The readable names as parsed JSON values, each parsed when first asked for and then kept.
 
-    Lives as long as one decision: it does not see later changes of the context.
+    Lives as long as one decision: it does not see later changes of the context. `spend` is told the work that is done
+    with it, here and by expressions, in values copied.
     """
 
-    __slots__ = ("_context", "_extra", "_parsed")
+    __slots__ = ("_context", "_extra", "_parsed", "spend")
 
-    def __init__(self, context: Mapping[str, bytes], extra: Mapping[str, Any] = _EMPTY) -> None:
+    def __init__(
+        self,
+        context: Mapping[str, bytes],
+        extra: Mapping[str, Any] = _EMPTY,
+        spend: Callable[[float], None] | None = None,
+    ) -> None:
+        self.spend = spend
         self._context = context
         self._extra = extra
         self._parsed: dict[str, Any] = {}
@@ -130,6 +142,8 @@ class Scope(Mapping[str, Any]):
         if name in self._parsed:
             return self._parsed[name]
         found = self._extra[name] if name in self._extra else self._context[name]
+        if isinstance(found, bytes) and self.spend is not None:
+            self.spend(len(found) / _PARSED_BYTES)
         value = _parse(name, found) if isinstance(found, bytes) else found
         self._parsed[name] = value
         return value
@@ -224,12 +238,18 @@ def _at_path(segments: tuple[Segment, ...], default: bytes | None, scope: Scope)
 def _from_template(template: Template, default: bytes | None, scope: Scope) -> bytes:
     try:
         return render_to_json(template, scope)
-    except SelectorError:
-        if default is None:
+    except SelectorError as error:
+        if default is None or isinstance(error, TooLarge):
             raise
         return default
 
 
 def _object(members: Any) -> bytes:
     """A JSON object of values that are JSON text already."""
-    return b"{" + b",".join(msgspec.json.encode(name) + b":" + value for name, value in members) + b"}"
+    parts, size = [], 0
+    for name, value in members:
+        parts.append(msgspec.json.encode(name) + b":" + value)
+        size += len(parts[-1])
+        if size > RENDERED_BYTES_MAX:  # `keys` may name one of them a hundred thousand times
+            raise TooLarge(RENDERED_BYTES_MAX)
+    return b"{" + b",".join(parts) + b"}"

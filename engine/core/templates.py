@@ -13,9 +13,19 @@ from typing import Any
 
 import msgspec
 
-from windlass.engine.core.paths import PathSyntaxError, Segment, SelectorError, parse_path, render_path, resolve
+from windlass.engine.core.limits import RENDERED_BYTES_MAX
+from windlass.engine.core.paths import (
+    PathSyntaxError,
+    Segment,
+    SelectorError,
+    TooLarge,
+    parse_path,
+    render_path,
+    resolve,
+)
 
 TEMPLATE_DEPTH_MAX = 64  #: levels of nesting
+FILLS_FREE = 4  #: values put in before their size is looked at: it has to be worked out
 
 _OPENING = re.compile(r"\$\$\{|\$\{")
 _HOLE = re.compile(r"""\$\{((?:"(?:[^"\\]|\\.)*"|\{[^{}]*\}|[^{}"])*)\}""")
@@ -131,31 +141,42 @@ def _hole(inner: str) -> Hole:
 
 
 def render_template(template: Template, scope: Mapping[str, Any]) -> Any:
-    """The value of the template. Raises SelectorError for a path that leads nowhere."""
-    return _render(template.root, scope)
+    """The value of the template. Raises SelectorError for a path that leads nowhere, TooLarge."""
+    return _Rendering(scope).render(template.root)
 
 
-def _render(part: Part, scope: Mapping[str, Any]) -> Any:
-    match part:
-        case Literal(value=value):
-            return msgspec.json.decode(value)
-        case Hole():
-            return _fill(part, scope)
-        case Text(parts=parts):
-            return "".join(piece if isinstance(piece, str) else _as_text(_fill(piece, scope)) for piece in parts)
-        case Object(members=members):
-            return {name: _render(member, scope) for name, member in members}
-        case Array(items=items):
-            return [_render(item, scope) for item in items]
+class _Rendering:
+    """Counts what is put in: a value can be named a hundred thousand times."""
 
+    def __init__(self, scope: Mapping[str, Any]) -> None:
+        self._scope = scope
+        self._fills = self._bytes = 0
 
-def _fill(hole: Hole, scope: Mapping[str, Any]) -> Any:
-    found = resolve(hole.segments, scope)
-    if found.missing is None:
-        return found.value
-    if hole.default is not None:
-        return msgspec.json.decode(hole.default)
-    raise SelectorError(render_path(hole.segments), found.missing)
+    def render(self, part: Part) -> Any:
+        match part:
+            case Literal(value=value):
+                return msgspec.json.decode(value)
+            case Hole():
+                return self._fill(part)
+            case Text(parts=parts):
+                return "".join(piece if isinstance(piece, str) else _as_text(self._fill(piece)) for piece in parts)
+            case Object(members=members):
+                return {name: self.render(member) for name, member in members}
+            case Array(items=items):
+                return [self.render(item) for item in items]
+
+    def _fill(self, hole: Hole) -> Any:
+        found = resolve(hole.segments, self._scope)
+        if found.missing is None:
+            self._fills += 1
+            if self._fills > FILLS_FREE:
+                self._bytes += len(_as_text(found.value))
+                if self._bytes > RENDERED_BYTES_MAX:
+                    raise TooLarge(RENDERED_BYTES_MAX)
+            return found.value
+        if hole.default is not None:
+            return msgspec.json.decode(hole.default)
+        raise SelectorError(render_path(hole.segments), found.missing)
 
 
 def _as_text(value: Any) -> str:

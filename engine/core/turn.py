@@ -16,8 +16,9 @@ from windlass.engine.core.definition import Definition, ExpressionError
 from windlass.engine.core.effects import ArmTimer, CloseIncident, DisarmTimer, Effect
 from windlass.engine.core.events import AnyEvent
 from windlass.engine.core.jsontext import BAD_JSON
+from windlass.engine.core.limits import RENDERED_BYTES_MAX, WORK_MAX
 from windlass.engine.core.refusal import Rejection
-from windlass.engine.core.selectors import Scope, SelectorError, Template, render_to_json
+from windlass.engine.core.selectors import Scope, SelectorError, Template, TooLarge, render_to_json
 from windlass.engine.core.state import Node, RunState
 
 #: Paths come back from outside (task tokens, wait ids): anything else would be taken for a prefix.
@@ -96,7 +97,7 @@ class Turn:
 
     __slots__ = (
         "closed", "definition", "effects", "entries", "epoch", "events", "items", "items_created", "later",
-        "look_for_event", "now_us", "repaired", "reply", "state", "taken", "view",
+        "look_for_event", "now_us", "repaired", "reply", "state", "taken", "view", "work",
     )  # fmt: skip
 
     def __init__(self, definition: Definition, state: RunState, view: View, now_us: int) -> None:
@@ -111,6 +112,7 @@ class Turn:
         self.closed: list[str] = []  #: paths of nodes that got their outcome and whose parent has not looked yet
         self.taken: set[bytes] = set()  #: inbox keys consumed in this turn
         self.entries = 0  #: states entered in this turn
+        self.work = 0.0  #: done in this turn
         self.items_created = 0
         self.epoch = 0  #: lease epoch that newly opened nodes begin at
         self.look_for_event = False  #: an event transition may take something from the inbox
@@ -121,6 +123,12 @@ class Turn:
         """The only way in which the state changes."""
         self.state = evolve.apply(self.state, self.items, event)
         self.events.append(event)
+
+    def spend(self, work: float) -> None:
+        """Count work that the definition asks of the engine itself, in values copied (30 ns each). Raises Problem."""
+        self.work += work
+        if self.work > WORK_MAX:
+            raise Problem("EXPRESSION_ERROR", "what is to be worked out before the run can go on is too much together")
 
     def owe(self, effect: Effect) -> None:
         self.effects.append(effect)
@@ -174,7 +182,7 @@ class Turn:
 
     def values(self, extra: Extra) -> Scope:
         """What expressions and templates see: the context, `run`, and the names of the moment."""
-        return Scope(self.state.context, {"run": run_facts(self.definition, self.state), **extra})
+        return Scope(self.state.context, {"run": run_facts(self.definition, self.state), **extra}, self.spend)
 
 
 def run_facts(definition: Definition, state: RunState) -> dict[str, Any]:
@@ -193,13 +201,22 @@ def run_facts(definition: Definition, state: RunState) -> dict[str, Any]:
 
 def rendered(values: Iterable[tuple[str, Template]], scope: Scope) -> dict[str, bytes]:
     """Each template's value as JSON text. Raises Problem."""
-    return {name: evaluating(partial(render_to_json, template, scope)) for name, template in values}
+    found: dict[str, bytes] = {}
+    size = 0
+    for name, template in values:
+        found[name] = evaluating(partial(render_to_json, template, scope))
+        size += len(found[name])
+        if size > RENDERED_BYTES_MAX:
+            raise Problem("CONTEXT_TOO_LARGE", f"the values together have more than {RENDERED_BYTES_MAX} bytes")
+    return found
 
 
 def evaluating(compute: Callable[[], Value]) -> Value:
     """Run an expression, selector or template; what it lacks becomes a Problem."""
     try:
         return compute()
+    except TooLarge as error:
+        raise Problem("EXPRESSION_ERROR", str(error)) from None
     except SelectorError as error:
         raise Problem("MISSING_KEY", str(error)) from None
     except ExpressionError as error:

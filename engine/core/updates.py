@@ -29,14 +29,15 @@ def apply_update(turn: Turn, command: ApplyUpdate) -> None:
     }  # fmt: skip
     try:
         when = update.when
-        if when is not None and evaluating(lambda: when.evaluate(Scope(turn.state.context, extra))) is not True:
+        before = Scope(turn.state.context, extra, turn.spend)
+        if when is not None and evaluating(lambda: when.evaluate(before)) is not True:
             raise Rejection(
                 "UPDATE_REFUSED", f"update {command.name!r} is refused now: {when.source}", update=command.name
             )
-        scope = Scope(turn.state.context, extra)
+        scope = Scope(turn.state.context, extra, turn.spend)
         values = rendered(update.set, scope)
         fit_context(turn, values)
-        after = Scope({**turn.state.context, **values}, extra)
+        after = Scope({**turn.state.context, **values}, extra, turn.spend)
         template = update.reply
         turn.reply = b"null" if template is None else evaluating(lambda: render_to_json(template, after))
     except Problem as problem:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.build import expression, on, state, task, workflow
+from tests.core.build import branch, expression, on, state, task, template, workflow
 from tests.core.test_waits import wait
 from tests.core.world import World
+from windlass.definition.expressions import compile_expression
 from windlass.engine.core import commands as c
-from windlass.engine.core.definition import MapBody
+from windlass.engine.core.definition import Action, EmitAction, LogAction, MapBody, SetAction
 from windlass.engine.core.limits import RESUME_BYTES_MAX
-from windlass.engine.core.selectors import Key
+from windlass.engine.core.selectors import Key, Keys, Selector, TemplateSelector
 
 PATHS = [
     "#",
@@ -84,3 +85,47 @@ def test_a_number_beyond_every_range_is_an_incident_where_it_is_read() -> None:
     world.lease()
     world.report(output=b"1e999")
     assert world.state.incidents[0].code == "EXPRESSION_ERROR"
+
+
+LARGE = {"big": "x" * 500_000}
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        TemplateSelector(template=template("${big}" * 100_000)),
+        TemplateSelector(template=template(["${list}"] * 100_000), default=b"1"),
+        Keys(keys=("big",) * 100_000),
+    ],
+)
+def test_what_names_a_value_a_hundred_thousand_times_is_an_incident(selector: Selector) -> None:
+    world = World(workflow(state("m", branch(task(), selector)))).start({**LARGE, "list": [1] * 100_000})
+    assert world.state.incidents[0].code == "EXPRESSION_ERROR"
+    assert "makes a value of more than 4000000 bytes" in world.state.incidents[0].message
+
+
+@pytest.mark.parametrize(
+    ("actions", "code"),
+    [
+        ((SetAction(values=tuple((f"k{n}", template("${big}")) for n in range(10_000))),), "CONTEXT_TOO_LARGE"),
+        ((LogAction(message=template("${big}")),) * 10_000, "EXPRESSION_ERROR"),
+        ((EmitAction(name="e", payload=template("${big}")),) * 10_000, "EXPRESSION_ERROR"),
+    ],
+)
+def test_actions_of_one_state_that_write_too_much_are_an_incident(actions: tuple[Action, ...], code: str) -> None:
+    world = World(workflow(state("a", None, enter=actions)), checked=False).start(LARGE)
+    assert world.state.incidents[0].code == code
+
+
+def test_work_that_expressions_make_is_not_all_done_at_once() -> None:
+    """A thousand states could be entered by one decision, and each guard may take a third of a second."""
+    slow = compile_expression("list.all(x, list.all(y, x <= 1.0 && y <= 1.0))", condition=True)
+    around = workflow(state("a", None, on("", "b", when=slow)), state("b", None, on("", "a", when=slow)))
+    world = World(around, checked=False).start({"list": [1.0] * 60})
+    assert world.deferred
+    assert world.state.visit < 50
+    never = compile_expression("list.all(x, list.all(y, x > y))", condition=True)
+    many = [on("", "b", when=never)] * 1_000
+    world = World(workflow(state("a", None, *many), state("b")), checked=False).start({"list": [1.0] * 60})
+    assert world.state.incidents[0].code == "EXPRESSION_ERROR"
+    assert "too much together" in world.state.incidents[0].message
