@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tests.runtimes.guests import PATIENT, script, task
+from tests.runtimes.guests import MIB, PATIENT, script, task
 from tests.runtimes.test_jail import slots
 from windlass.runtimes import failures
 from windlass.runtimes.jail_pool import SlotPool
 from windlass.runtimes.javascript_outcome import syntax_problem
 from windlass.runtimes.javascript_source import script_of
-from windlass.runtimes.port import BadCode, Failure
+from windlass.runtimes.port import BadCode, Failure, Limits
 
 
 async def value_of(pool: SlotPool, source: str, **fields: object) -> object:
@@ -305,3 +305,14 @@ def test_exports_are_rewritten_in_place(source: str, script_text: str) -> None:
 def test_source_that_is_none(source: bytes) -> None:
     with pytest.raises(BadCode):
         script_of(source)
+
+
+@pytest.mark.parametrize("leave", ["ctx.heartbeat(v)", "ctx.log('deep', v)"])
+async def test_what_lies_too_deep_in_what_is_left_behind_does_not_change_how_it_ended(
+    pool: SlotPool, leave: str
+) -> None:
+    limits = Limits(wall_us=300_000, stack_bytes=MIB)
+    code = f"let v = 0; for (let i = 0; i < 1000; i++) v = [v]; {leave}; for (;;);"
+    completion = await pool.run(script(code, limits=limits))
+    assert completion.failure is not None
+    assert completion.failure.code == failures.TIMEOUT
