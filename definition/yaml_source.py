@@ -23,6 +23,8 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _OTHER_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
 _WORDS: dict[str, Any] = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+#: The parser compares each with all before it, in one go that nothing interrupts; tags are not supported anyway.
+_TAG_DIRECTIVES_MAX = 100
 _NULLS = ("", "~", "null", "Null", "NULL")
 
 
@@ -30,6 +32,9 @@ def read_yaml(text: str, report: Report) -> Document:
     """Read one YAML document. Problems go to the report; what could not be read is missing from the value."""
     tree = Tree(report)
     reader = _Reader(tree)
+    if text.count("%TAG") > _TAG_DIRECTIVES_MAX:
+        report.at((), "%TAG stands there too often: tags are not supported, write plain JSON values", 1, 1)
+        return Document(None, tree.marks, complete=False)
     try:
         return Document(reader.read(text), tree.marks)
     except yaml.MarkedYAMLError as error:

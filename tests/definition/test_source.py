@@ -73,6 +73,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("<<: {a: 1}", "the merge key << is not supported"),
         ("? [a]\n: b", "a key must be text"),
         (BOMB, "has more than 100,000 values"),
+        ("".join(f"%TAG !a{n}! x\n" for n in range(1_000)) + "--- 1", "%TAG stands there too often"),
         ("[" * 5000, "nested deeper than 48 levels"),
         ("a: " * 1, "d.yaml"),
         ("\ud800", "half of a surrogate pair"),
