@@ -13,7 +13,7 @@ import hmac
 import os
 import secrets
 import stat
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 _TAG_BYTES = 32
@@ -78,7 +78,20 @@ class PreparedCache:
         self._memory[name] = data
         self._memory.move_to_end(name)
         while sum(map(len, self._memory.values())) > self._memory_bytes_max and len(self._memory) > 1:
-            self._memory.popitem(last=False)
+            del self._memory[self._dispensable()]
+
+    def _dispensable(self) -> str:
+        """What was used longest ago by the realm that has most here: no other has to compile anew because of it."""
+        held: Counter[str] = Counter()
+        for name, data in self._memory.items():
+            held[_realm(name)] += len(data)
+        ((most, _),) = held.most_common(1)
+        return next(name for name in self._memory if _realm(name) == most)
+
+
+def _realm(name: str) -> str:
+    """The namespace that a name begins with; see `Preparation.name_of`."""
+    return name.rsplit("/", 4)[0]
 
 
 def _file_name(name: str) -> str:

@@ -114,6 +114,16 @@ async def test_same_module_is_compiled_once_for_many(pool: SlotPool) -> None:
     assert pool.report().tasks_done - before == 11
 
 
+def test_a_namespace_with_large_modules_does_not_push_out_those_of_others() -> None:
+    cache = PreparedCache(memory_bytes_max=1_000)
+    cache.put("small/wasm/1/plain/a", b"x" * 100)
+    for number in range(50):
+        cache.put(f"large/wasm/1/plain/{number}", b"x" * 300)
+    assert cache.get("small/wasm/1/plain/a")
+    assert cache.get("large/wasm/1/plain/49")
+    assert cache.get("large/wasm/1/plain/0") is None
+
+
 async def test_compiled_code_that_cannot_be_kept_on_disk_runs_all_the_same(tmp_path: Path) -> None:
     """A full disk, or a folder that was cleared away, is no matter of the task's; and whoever waits gets an answer."""
     folder = tmp_path / "prepared"
