@@ -45,7 +45,9 @@ def is_digest(text: str) -> bool:
 def read_code(name: str, folder: Path | None) -> bytes:
     """The bytes of a code file, its name taken relative to the definition's folder. Raises CodeError."""
     if folder is None:
-        raise CodeError("files can only be named by a definition that is itself a file; give the code in place")
+        raise CodeError(
+            f"{name!r} did not come with the definition: the file is not there, or the definition is no file itself"
+        )
     path = folder / name
     try:
         if not path.is_file():

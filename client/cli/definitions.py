@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from windlass.client.cli.screen import Screen
 from windlass.client.client import Client
 from windlass.client.signing import BadKey, SigningKey
 from windlass.definition.problems import DefinitionError, Problem
-from windlass.definition.source import load
+from windlass.definition.source import Authored, load
 from windlass.v1 import common_pb2, definition_service_pb2
 
 _file = click.argument("file", type=click.Path(path_type=Path))
@@ -54,6 +55,13 @@ def validate(file: Path, output: str) -> None:
     screen.say(f"{file} is valid: workflow {name}, revision {revision[:12]}")
 
 
+def _check(authored: Authored) -> None:
+    """What only this machine can tell: the engine parses no JavaScript, and does not see which files are missing."""
+    from windlass.definition.compile import compile_document  # only here: it loads slowly
+
+    compile_document(authored, check_code=_check_code())
+
+
 def _as_value(problem: Problem) -> dict[str, Any]:
     return {"path": problem.path, "line": problem.line, "column": problem.column, "message": problem.message}
 
@@ -76,9 +84,11 @@ def _check_code() -> Callable[[str, bytes], list[str]] | None:
 async def register(
     client: Client, screen: Screen, file: Path, keep_default: bool, dry_run: bool, sign_key: Path | None
 ) -> None:
-    """Register a definition file, with the code files it names."""
+    """Register a definition file, with the code files it names. It is checked here as `validate` does it, too."""
     key = _key(sign_key) if sign_key else None
-    reply = await client.register(file, validate_only=dry_run, set_default=not keep_default, sign_key=key)
+    authored = load(file)
+    await asyncio.to_thread(_check, authored)
+    reply = await client.register(authored, validate_only=dry_run, set_default=not keep_default, sign_key=key)
     if screen.json:
         screen.value(plain(reply))
     else:
@@ -220,11 +230,20 @@ def _module(each: definition_service_pb2.Module) -> tuple[Any, ...]:
 async def upload(client: Client, screen: Screen, file: Path, runtime: str, sign_key: Path | None) -> None:
     """Store a module and print its digest."""
     key = _key(sign_key) if sign_key else None
-    module = await client.upload_module(_bytes_of(file), runtime, display_name=file.name, sign_key=key)
+    data = _bytes_of(file)
+    if runtime == "javascript":  # the engine does not parse it; a WebAssembly module it reads itself
+        _check_script(file, data)
+    module = await client.upload_module(data, runtime, display_name=file.name, sign_key=key)
     if screen.json:
         screen.value(plain(module))
     else:
         screen.say(module.digest)
+
+
+def _check_script(file: Path, data: bytes) -> None:
+    check = _check_code()
+    if check is not None and (problems := check("javascript", data)):
+        raise wrong(f"{file}: {'; '.join(problems)}")
 
 
 @modules.command()
@@ -268,7 +287,7 @@ def _bytes_of(file: Path) -> bytes:
 
 
 def _write(data: bytes, digest: str, file: Path) -> None:
-    if hashlib.sha256(data).hexdigest() != digest:
+    if hashlib.sha256(data).hexdigest() != digest.removeprefix("sha256:"):  # as definitions write it
         raise wrong(f"what came does not have the digest {digest}; nothing was written")
     try:
         file.write_bytes(data)

@@ -43,6 +43,9 @@ _BY_CODE = {
     grpc.StatusCode.UNIMPLEMENTED: UNSUPPORTED,
 }
 
+#: Where the reason says more than the code does.
+_BY_REASON = {"STORE_FULL": REFUSED}  # no limit that somebody has set: the disk
+
 #: What to do next, by reason. Where the message says it already, nothing is here.
 _ADVICE = {
     "BAD_DEFINITION": "correct the file; windlass validate FILE shows each place",
@@ -120,7 +123,9 @@ def _call(error: WindlassError) -> int:
     else:
         message = f"{message.rstrip('.')} ({error.reason})"
     advice = _ADVICE.get(error.reason)
-    return _line(f"{message}; {advice}" if advice else message, _BY_CODE.get(error.code, DEFECT))
+    return _line(
+        f"{message}; {advice}" if advice else message, _BY_REASON.get(error.reason) or _BY_CODE.get(error.code, DEFECT)
+    )
 
 
 def _told_once(error: WindlassError) -> tuple[str, list[str]]:

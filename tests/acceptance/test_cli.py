@@ -204,6 +204,16 @@ def test_modules_go_up_and_come_down(windlass: Terminal, tmp_path: Path) -> None
     windlass.good("modules", "download", digest, str(tmp_path / "copy.wasm"))
     assert (tmp_path / "copy.wasm").read_bytes() == (EXAMPLES / "orders" / "charge.wasm").read_bytes()
     assert digest in windlass.good("modules", "list")
+    windlass.good("modules", "download", f"sha256:{digest}", str(tmp_path / "again.wasm"))  # as definitions name it
+    assert (tmp_path / "again.wasm").read_bytes() == (tmp_path / "copy.wasm").read_bytes()
+
+
+def test_a_script_that_cannot_run_is_not_uploaded(windlass: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "bad.js").write_text("1;\nconst x = {{ ;")
+    code, _, err = windlass("modules", "upload", "--runtime", "javascript", str(tmp_path / "bad.js"))
+    assert code == 2
+    assert "bad.js: line 2" in err
+    assert "bad.js" not in windlass.good("modules", "list")
 
 
 def test_the_handlers_of_workers_are_shown(windlass: Terminal, running: Engine) -> None:

@@ -51,6 +51,30 @@ def test_a_wrong_definition_is_named_by_file_line_and_path(windlass: Terminal, t
     assert "wrong" not in windlass.good("definitions", "list")
 
 
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("const x = {{ ;", "line 1"),
+        ("const x: number = 3; x", "TypeScript is not supported yet"),
+        (None, "there is no file './task.js'"),
+    ],
+)
+def test_code_that_cannot_run_is_found_when_it_is_registered(
+    windlass: Terminal, tmp_path: Path, code: str | None, says: str
+) -> None:
+    definition = tmp_path / "broken.yaml"
+    definition.write_text(
+        "workflow: broken\ninitial: a\nstates:\n  a:\n    task: {runtime: javascript, code_file: ./task.js}\n"
+    )
+    if code is not None:
+        (tmp_path / "task.js").write_text(code)
+    exit_code, _, err = windlass("register", str(definition))
+    assert exit_code == 2
+    assert f"{definition.name}:5:" in err
+    assert says in err
+    assert "broken" not in windlass.good("definitions", "list")
+
+
 async def test_a_wrong_definition_is_invalid_argument_with_a_violation_for_each_problem(running: Engine) -> None:
     from windlass.definition.source import loads
 

@@ -115,6 +115,7 @@ def test_denials_and_use_are_words_and_hostile_texts_harmless() -> None:
         ),
         (WindlassError("RUN_CLOSED", "it has\nclosed", code=grpc.StatusCode.FAILED_PRECONDITION), 3, "it has closed"),
         (WindlassError("NEW_REASON", "what", code=grpc.StatusCode.RESOURCE_EXHAUSTED), 6, "what (NEW_REASON)"),
+        (WindlassError("STORE_FULL", "no room", code=grpc.StatusCode.RESOURCE_EXHAUSTED), 3, "no room (STORE_FULL)"),
         (WindlassError("UNAVAILABLE", "socket", code=grpc.StatusCode.UNAVAILABLE), 5, "no engine answers"),
         (TimeoutError("still waiting"), 9, "still waiting"),
         (KeyError("surprise"), 70, "this is a defect"),
