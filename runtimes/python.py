@@ -28,6 +28,8 @@ from windlass.runtimes.python_context import Deadline, TaskCancelled, TaskContex
 from windlass.runtimes.python_handlers import Handler, HandlerRegistry
 
 VERSION: Final = f"python {platform.python_version()}"
+#: How the names of the threads begin in which synchronous handlers run.
+THREADS_NAME: Final = "windlass-handler"
 _PROBLEMS_SHOWN: Final = 5
 _STACK_CHARACTERS: Final = 8_000
 
@@ -40,7 +42,7 @@ class PythonHandlers:
 
     def __init__(self, registry: HandlerRegistry, threads: int = 8) -> None:
         self.registry = registry
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="handler")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=THREADS_NAME)
         self._running: dict[TaskKey, tuple[asyncio.Task[Completion], TaskContext]] = {}
 
     def submit(
@@ -81,7 +83,7 @@ class PythonHandlers:
         return True
 
     async def close(self) -> None:
-        """Cancel what runs. Threads that do not look at `ctx.cancelled` end with the process."""
+        """Cancel what runs. Threads that do not look at `ctx.cancelled` go on; a process that ends waits for them."""
         running = list(self._running.values())
         for task, context in running:
             self._give_up(task, context)

@@ -8,9 +8,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 from typing import Final
 
 from windlass.runtimes.jail_settings import JailBroken, JailIncomplete
+from windlass.runtimes.python import THREADS_NAME
 from windlass.worker.contact import Unreachable
 from windlass.worker.hosting import Done, Errand, host
 from windlass.worker.journal import NAME as JOURNAL_NAME
@@ -26,6 +28,8 @@ EXIT_NO_TASK: Final = os.EX_TEMPFAIL  #: of an errand for one task: none came in
 
 #: Tasks leave hardly any circles behind, and with Python's own setting looking for them took a fifth of the CPU.
 _GC_THRESHOLD: Final = (50_000, 20, 50)
+#: How long a thread of the pool that has nothing to do may take to end.
+_IDLE_THREAD_S: Final = 0.1
 _DRAIN_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -58,6 +62,24 @@ async def run_errand(
         return _refused(error, EXIT_UNREACHABLE), Done()
     journal.info("stopped")
     return EXIT_NO_TASK if errand and errand.most and not done.started else EXIT_OK, done
+
+
+def leave(code: int) -> None:
+    """End the process now if threads of synchronous handlers still run; return if there are none.
+
+    Python waits for such threads before it ends, and nobody can end them from outside: a handler that hangs would keep
+    a drained worker for ever. Their tasks are given back or failed by now, so nothing that they do is wanted.
+    """
+    left = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS_NAME)]
+    for thread in left:
+        thread.join(_IDLE_THREAD_S)
+    if not (stuck := sum(thread.is_alive() for thread in left)):
+        return
+    Journal().warning("ending though synchronous handlers still run", threads=stuck)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _refused(error: Exception, code: int) -> int:

@@ -200,7 +200,9 @@ def worker(once: bool, until_idle: bool, wait: float | None, output: str, **flag
         counts = dataclasses.asdict(done)
         shown = [(name, str(count)) for name, count in counts.items() if name not in ("failures", "denied")]
         Screen(output).fields(shown, counts)
-    raise click.exceptions.Exit(_WORKER_EXITS.get(code, code))
+    code = _WORKER_EXITS.get(code, code)
+    program.leave(code)
+    raise click.exceptions.Exit(code)
 
 
 def _errand(once: bool, until_idle: bool, wait: float | None) -> Any:

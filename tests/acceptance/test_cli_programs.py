@@ -20,6 +20,7 @@ from windlass.client.cli import processes
 from windlass.client.cli.children import free_port
 from windlass.client.cli.extras import load
 from windlass.client.cli.failures import UNSUPPORTED, Stop
+from windlass.definition.source import loads
 from windlass.worker.settings import offer_of
 
 
@@ -220,6 +221,22 @@ def test_a_worker_for_one_task_and_one_for_what_there_is(tmp_path: Path, capsys:
         assert json.loads(windlass.good("workers", "list", "--output", "json")) == []
         runs = json.loads(windlass.good("list", "--output", "json"))
         assert [run["state"] for run in runs] == ["completed"] * 3
+
+
+async def test_a_handler_that_hangs_does_not_keep_a_drained_worker(tmp_path: Path) -> None:
+    document = loads("workflow: stuck\ninitial: a\nstates: {a: {task: {runtime: python, handler: sample.hanging}}}\n")
+    with engine(tmp_path) as running:
+        worker = running.worker("w", "--handlers", "tests.worker.sample_handlers", "--drain-seconds", "0.2")
+        async with running.client() as client:
+            await client.register(document)
+            run = await client.start("stuck")
+            async for seen in client.watch(run.run_id, full=True):
+                if any(event.type == "AttemptExtended" for event in seen.events):
+                    break
+            assert worker.stop() == 0  # it is killed, and that fails, after STOP_SECONDS
+            last = [event async for event in client.history(run.run_id)][-1]
+        assert (last.type, b"returned" in last.attributes) == ("AttemptEnded", True)
+        assert "handlers still run threads=1" in worker.said
 
 
 def _worker_ends(running: Engine, *arguments: str) -> tuple[int, dict[str, object]]:

@@ -50,4 +50,11 @@ def blocking(input: float) -> float:
     return input
 
 
+@handler("sample.hanging")
+def hanging(ctx: TaskContext) -> None:
+    """Never looks whether it is wanted. The time that it asks for is in the history, so a test knows that it runs."""
+    ctx.extend("2h")
+    time.sleep(3600)
+
+
 NOT_A_HANDLER = 1

@@ -68,7 +68,7 @@ async def test_the_engine_is_told_what_there_is(engine: FakeEngine) -> None:
     profile = engine.registers[0]
     assert [runtime.name for runtime in profile.runtimes] == ["python"]
     told = {each.handler: each for each in profile.handlers}
-    assert sorted(told) == ["sample.blocking", "sample.charge", "sample.slow"]
+    assert sorted(told) == ["sample.blocking", "sample.charge", "sample.hanging", "sample.slow"]
     charge = told["sample.charge"]
     assert (charge.display_name, charge.category, charge.description) == ("Charge", "payment", "Charge an order.")
     assert json.loads(charge.input_schema)["required"] == ["id"]
