@@ -114,10 +114,12 @@ async def _before(engine: Engine, state: RunState, reason: Reason) -> int:
 
 
 async def _why(engine: Engine, state: RunState, reason: Reason) -> tuple[str, str]:
-    sessions = [s for s in await engine.sessions.all() if s.namespace == state.namespace and not s.draining]
+    there = [s for s in await engine.sessions.all() if s.namespace == state.namespace]
+    sessions = [s for s in there if _takes_tasks(engine, s)]
     queue, (kind, needs) = reason.queue, split_kind(reason.task_kind)
     if not sessions:
-        return f"{reason.what}; no worker is connected", f"start one: windlass worker --queue {queue}"
+        lack = "every worker that is there stops or is cut off" if there else "no worker is connected"
+        return f"{reason.what}; {lack}", f"start one: windlass worker --queue {queue}"
     on_queue = [s for s in sessions if queue in s.queues]
     if not on_queue:
         served = ", ".join(sorted({q for s in sessions for q in s.queues}))
@@ -140,6 +142,14 @@ async def _why(engine: Engine, state: RunState, reason: Reason) -> tuple[str, st
         able = [s for s in able if lacking(s.offer, dict(units_of(needs))) is None]
     slots = sum(s.slots for s in able)
     return f"{reason.what}; all {slots} slots of {len(able)} able workers are busy", "wait, or start more workers"
+
+
+def _takes_tasks(engine: Engine, record: SessionRecord) -> bool:
+    """False for a worker that drains, or that this engine looks after and cannot reach. The store knows neither."""
+    connected = engine.dispatch.connected.get(record.session)
+    if connected is None:
+        return record.engine != engine.engine_id
+    return not connected.record.draining
 
 
 def lacking(offer: Mapping[str, int], needs: Mapping[str, int]) -> str | None:

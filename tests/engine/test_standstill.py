@@ -10,7 +10,7 @@ import pytest
 from tests.engine.cluster import Failing, TestWorker
 from tests.engine.documents import asking, delayed, instant, one_task, waiting
 from tests.engine.served import Served, payload, refused, seconds, serving, value
-from windlass.v1 import common_pb2
+from windlass.v1 import common_pb2, worker_service_pb2
 from windlass.v1 import workflow_service_pb2 as pb
 
 
@@ -116,6 +116,20 @@ async def test_why_a_queued_task_does_not_run(served: Served) -> None:
     await busy.until(lambda: bool(busy.held))
     assert (await why(served, run_id))[0] == ["leased"]
     assert "busy" in (await why(served, await served.start("task")))[1]
+
+
+async def test_a_worker_that_stops_is_not_called_busy() -> None:
+    async with serving() as served:
+        await served.register(one_task())
+        worker = await served.worker(lambda task: TestWorker.HOLD)
+        await served.start("task")
+        await worker.until(lambda: bool(worker.held))
+        worker.link.receive(worker_service_pb2.StreamTasksRequest(drain=True))
+        text = (await why(served, await served.start("task")))[1]
+        assert "every worker that is there stops or is cut off" in text
+        assert "start one: windlass worker --queue default" in text
+        await worker.vanish()
+        assert "stops or is cut off" in (await why(served, await served.start("task")))[1]
 
 
 async def test_a_task_of_a_worker_that_is_gone_says_what_comes_of_it() -> None:
