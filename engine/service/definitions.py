@@ -101,7 +101,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
 
     @rpc
     async def ListDefinitions(self, request: pb.ListDefinitionsRequest) -> pb.ListDefinitionsResponse:
-        ns, size = request.namespace or "default", page_size(request.page_size)
+        ns, size = await namespace_of(self._engine, request), page_size(request.page_size)
         head = keys.definition(ns)
         begin = keys.definition(ns, page_position(request.page_token)) + b"\x00" if request.page_token else head
 
@@ -218,9 +218,9 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
 
     @rpc
     async def ListModules(self, request: pb.ListModulesRequest) -> pb.ListModulesResponse:
-        size = page_size(request.page_size)
+        ns, size = await namespace_of(self._engine, request), page_size(request.page_size)
         after = page_position(request.page_token) if request.page_token else ""
-        found = await self._engine.modules.page(request.namespace or "default", after, size + 1)
+        found = await self._engine.modules.page(ns, after, size + 1)
         token = page_token(found[size - 1].digest) if len(found) > size else ""
         return pb.ListModulesResponse(modules=[_module(each) for each in found[:size]], next_page_token=token)
 
@@ -239,7 +239,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
 
     @rpc
     async def ListStepTypes(self, request: pb.ListStepTypesRequest) -> pb.ListStepTypesResponse:
-        ns = request.namespace or "default"
+        ns = await namespace_of(self._engine, request)
         sessions = [each.session for each in await self._engine.sessions.all() if each.namespace == ns]
         found = await step_types.offered_by(self._engine.storage, sessions)
         size = page_size(request.page_size)

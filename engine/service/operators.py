@@ -42,7 +42,7 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
 
     @rpc
     async def ListWorkers(self, request: queue_service_pb2.ListWorkersRequest) -> queue_service_pb2.ListWorkersResponse:
-        ns, size = request.namespace or "default", page_size(request.page_size)
+        ns, size = await namespace_of(self._engine, request), page_size(request.page_size)
         after = page_position(request.page_token) if request.page_token else ""
         sessions = sorted(await self._engine.sessions.all(), key=_place)
         found = [s for s in sessions if s.namespace == ns and _place(s) > after and request.queue in ("", *s.queues)]
@@ -84,7 +84,7 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
     async def DescribeQueue(
         self, request: queue_service_pb2.DescribeQueueRequest
     ) -> queue_service_pb2.DescribeQueueResponse:
-        ns, name = request.namespace or "default", request.queue or "default"
+        ns, name = await namespace_of(self._engine, request), request.queue or "default"
         sessions = [s for s in await self._engine.sessions.all() if s.namespace == ns and name in s.queues]
         now = self._engine.clock.now_us()
         response = queue_service_pb2.DescribeQueueResponse(queue=name, workers=len(sessions))
@@ -140,7 +140,7 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
 
     @rpc
     async def ListOutbox(self, request: event_service_pb2.ListOutboxRequest) -> event_service_pb2.ListOutboxResponse:
-        ns, size = request.namespace or "default", page_size(request.page_size)
+        ns, size = await namespace_of(self._engine, request), page_size(request.page_size)
         head = keys.outbox(ns)
         begin = page_key(request.page_token, head)
 

@@ -12,7 +12,7 @@ from windlass.engine.errors import EngineError
 from windlass.engine.reading import page_key, page_size, page_token
 from windlass.engine.records import EscalationRecord, get_large, unpack, whole_rows
 from windlass.engine.service import convert
-from windlass.engine.service.asking import Asked, once
+from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.status import rpc
 from windlass.engine.unit import Unit
 from windlass.storage.port import Transaction
@@ -37,7 +37,7 @@ class HumanTaskServicer(human_task_service_pb2_grpc.HumanTaskServiceServicer):
 
     @rpc
     async def ListEscalations(self, request: pb.ListEscalationsRequest) -> pb.ListEscalationsResponse:
-        ns, size = request.namespace or "default", page_size(request.page_size)
+        ns, size = await namespace_of(self._engine, request), page_size(request.page_size)
         head = keys.escalations(ns, _NAMES.get(request.state, "pending"))
         begin = page_key(request.page_token, head)
         response = pb.ListEscalationsResponse()

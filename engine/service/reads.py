@@ -29,7 +29,7 @@ from windlass.engine.reading import (
 from windlass.engine.records import IncidentRecord, unpack
 from windlass.engine.run_rows import clear_run
 from windlass.engine.service import convert, show, starts
-from windlass.engine.service.asking import Asked, once
+from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.unit import Unit
 from windlass.storage.port import Row, Transaction
 from windlass.v1 import workflow_service_pb2 as pb
@@ -79,7 +79,7 @@ async def wait(engine: Engine, request: pb.WaitRunRequest, by_s: float) -> pb.Wa
 
 async def page(engine: Engine, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
     """ListRuns."""
-    ns = request.namespace or "default"
+    ns = await namespace_of(engine, request)
     states = [convert.STATE_NAMES[state] for state in request.states if state in convert.STATE_NAMES]
     names = [request.workflow] if request.workflow else []
     size = page_size(request.page_size)
@@ -105,7 +105,7 @@ def _matches(run: RunState, request: pb.ListRunsRequest) -> bool:
 async def count(engine: Engine, request: pb.CountRunsRequest) -> pb.CountRunsResponse:
     """CountRuns."""
     names = [request.workflow] if request.workflow else []
-    counts = await count_runs(engine.storage, request.namespace or "default", names)
+    counts = await count_runs(engine.storage, await namespace_of(engine, request), names)
     rows = [pb.RunStateCount(state=convert.STATES[name], count=number) for name, number in counts.items() if number]
     return pb.CountRunsResponse(total=sum(counts.values()), counts=rows)
 
@@ -182,7 +182,7 @@ async def explain(engine: Engine, request: pb.ExplainRunRequest) -> pb.ExplainRu
 
 async def incidents(engine: Engine, request: pb.ListIncidentsRequest) -> pb.ListIncidentsResponse:
     """ListIncidents."""
-    ns, size = request.namespace or "default", page_size(request.page_size)
+    ns, size = await namespace_of(engine, request), page_size(request.page_size)
     head = keys.incidents(ns, request.run_id or None)
     begin = page_key(request.page_token, head)
 

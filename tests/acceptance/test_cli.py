@@ -245,6 +245,16 @@ def test_namespaces_keep_to_themselves(windlass: Terminal) -> None:
     assert "no workflows" in windlass.good("definitions", "list", "--namespace", "other")
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["list", "definitions list", "modules list", "step-types list", "workers list", "queue", "incidents list"],
+)
+def test_a_namespace_that_is_not_there_is_not_shown_as_an_empty_one(windlass: Terminal, command: str) -> None:
+    code, out, err = windlass(*command.split(), "--namespace", "mistyped")
+    assert (code, out) == (4, "")
+    assert "there is no namespace 'mistyped'" in err
+
+
 def test_a_definition_with_a_large_module_is_registered_in_pieces(windlass: Terminal, tmp_path: Path) -> None:
     """3 MB do not fit into one message: a custom section, which every runtime skips, makes the module that large."""
     padding = b"\x04junk" + bytes(3_000_000)
