@@ -19,7 +19,7 @@ from windlass.v1 import worker_service_pb2 as wire
 from windlass.worker.actions import Action, Cancel, Reconnect, Refused, Registered, Start, Stop
 from windlass.worker.backoff import Backoff
 from windlass.worker.book import Answer
-from windlass.worker.contact import check_contact, no_answer
+from windlass.worker.contact import check_contact, is_final, no_answer
 from windlass.worker.execution import Execution
 from windlass.worker.journal import Journal
 from windlass.worker.session import Session
@@ -205,6 +205,8 @@ class Worker:
     def _tell_disconnected(self, engine: str, error: WireError | None, *, was_registered: bool) -> None:
         """One warning for each time that it loses its engines, or finds none at the start."""
         why = error or "the engine ended the stream"
+        if not self._ever_registered and error is not None and is_final(error):
+            return  # there is one; the line with which this worker ends says what it does not take
         if not self._ever_registered:
             tell = self._journal.debug if self._turn > 1 else self._journal.warning
             tell("no engine yet", engine=engine, why=why, trying_for_s=self._first_contact_s)

@@ -13,7 +13,7 @@ from typing import Final
 
 from windlass.runtimes.jail_settings import JailBroken, JailIncomplete
 from windlass.runtimes.python import THREADS_NAME
-from windlass.worker.contact import Unreachable
+from windlass.worker.contact import Refused, Unreachable
 from windlass.worker.hosting import Done, Errand, host
 from windlass.worker.journal import NAME as JOURNAL_NAME
 from windlass.worker.journal import Journal, log_to
@@ -58,6 +58,8 @@ async def run_errand(
         return _refused(error, EXIT_BAD_SETTINGS), Done()
     except (JailIncomplete, JailBroken) as error:
         return _refused(error, EXIT_NO_JAIL), Done()
+    except Refused as error:
+        return _refused(error, EXIT_BAD_SETTINGS), Done()
     except Unreachable as error:
         return _refused(error, EXIT_UNREACHABLE), Done()
     journal.info("stopped")

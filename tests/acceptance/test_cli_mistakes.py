@@ -278,6 +278,17 @@ def test_a_worker_that_is_pointed_at_nothing_says_so(tmp_path: Path) -> None:
     assert worker.said.count("no engine yet") == 1
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"), [("--namespace=nope", "no namespace 'nope'"), (f"--id={'x' * 201}", "id")]
+)
+def test_a_setting_that_the_engine_does_not_take_is_the_workers(running: Engine, setting: str, says: str) -> None:
+    worker = running.worker(setting[:6].strip("-"), setting)
+    assert worker.end() == 2, worker.said
+    assert "refuses this worker" in worker.said
+    assert says in worker.said
+    assert "no engine yet" not in worker.said
+
+
 def test_a_wrong_setting_of_the_worker_is_named(tmp_path: Path) -> None:
     for arguments, word in (
         (("--runtimes", "cobol"), "cobol"),
