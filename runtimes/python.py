@@ -9,12 +9,14 @@ and the thread goes on until it looks.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import platform
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import TracebackType
 from typing import Any, Final
 
 import msgspec
@@ -30,6 +32,8 @@ from windlass.runtimes.python_handlers import Handler, HandlerRegistry
 VERSION: Final = f"python {platform.python_version()}"
 #: How the names of the threads begin in which synchronous handlers run.
 THREADS_NAME: Final = "windlass-handler"
+#: The files through which every handler is called.
+_OURS: Final = frozenset({__file__, concurrent.futures.thread.__file__})
 _PROBLEMS_SHOWN: Final = 5
 _STACK_CHARACTERS: Final = 8_000
 
@@ -196,8 +200,17 @@ def _validation_message(what: str, error: pydantic.ValidationError) -> str:
 
 
 def _raised(error: BaseException) -> Completion:
-    stack = "".join(traceback.format_exception(error))[-_STACK_CHARACTERS:]
+    told = traceback.format_exception(type(error), error, _authors(error.__traceback__))
+    stack = "".join(told)[-_STACK_CHARACTERS:]
     return Completion(failure=Failure(failures.USER_ERROR, f"{type(error).__name__}: {error}", stack))
+
+
+def _authors(raised_at: TracebackType | None) -> TracebackType | None:
+    """The stack from the handler on: how it came to be called says nothing to its author."""
+    own = raised_at
+    while own is not None and own.tb_frame.f_code.co_filename in _OURS:
+        own = own.tb_next
+    return own or raised_at
 
 
 def _success(output: bytes, activation: Activation, context: TaskContext) -> Completion:

@@ -19,11 +19,15 @@ def registry_of(settings: WorkerSettings) -> HandlerRegistry:
     if settings.handlers and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # `--handlers mine` means the mine.py here, also for an installed program
     for module in settings.handlers:
+        if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
+            raise BadSettings(f"--handlers takes the name of a module, as pay or shop.pay, and no file; got {module}")
         try:
             registry.add_module(module)
+        except ModuleNotFoundError as error:
+            raise BadSettings(f"--handlers {module}: {error}{_looked_for(error, module)}") from error
         except (BadHandler, ImportError) as error:
             raise BadSettings(f"--handlers {module}: {error}") from error
-        except Exception as error:  # the module's own code ran, and is for whoever wrote it to mend
+        except (Exception, SystemExit) as error:  # the module's own code ran, and is for whoever wrote it to mend
             why = f"{type(error).__name__}: {error}{_place(error)}"
             raise BadSettings(f"--handlers {module}: it cannot be imported: {why}") from error
     if settings.standard_handlers:
@@ -31,7 +35,13 @@ def registry_of(settings: WorkerSettings) -> HandlerRegistry:
     return registry
 
 
-def _place(error: Exception) -> str:
+def _looked_for(error: ModuleNotFoundError, module: str) -> str:
+    """Where the module was looked for; nothing if it is another one, which it imports."""
+    own = error.name is not None and (module + ".").startswith(error.name + ".")
+    return f"; it is looked for in {os.getcwd()} and where Python looks" if own else ""
+
+
+def _place(error: BaseException) -> str:
     """Where it was raised; a SyntaxError says so itself."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError) or not frames:

@@ -140,7 +140,13 @@ def blocks(ctx: TaskContext) -> None:
     ctx.raise_if_cancelled()
 
 
-REGISTRY = HandlerRegistry([charge, count, ask, fails, where, unkept, sleeps, extends, blocks])
+@handler("orders.fails_later")
+async def fails_later(input: str) -> Any:
+    """The same on the loop."""
+    return fails.function(input)
+
+
+REGISTRY = HandlerRegistry([charge, count, ask, fails, fails_later, where, unkept, sleeps, extends, blocks])
 
 
 async def run(type: str, input: object = None, notes: list[TrustedNote] | None = None, **fields: Any) -> Completion:
@@ -168,6 +174,16 @@ async def test_models_in_and_out() -> None:
     assert [(line.message, line.metadata) for line in done.logs] == [("charged", b'{"item":"tea"}')]
     assert notes == [Progress(0.5, "half"), Heartbeat(b'{"seen":3}')]
     assert done.runtime.startswith("python 3")
+
+
+@pytest.mark.parametrize("type", ["orders.fails", "orders.fails_later"])
+async def test_the_stack_of_a_failure_begins_at_the_handler(type: str) -> None:
+    failure = (await run(type, "oops")).failure
+    assert failure is not None
+    first, place, *_ = failure.stack.splitlines()
+    assert first.startswith("Traceback")
+    assert f'File "{__file__}"' in place
+    assert failure.stack.rstrip().endswith("ZeroDivisionError: oops")
 
 
 async def test_synchronous_handler_runs_in_a_thread() -> None:
@@ -314,8 +330,8 @@ def test_descriptions_carry_the_schemas() -> None:
 
 def test_registry_takes_modules_and_refuses_doubles() -> None:
     registry = HandlerRegistry()
-    assert registry.add_module(__name__) == 9
-    assert len(registry) == 9
+    assert registry.add_module(__name__) == 10
+    assert len(registry) == 10
     with pytest.raises(BadHandler, match=r"orders\.charge"):
         registry.add(handler("orders.charge")(lambda: None))
     with pytest.raises(BadHandler, match="no handlers"):

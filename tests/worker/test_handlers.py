@@ -84,6 +84,12 @@ def test_the_ready_made_handlers_are_offered_on_request() -> None:
     ("settings", "message"),
     [
         (WorkerSettings(handlers=("no_such_module_here",)), "--handlers no_such_module_here: No module named"),
+        (WorkerSettings(handlers=("no_such_module_here",)), "it is looked for in .* and where Python looks"),
+        (
+            WorkerSettings(handlers=("pay.py",)),
+            "takes the name of a module, as pay or shop.pay, and no file; got pay.py",
+        ),
+        (WorkerSettings(handlers=("./pay",)), "takes the name of a module"),
         (WorkerSettings(handlers=("json",)), "--handlers json: the module json has no handlers"),
         (WorkerSettings(standard_handlers=True, allowed_networks=("everywhere",)), "allowed networks"),
     ],
@@ -97,6 +103,8 @@ def test_handlers_that_cannot_be_had_are_named(settings: WorkerSettings, message
     ("code", "message"),
     [
         ("def x(:", r"it cannot be imported: SyntaxError: .*\(theirs_\w+\.py, line 1\)"),
+        ("import no_such_module_there", r"No module named 'no_such_module_there'$"),
+        ("raise SystemExit(0)", r"SystemExit: 0 \(theirs_\w+\.py, line 1\)"),
         ("x = 1\nraise RuntimeError('no config')", r"RuntimeError: no config \(theirs_\w+\.py, line 2\)"),
         (
             "from windlass.runtimes.python_handlers import handler\nclass Odd: pass\n"
@@ -104,7 +112,7 @@ def test_handlers_that_cannot_be_had_are_named(settings: WorkerSettings, message
             r"theirs\.odd: the annotation of 'input', Odd, is neither a model nor a type that pydantic knows$",
         ),
     ],
-    ids=["syntax", "raises", "annotation"],
+    ids=["syntax", "imports", "exits", "raises", "annotation"],
 )
 def test_a_module_that_fails_by_itself_is_the_operators_and_no_defect(
     code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
