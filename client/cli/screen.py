@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -33,6 +34,10 @@ COLOURS = {
     "cancelled": "yellow",
     "terminated": "yellow",
 }
+
+
+#: Between two columns; the longest word kept whole, with room and with little; the least of the first column.
+_GAP, _WORD_MAX, _WORD_MIN, _FOLDED_MIN = 2, 16, 6, 16
 
 
 class Screen:
@@ -98,7 +103,7 @@ class Screen:
         """A table for people."""
         texts = [[cell(value) for value in row] for row in rows]
         if self.console.is_terminal:
-            self.console.print(rich_table(headers, texts))
+            self.console.print(rich_table(headers, texts, self.console.width))
             return
         widths = [max(len(header), *(len(row[place]) for row in texts)) for place, header in enumerate(headers)]
         for line in ([header.upper() for header in headers], *texts):
@@ -107,14 +112,53 @@ class Screen:
             )
 
 
-def rich_table(headers: Sequence[str], texts: Sequence[Sequence[str]]) -> Table:
-    """A table that fits the terminal; states of runs are coloured."""
+def rich_table(headers: Sequence[str], texts: Sequence[Sequence[str]], room: int) -> Table:
+    """A table that fits the terminal; states of runs are coloured. What is too wide goes on in the next line."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for place, header in enumerate(headers):
-        table.add_column(header.upper(), overflow="fold" if place == 0 else "ellipsis", no_wrap=place == 0)
+    columns = [[header.upper(), *(row[place] for row in texts)] for place, header in enumerate(headers)]
+    for header, width in zip(headers, widths_of(columns, room), strict=True):
+        table.add_column(header.upper(), overflow="fold", width=width)
     for row in texts:
         table.add_row(*(Text(text, style=COLOURS.get(text, "")) for text in row))
     return table
+
+
+def widths_of(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """How wide each column is: nothing left out, its words whole, the first, which people copy, in one line.
+
+    What room is left goes to those that want least, so that times come into one line before long texts do. If there
+    is too little, the first one is folded, into lines of one length, and then words, the longest first.
+    """
+    wanted = [max(map(cell_len, column)) for column in columns]
+    words = [max(map(_longest_word, column)) for column in columns[1:]]
+    room -= _GAP * len(words)
+    given = _least(wanted[0], words, room)
+    left = room - sum(given)
+    for place in sorted(range(1, len(columns)), key=lambda each: wanted[each] - given[each]):
+        more = max(0, min(wanted[place] - given[place], left))
+        given[place] += more
+        left -= more
+    return given
+
+
+def _least(first: int, words: Sequence[int], room: int) -> list[int]:
+    longest = _WORD_MAX
+    while True:
+        others = [min(word, longest) for word in words]
+        given = [_folded(first, room - sum(others)), *others]
+        if sum(given) <= room or longest == _WORD_MIN:
+            return given
+        longest -= 1
+
+
+def _folded(length: int, room: int) -> int:
+    """How long the lines of a word are that has so much room."""
+    lines = -(-length // max(room, _FOLDED_MIN))
+    return -(-length // max(lines, 1))
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
 
 
 def cell(value: Any) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import grpc
 import pytest
+from rich.console import Console
 
 from windlass.client import WindlassError
 from windlass.client.cli import failures
 from windlass.client.cli.failures import report
 from windlass.client.cli.plain import plain
-from windlass.client.cli.screen import Screen
+from windlass.client.cli.screen import Screen, rich_table, widths_of
 from windlass.client.cli.story import Story
 from windlass.client.cli.watching import line_of
 from windlass.v1 import common_pb2
@@ -60,6 +62,42 @@ def event(number: int, type: str, path: str = "", **attributes: object) -> commo
     made = common_pb2.HistoryEvent(number=number, type=type, path=path, attributes=json.dumps(attributes).encode())
     made.time.FromJsonString("2030-01-02T03:04:05Z")
     return made
+
+
+RUN = [
+    "01a1fed1d2557290a790f9e75d605c65",
+    "order-17",
+    "payments",
+    "completed",
+    "approval",
+    *["2026-11-21 15:55:16"] * 2,
+]
+MODULE = ["4" * 64, "javascript", "1048576", "wasi", "2026-11-21 15:55:16", "charge.wasm", "3a9c74b32115561e"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "row"),
+    [
+        (("run", "id", "workflow", "state", "at", "created", "closed"), RUN),
+        (("digest", "runtime", "bytes", "abi", "stored", "name", "signed by"), MODULE),
+        (("worker", "description"), ["w1", "a text that is much longer than what a line of a terminal can take " * 2]),
+    ],
+)
+def test_a_table_on_a_narrow_terminal_leaves_nothing_out(headers: list[str], row: list[str]) -> None:
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system=None)
+    console.print(rich_table(headers, [row], 80))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert "…" not in shown
+    assert len("".join(shown.split())) == len("".join(("".join(headers), *row)).replace(" ", ""))
+    for word in [word for text in (*headers, *row[1:]) for word in text.split() if len(word) <= 11]:
+        assert word.lower() in shown.lower()
+
+
+def test_a_table_with_room_has_a_line_for_each_row() -> None:
+    columns = [["RUN", "a" * 32], ["CREATED", "2026-11-21 15:55:16"], ["DESCRIPTION", "a b " * 20]]
+    assert widths_of(columns, 200) == [32, 19, 80]
+    assert widths_of(columns, 80) == [32, 19, 25]
 
 
 def test_a_story_knows_states_tasks_attempts_and_workers() -> None:
