@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from windlass.engine import keys
+from windlass.engine.core.explain import Reason
 from windlass.engine.core.explain import explain as explain_run
 from windlass.engine.core.paths import PathSyntaxError, SelectorError, parse_path
 from windlass.engine.core.selectors import Full, Key, Keys, Path, Selector, TemplateSelector, select
@@ -151,6 +152,21 @@ def _selector(kind: str, argument: Any) -> Selector:
     raise EngineError("BAD_SELECTOR", f"there is no selector {kind!r} with such an argument", kind=str(kind))
 
 
+#: What ends a wait of that kind; the commands are named as people type them.
+_ADVICE: Final = {
+    "incident": "repair it with: windlass incidents resolve {run} {incident}",
+    "signal": "send it with: windlass signal {run} {name}",
+    "escalation": "windlass escalations list shows the question, windlass escalations approve or reject answers it",
+}
+
+
+def _advice(run_id: str, reason: Reason) -> str:
+    if reason.kind == "signal" and not reason.names:  # it waits for a time
+        return ""
+    name = reason.names[0] if len(reason.names) == 1 else "NAME"
+    return _ADVICE.get(reason.kind, "").format(run=run_id, name=name, incident=reason.incident_id)
+
+
 async def explain(engine: Engine, request: pb.ExplainRunRequest) -> pb.ExplainRunResponse:
     """ExplainRun: why it does not move, with what the engine knows of queues and workers."""
     state, items = await _load(engine, request, items=True)
@@ -165,8 +181,8 @@ async def explain(engine: Engine, request: pb.ExplainRunRequest) -> pb.ExplainRu
             summary, advice = await why_queued(engine, state, reason)
         elif reason.kind == "leased":
             advice = await why_silent(engine, reason.session)
-        elif reason.kind == "incident":
-            advice = f"repair it with: windlass incidents resolve {state.run_id} {reason.incident_id}"
+        else:
+            advice = _advice(state.run_id, reason)
         response.explanations.append(
             pb.Explanation(
                 kind=reason.kind,

@@ -111,6 +111,7 @@ def test_a_person_approves(windlass: Terminal) -> None:
     windlass.good("start", "expense", "--id", "chair", "--input", '{"who": "ada", "amount": 420, "for": "a chair"}')
     (question,) = json.loads(windlass.good("escalations", "list", "-o", "json"))
     assert question["message"] == "May ada spend 420 for a chair?"
+    assert "windlass escalations list shows the question" in windlass.good("explain", "chair")
     code, _, err = windlass("escalations", "approve", question["escalation_id"], "--value", "reason=because")
     assert code == 2, err
     windlass.good("escalations", "approve", question["escalation_id"], "--value", "reason=needed", "--by", "bob")
@@ -189,7 +190,9 @@ def test_waiting_for_what_nobody_works_at_says_so(windlass: Terminal) -> None:
 
 def test_explain_says_what_a_run_waits_for(windlass: Terminal) -> None:
     windlass.good("start", "delivery", "--id", "parcel-6", "--input", '{"parcel": "P-6"}')
-    assert "picked_up" in windlass.good("explain", "parcel-6")
+    told = windlass.good("explain", "parcel-6")
+    assert "picked_up" in told
+    assert f"send it with: windlass signal {told.split()[0]} picked_up" in told
 
 
 def test_definitions_are_listed_shown_drawn(windlass: Terminal) -> None:
