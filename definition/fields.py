@@ -12,7 +12,9 @@ from windlass.definition.quantities import format_duration, parse_duration, pars
 from windlass.engine.core import units
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}\Z")
-NAME_RULE = "a name starts with a letter (a to z) or _, goes on with letters, digits, _ or -, and has at most 100 characters"
+NAME_RULE = (
+    "a name starts with a letter (a to z) or _, goes on with letters, digits, _ or -, and has at most 100 characters"
+)
 CODE = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,99}\Z")  #: the alphabet of runtimes/failures.py too
 #: What a task may be given beyond the default; `GRANTS` of runtimes/port.py too.
 GRANTS = {"clock": "a real clock"}

@@ -154,7 +154,13 @@ def _give_up_parked_undo(turn: Turn) -> None:
     state = turn.state
     if state.node_path.startswith("undo!") and state.node is not None and state.incidents:
         drop_open(turn, "left on an incident", undo=True)
-        turn.apply(Undone(turn.now_us, int(state.node_path[5:]), state.failure))
+        turn.apply(undone(turn, state.failure))
+
+
+def undone(turn: Turn, failure: Failure | None) -> Undone:
+    """The event that ends the compensation under way."""
+    index = int(turn.state.node_path[5:])
+    return Undone(turn.now_us, index, failure, turn.state.undo[index].state)
 
 
 def _halt(turn: Turn, path: str, node: Node, reason: str) -> list[str]:

@@ -204,6 +204,7 @@ class Undone(Event, frozen=True, tag=17):
 
     index: int
     failure: Failure | None = None
+    undone: str = ""  #: that state, for readers; "" in what was recorded before this was
 
 
 class RunClosed(Event, frozen=True, tag=18):

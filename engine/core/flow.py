@@ -18,7 +18,7 @@ from windlass.engine.core.branches import NOTHING, branch_at
 from windlass.engine.core.commands import Cancel, Failure
 from windlass.engine.core.definition import Action, State, TaskAction, WaitBody
 from windlass.engine.core.effects import Defer
-from windlass.engine.core.events import BodyEnded, Deferred, Leaving, NodeOpened, StateEntered, Undone
+from windlass.engine.core.events import BodyEnded, Deferred, Leaving, NodeOpened, StateEntered
 from windlass.engine.core.joining import winding_down
 from windlass.engine.core.limits import CONTEXT_BYTES_MAX, ENTRIES_MAX, SPIN_MAX, WORK_YIELD, context_bytes
 from windlass.engine.core.opening import open_branch
@@ -200,12 +200,11 @@ def _would_park(turn: Turn, event: BodyEnded) -> bool:
 
 
 def _take_undo(turn: Turn, node: Node) -> bool:
-    index = int(turn.state.node_path[5:])
     failure = None if good(node.outcome) else node.failure
     if failure is not None and turn.definition.on_unhandled == "incident" and turn.state.cancel is None:
         incidents.open_incident(turn, turn.state.node_path, "undo", failure)
         return False
-    turn.apply(Undone(turn.now_us, index, failure))
+    turn.apply(ending.undone(turn, failure))
     return True
 
 

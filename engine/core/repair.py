@@ -9,7 +9,7 @@ from windlass.engine.core.branches import branch_at, extra_at, map_paths
 from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Failure, RaiseIncident, ResolveIncident
 from windlass.engine.core.definition import Branch, PollBody
-from windlass.engine.core.events import ContextSet, IncidentResolved, ItemsDropped, NodeChanged, Undone
+from windlass.engine.core.events import ContextSet, IncidentResolved, ItemsDropped, NodeChanged
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.state import Incident, Node
 from windlass.engine.core.tree import good
@@ -144,6 +144,6 @@ def _give_up(turn: Turn, incident: Incident) -> None:
     failure = Failure(incident.code, incident.message, retryable=False)
     if incident.path.startswith("undo!"):  # give up on this compensation only
         ending.drop_open(turn, "an operator gave up on a compensation", undo=True)
-        turn.apply(Undone(turn.now_us, int(turn.state.node_path[5:]), failure))
+        turn.apply(ending.undone(turn, failure))
         return
     ending.fail_run(turn, failure, "incident")
