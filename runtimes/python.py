@@ -156,6 +156,8 @@ class PythonHandlers:
             return failed(failures.BAD_OUTPUT, f"the result cannot be written as JSON: {error}")
         except TaskCancelled:
             return failed(failures.CANCELLED, "the handler saw that it was cancelled")
+        except (SystemExit, KeyboardInterrupt) as error:  # they would end the loop, and with it the worker
+            return _raised(error)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
             return _raised(error)
         return _success(output, activation, context)

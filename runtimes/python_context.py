@@ -216,8 +216,12 @@ class TaskContext:
         mode: Literal["any", "all"] = "any",
         timeout: str | timedelta | None = None,
     ) -> None:
-        """Let the run wait for signals when the attempt succeeds."""
+        """Let the run wait for signals when the attempt succeeds. Raises ValueError."""
         names = (signals,) if isinstance(signals, str) else tuple(signals)
+        if not all(names) or not names:
+            raise ValueError("wait_for needs the name of at least one signal")
+        if mode not in ("any", "all"):
+            raise ValueError(f"wait_for takes the mode any or all, not {mode!r}")
         self.asks.append(WaitFor(names, mode, _optional_us(timeout)))
 
     def escalate(

@@ -27,7 +27,7 @@ from windlass.runtimes.port import (
     TrustedNote,
 )
 from windlass.runtimes.python import PythonHandlers
-from windlass.runtimes.python_context import TaskContext, TaskFailure
+from windlass.runtimes.python_context import Deadline, TaskContext, TaskFailure
 from windlass.runtimes.python_handlers import BadHandler, HandlerRegistry, handler
 
 
@@ -89,6 +89,10 @@ def fails(input: str) -> Any:
         return object()
     if input == "timeout":
         raise TimeoutError("of its own")
+    if input == "exit":
+        raise SystemExit(3)
+    if input == "interrupt":
+        raise KeyboardInterrupt
     raise ZeroDivisionError("oops")
 
 
@@ -174,6 +178,23 @@ async def test_models_in_and_out() -> None:
     assert [(line.message, line.metadata) for line in done.logs] == [("charged", b'{"item":"tea"}')]
     assert notes == [Progress(0.5, "half"), Heartbeat(b'{"seen":3}')]
     assert done.runtime.startswith("python 3")
+
+
+@pytest.mark.parametrize("type", ["orders.fails", "orders.fails_later"])
+@pytest.mark.parametrize(("way", "error"), [("exit", "SystemExit: 3"), ("interrupt", "KeyboardInterrupt: ")])
+async def test_a_handler_that_exits_ends_its_attempt_and_not_the_worker(type: str, way: str, error: str) -> None:
+    failure = (await run(type, way)).failure
+    assert failure is not None
+    assert (failure.code, failure.message) == (failures.USER_ERROR, error)
+
+
+def test_a_wait_that_waits_for_nothing_is_the_authors_mistake() -> None:
+    context = TaskContext(Activation(task=task(), runtime="python"), lambda note: None, Deadline())
+    with pytest.raises(ValueError, match="at least one signal"):
+        context.wait_for([])
+    with pytest.raises(ValueError, match="any or all, not 'some'"):
+        context.wait_for("go", mode="some")  # type: ignore[arg-type]  # the point of it
+    assert context.asks == []
 
 
 @pytest.mark.parametrize("type", ["orders.fails", "orders.fails_later"])
