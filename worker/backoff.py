@@ -14,9 +14,9 @@ class Backoff:
         self._most_s = most_s
         self._tries = 0
 
-    def next_s(self) -> float:
-        """Return the next delay in seconds; the bound of the random draw doubles with each call."""
-        bound_s = min(self._most_s, self._first_s * 2.0**self._tries)
+    def next_s(self, most_s: float = float("inf")) -> float:
+        """Return the next delay in seconds, at most `most_s`; the bound of the random draw doubles with each call."""
+        bound_s = min(self._most_s, most_s, self._first_s * 2.0**self._tries)
         self._tries = min(self._tries + 1, 32)
         return self._chance.uniform(bound_s / 10, bound_s)
 

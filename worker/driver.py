@@ -146,8 +146,9 @@ class Worker:
         """Wait before the next connection, or until there is no need for one."""
         if self._over.is_set():
             return
+        most_s = self.session.try_within_s(asyncio.get_running_loop().time())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._backoff.next_s()):
+            async with asyncio.timeout(self._backoff.next_s(most_s)):
                 await self._over.wait()
 
     # ---- one connection

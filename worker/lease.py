@@ -15,6 +15,10 @@ MARGIN_SHARE: Final = 0.2
 MARGIN_MOST_S: Final = 2.0
 
 
+#: Share of the lease within which a worker that lost its engine tries again, as long as the lease stands.
+TRY_SHARE: Final = 0.2
+
+
 class Lease:
     """One lease over everything that a worker holds."""
 
@@ -30,6 +34,10 @@ class Lease:
     def stop_at_s(self) -> float:
         """When tasks that are still running must be stopped."""
         return self.until_s - min(self.duration_s * MARGIN_SHARE, MARGIN_MOST_S)
+
+    def try_within_s(self, now_s: float) -> float:
+        """The longest pause before the next try to be heard: several fit into what is left of a lease that stands."""
+        return self.duration_s * TRY_SHARE if now_s < self.until_s else float("inf")
 
     def granted(self, sent_s: float, now_s: float, duration_s: float, interval_s: float) -> None:
         """The session is registered by a message sent at `sent_s`."""

@@ -61,6 +61,10 @@ class Session:
         """Tasks in the book, answered ones included."""
         return len(self._book.entries)
 
+    def try_within_s(self, now_s: float) -> float:
+        """The longest pause before the next try to connect. With a lapsed lease goes also what is finished."""
+        return self.lease.try_within_s(now_s) if self.held else float("inf")
+
     @property
     def gathering(self) -> bool:
         """True while more answers are soon to come than there are to say."""

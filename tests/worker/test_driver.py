@@ -201,6 +201,22 @@ async def test_a_drain_that_takes_too_long_gives_the_task_back(engine: FakeEngin
     assert [release.reason for release in stored.releases] == [wire.RELEASE_REASON_DRAINED]
 
 
+async def test_a_worker_that_holds_something_comes_back_soon(engine: FakeEngine, start_worker: StartWorker) -> None:
+    worker, _ = await start_worker(engine.address)
+    engine.submit("javascript", code=FOREVER, timeout_s=60)
+    await asyncio.wait_for(worker.busy.wait(), 30)
+    pauses: list[float] = []
+
+    def next_s(most_s: float) -> float:
+        pauses.append(most_s)
+        return 0.0
+
+    worker._backoff.next_s = next_s  # type: ignore[method-assign, assignment]  # the pause itself is a matter of chance
+    engine.break_streams()
+    await engine.until(lambda: len(engine.registers) == 2)
+    assert pauses == [engine.lease_s * 0.2]
+
+
 async def test_a_draining_engine_is_left_for_another(engine: FakeEngine, start_worker: StartWorker) -> None:
     async with FakeEngine() as other:
         worker, _ = await start_worker(engine.address, other.address)

@@ -165,6 +165,17 @@ def test_running_tasks_stop_before_the_lease_ends_and_finished_ones_are_kept() -
     assert list(session.opened(8.1).register.held_task_tokens) == [b"b"]
 
 
+def test_who_holds_something_is_in_a_hurry_to_be_heard_while_the_lease_stands() -> None:
+    session = ready()
+    session.lost()
+    assert session.try_within_s(1.0) == float("inf")  # nothing would be lost
+    registered(session, now_s=2.0, resumed=True)
+    given(session, b"a", now_s=3.0)
+    session.lost()
+    assert session.try_within_s(11.0) == 2.0
+    assert session.try_within_s(12.0) == float("inf")
+
+
 def test_the_lease_counts_from_when_the_acknowledged_heartbeat_was_sent() -> None:
     session = ready()
     given(session, b"a")

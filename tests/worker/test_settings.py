@@ -102,6 +102,7 @@ def test_the_worker_and_the_engine_agree_on_what_a_unit_is() -> None:
 def test_delays_double_up_to_a_bound_and_start_again_after_success() -> None:
     backoff = Backoff(Chance(), first_s=0.1, most_s=1.0)  # type: ignore[arg-type]
     assert [round(backoff.next_s(), 3) for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert backoff.next_s(0.3) == 0.3
     backoff.reset()
     assert backoff.next_s() == 0.1
 
