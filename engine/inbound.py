@@ -107,6 +107,7 @@ def release_in(release: pb.TaskRelease, clock: Clock) -> tuple[TaskKey, Report]:
         epoch=task[4],
         crashed=release.reason == pb.RELEASE_REASON_CRASHED,
         unable=release.reason == pb.RELEASE_REASON_UNABLE,
+        interrupted=release.reason == pb.RELEASE_REASON_INTERRUPTED,
         reason=release.message,
         jitter=clock.random.random(),
     )

@@ -79,6 +79,14 @@ class Book:
         self._ready.append(answer.task_token)
         return True
 
+    def interrupt(self, why: str) -> list[Action]:
+        """Give back whatever has no answer yet: it has begun, and must stop."""
+        working = [token for token, entry in self.entries.items() if entry.answer is None]
+        for token in working:
+            reason = wire.RELEASE_REASON_INTERRUPTED
+            self.answer(wire.TaskRelease(task_token=token, reason=reason, message=why))
+        return [Stop(token, why) for token in working]
+
     def amend(self, token: bytes, answer: Answer | None) -> None:
         """The answer was refused for good: send another one instead, or none."""
         if answer is None:

@@ -169,7 +169,8 @@ class Execution:
 
     def release_running(self, why: str) -> None:
         """Give back everything, and stop it."""
-        self._release(list(self._jobs.values()), why)
+        self.release_waiting(why)
+        self._release(list(self._jobs.values()), why, wire.RELEASE_REASON_INTERRUPTED)
 
     async def close(self) -> None:
         """Stop whatever runs; no more answers come."""
@@ -280,9 +281,10 @@ class Execution:
             self.tally.succeeded += 1
         self._answered(answer)
 
-    def _release(self, jobs: list[Job], why: str) -> None:
+    def _release(
+        self, jobs: list[Job], why: str, reason: wire.ReleaseReason.ValueType = wire.RELEASE_REASON_DRAINED
+    ) -> None:
         for job in jobs:
-            reason = wire.RELEASE_REASON_DRAINED
             self._give(job, wire.TaskRelease(task_token=job.task.task_token, reason=reason, message=why))
             self._interrupt(job)
 

@@ -46,7 +46,6 @@ class Session:
         self._drain_said = False
         self._beat = 0  # number of a heartbeat that wants to be sent
         self._register_sent_s = 0.0
-        self._claimed: frozenset[bytes] = frozenset()  # what the first message of this stream said is held
         self._message_bytes = DEFAULT_MESSAGE_BYTES
 
     # ---- what the driver asks
@@ -108,7 +107,6 @@ class Session:
         register.CopyFrom(self._profile)
         register.resume_session_id = self.session_id
         register.held_task_tokens.extend(self._book.entries)
-        self._claimed = frozenset(self._book.entries)
         return wire.StreamTasksRequest(register=register)
 
     def lost(self) -> None:
@@ -149,9 +147,10 @@ class Session:
         """Do what is due by the clock."""
         actions: list[Action] = []
         if self.working and now_s >= self.lease.stop_at_s:
-            working = [token for token, entry in self._book.entries.items() if entry.answer is None]
-            actions += self._book.drop(working, "the lease could not be renewed in time")
-        # Also after tasks were stopped: registering anew tells the engine that they are not held any more.
+            # The lease may stand all the same. Then the engine must hear that they had begun: what a worker that comes
+            # back does not name has never reached it, for all the engine knows.
+            actions += self._book.interrupt("the lease could not be renewed in time")
+        # Also after tasks were stopped: a stream that brought no renewal in time is no good.
         if self.registered and (actions or self.lease.silent(now_s)):
             actions.append(Reconnect("the engine leaves heartbeats unanswered"))
             self.lost()
@@ -222,10 +221,6 @@ class Session:
         self.lease.granted(self._register_sent_s, now_s, duration_s, reply.heartbeat_interval.ToNanoseconds() / 1e9)
         self._book.say_all_again(now_s)
         actions.append(Registered(reply))
-        if reply.resumed and not self._claimed <= self._book.entries.keys() | set(lost):
-            # Some were stopped while the engine thought about it, which now believes that they are held.
-            actions.append(Reconnect("what it holds has changed since it registered"))
-            self.lost()
         return actions
 
     def _on_task(self, task: wire.Task) -> list[Action]:

@@ -274,7 +274,7 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         release(turn, path, node)
         close(turn, path, "cancelled")
         return
-    if not command.crashed and not _counts_unattended(node, branch, command):
+    if not command.crashed and not _counts_all_the_same(node, branch, command):
         _given_back(turn, path, node, branch, command)
         return
     most = _policy(turn, branch).max_attempts
@@ -292,11 +292,12 @@ def returned(turn: Turn, command: TaskReturned) -> None:
         _crash_backoff(turn, path, node, branch, command)
 
 
-def _counts_unattended(node: Node, branch: Branch, command: TaskReturned) -> bool:
-    """Whether a lease that ran out for want of an engine counts as a crash: the task must not run twice, or it was so
-    often that the task itself may be what ends its engine, as it can where both share a machine.
+def _counts_all_the_same(node: Node, branch: Branch, command: TaskReturned) -> bool:
+    """Whether a task that had begun counts as crashed although nothing did: it must not run twice, or its lease ran out
+    for want of an engine so often that the task itself may be what ends that, as it can where both share a machine.
     """
-    return command.unattended and (task_of(branch).at_most_once or node.away >= AWAY_MAX)
+    begun = command.unattended or command.interrupted
+    return (begun and task_of(branch).at_most_once) or (command.unattended and node.away >= AWAY_MAX)
 
 
 def _given_back(turn: Turn, path: str, node: Node, branch: Branch, command: TaskReturned) -> None:

@@ -141,7 +141,8 @@ class TaskFailed(Command, frozen=True):
 
 class TaskReturned(Command, frozen=True):
     """The lease ended without a result. `crashed`: the worker or its slot died; `unable`: it lacks what the task needs;
-    `unattended`: the lease ran out while no engine was there to renew it; else it was drained."""
+    `unattended`: the lease ran out while no engine was there to renew it; `interrupted`: the worker stopped it after it
+    had begun; else it was drained."""
 
     path: str
     visit: int
@@ -151,6 +152,7 @@ class TaskReturned(Command, frozen=True):
     jitter: float = 0.5
     unable: bool = False
     unattended: bool = False
+    interrupted: bool = False
 
 
 class TaskHeartbeat(Command, frozen=True):

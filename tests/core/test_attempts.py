@@ -214,6 +214,14 @@ def test_at_most_once_never_runs_twice() -> None:
     assert world.state.status == "failed"
 
 
+def test_an_at_most_once_task_that_its_worker_stopped_is_not_run_again_and_another_is() -> None:
+    for once, phase in ((True, "incident"), (False, "queued")):
+        world = World(workflow(state("s", branch(task(at_most_once=once))), retry=QUICK)).start()
+        world.lease()
+        world.do(c.TaskReturned(path="", visit=1, epoch=1, crashed=False, interrupted=True))
+        assert (world.node("").phase, world.node("").crashes) == (phase, int(once))
+
+
 def test_checkpoints_reach_the_next_attempt() -> None:
     world = one()
     world.lease()

@@ -339,3 +339,19 @@ async def test_a_retry_is_tried_after_its_delay(served: Served) -> None:
 async def test_a_namespace_that_is_not_there_takes_no_workers(served: Served) -> None:
     request = pb.RegisterWorkerRequest(worker_id="w", namespace="nowhere")
     await refused(served.workers.RegisterWorker(request), "NAMESPACE_NOT_FOUND")
+
+
+async def test_a_worker_that_stops_an_at_most_once_task_leaves_an_incident_and_no_second_attempt(
+    served: Served,
+) -> None:
+    document = one_task("pay")
+    document["states"]["work"]["task"]["at_most_once"] = True
+    await served.register(document)
+    worker = await served.worker(lambda task: HOLD)
+    run_id = await served.start("pay")
+    await worker.until(lambda: bool(worker.held))
+    token = worker.held.pop().task_token
+    release = pb.TaskRelease(task_token=token, reason=pb.RELEASE_REASON_INTERRUPTED, message="the worker had to stop")
+    worker.link.receive(pb.StreamTasksRequest(releases=[release], credits=1))
+    await worker.link.settle()
+    assert (await served.run(run_id)).state == common_pb2.RUN_STATE_INCIDENT

@@ -195,10 +195,12 @@ async def test_drain_finishes_what_runs_takes_no_more_and_ends_the_session(
 async def test_a_drain_that_takes_too_long_gives_the_task_back(engine: FakeEngine, start_worker: StartWorker) -> None:
     worker, running = await start_worker(engine.address, drain_s=0.2)
     stored = engine.submit("javascript", code=FOREVER, timeout_s=60)
-    await asyncio.wait_for(worker.busy.wait(), 30)
+    jail = worker.execution._jail
+    assert isinstance(jail, SlotPool)
+    await until_busy(jail, 1)
     worker.drain()
     await asyncio.wait_for(running, 30)
-    assert [release.reason for release in stored.releases] == [wire.RELEASE_REASON_DRAINED]
+    assert [release.reason for release in stored.releases] == [wire.RELEASE_REASON_INTERRUPTED]
 
 
 async def test_a_worker_that_holds_something_comes_back_soon(engine: FakeEngine, start_worker: StartWorker) -> None:

@@ -114,7 +114,7 @@ async def test_a_host_without_time_gives_back_what_runs(engine: FakeEngine) -> N
     hosted.cancel()
     with pytest.raises(asyncio.CancelledError):
         await hosted
-    assert [release.reason for release in endless.releases] == [wire.RELEASE_REASON_DRAINED]
+    assert [release.reason for release in endless.releases] == [wire.RELEASE_REASON_INTERRUPTED]
     assert engine.sessions == {}
 
 

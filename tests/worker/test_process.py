@@ -64,7 +64,7 @@ async def test_a_second_sigterm_gives_back_what_runs_at_once(engine: FakeEngine)
         await engine.until(lambda: any(m.drain for m in engine.messages))
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 20) == 0
-        assert [release.reason for release in running.releases] == [wire.RELEASE_REASON_DRAINED]
+        assert [release.reason for release in running.releases] == [wire.RELEASE_REASON_INTERRUPTED]
 
 
 async def test_a_killed_worker_takes_its_slots_along_and_another_finishes_its_tasks() -> None:

@@ -53,10 +53,10 @@ def test_what_was_stopped_while_the_engine_thought_is_not_left_with_it() -> None
     stopped = session.tick(11.0)
     assert [type(action) for action in stopped] == [Stop, Stop]
     reply = wire.RegisterWorkerResponse(session_id="s1", lease_duration=seconds(10), resumed=True)
-    actions = session.received(wire.StreamTasksResponse(registered=reply), 11.5)
-    assert isinstance(actions[-1], Reconnect)
-    assert session.outgoing() is None
-    assert not session.opened(12.0).register.held_task_tokens
+    session.received(wire.StreamTasksResponse(registered=reply), 11.5)
+    said = session.outgoing()
+    assert said is not None
+    assert {release.task_token for release in said.releases} == {b"a", b"b"}
 
 
 def test_nothing_is_said_before_the_engine_has_answered() -> None:
@@ -162,7 +162,20 @@ def test_running_tasks_stop_before_the_lease_ends_and_finished_ones_are_kept() -
     assert session.tick(7.99) == []
     stopped = session.tick(8.0)
     assert [action.token for action in stopped if isinstance(action, Stop)] == [b"a"]
-    assert list(session.opened(8.1).register.held_task_tokens) == [b"b"]
+    assert session.working == 0
+
+
+def test_what_was_stopped_is_named_to_an_engine_that_still_knows_the_lease_since_it_had_begun() -> None:
+    session = ready()
+    given(session, b"a")
+    session.lost()
+    session.tick(8.0)
+    assert list(session.opened(8.1).register.held_task_tokens) == [b"a"]
+    reply = wire.RegisterWorkerResponse(session_id="s1", lease_duration=seconds(10), resumed=True)
+    session.received(wire.StreamTasksResponse(registered=reply), 8.2)
+    said = session.outgoing()
+    assert said is not None
+    assert [release.reason for release in said.releases] == [wire.RELEASE_REASON_INTERRUPTED]
 
 
 def test_who_holds_something_is_in_a_hurry_to_be_heard_while_the_lease_stands() -> None:

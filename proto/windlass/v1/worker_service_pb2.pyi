@@ -46,11 +46,15 @@ class _ReleaseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Release
     RELEASE_REASON_UNSPECIFIED: _ReleaseReason.ValueType  # 0
     """Same as drained."""
     RELEASE_REASON_DRAINED: _ReleaseReason.ValueType  # 1
-    """The worker goes away, or will not get to it. Does not count."""
+    """The worker goes away, or will not get to it: it has not begun. Does not count."""
     RELEASE_REASON_CRASHED: _ReleaseReason.ValueType  # 2
     """The slot died under it (killed, out of memory in the kernel, segfault). Counts to the crash cap."""
     RELEASE_REASON_UNABLE: _ReleaseReason.ValueType  # 3
     """The worker cannot run it: runtime, handler or module is missing here. Does not count; the task goes elsewhere."""
+    RELEASE_REASON_INTERRUPTED: _ReleaseReason.ValueType  # 4
+    """It had begun, and the worker stopped it: it goes away, or could not renew its lease in time. Does not count; but
+    an at_most_once task is not run again, since nobody knows whether it acted.
+    """
 
 class ReleaseReason(_ReleaseReason, metaclass=_ReleaseReasonEnumTypeWrapper):
     """Why a task is given back."""
@@ -58,11 +62,15 @@ class ReleaseReason(_ReleaseReason, metaclass=_ReleaseReasonEnumTypeWrapper):
 RELEASE_REASON_UNSPECIFIED: ReleaseReason.ValueType  # 0
 """Same as drained."""
 RELEASE_REASON_DRAINED: ReleaseReason.ValueType  # 1
-"""The worker goes away, or will not get to it. Does not count."""
+"""The worker goes away, or will not get to it: it has not begun. Does not count."""
 RELEASE_REASON_CRASHED: ReleaseReason.ValueType  # 2
 """The slot died under it (killed, out of memory in the kernel, segfault). Counts to the crash cap."""
 RELEASE_REASON_UNABLE: ReleaseReason.ValueType  # 3
 """The worker cannot run it: runtime, handler or module is missing here. Does not count; the task goes elsewhere."""
+RELEASE_REASON_INTERRUPTED: ReleaseReason.ValueType  # 4
+"""It had begun, and the worker stopped it: it goes away, or could not renew its lease in time. Does not count; but
+an at_most_once task is not run again, since nobody knows whether it acted.
+"""
 Global___ReleaseReason: _TypeAlias = ReleaseReason  # noqa: Y015
 
 class _CancelReason:
