@@ -321,9 +321,9 @@ class Deadlines(Loop):
                     kind = "start_to_close" if held.deadline_us and held.deadline_us <= now else "heartbeat"
                     overdue.append((task, self._command(task, kind, held.deadline_us)))
                     holders.append(session)
-        for (task, _), holder, told in zip(overdue, holders, await self._leases.report(overdue), strict=True):
-            if told.error is None and task in holder.held and holder.held[task].deadline_us > now:
-                continue  # it was extended, and not through here
+        for (task, judged), holder, told in zip(overdue, holders, await self._leases.report(overdue), strict=True):
+            if told.error is None and task in holder.held and holder.held[task].deadline_us > judged.lease_us:
+                continue  # it was extended, and not through here; if that is over, too, the next turn says so
             self.done["attempts_timed_out"] += told.error is None
             self._dispatch.end(holder, task)  # or it ended elsewhere, as with a result given to another engine
             holder.outlet.send_stop(task, "timed_out" if told.error is None else "lost")

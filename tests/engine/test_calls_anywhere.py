@@ -47,6 +47,21 @@ async def test_an_extension_holds_although_the_lease_is_watched_elsewhere(pair: 
     assert (await one.closed(task.run_id)).failure.code == "START_TO_CLOSE_TIMEOUT"
 
 
+async def test_an_extension_that_is_over_too_when_its_engine_hears_of_it_times_out(
+    pair: tuple[Served, Served],
+) -> None:
+    one, two = pair
+    session = await register(one)
+    await one.start("task")
+    (task,) = await poll(one, session, 20)
+    beat = pb.TaskHeartbeat(task_token=task.task_token, extension=seconds(60))
+    await two.workers.HeartbeatTasks(pb.HeartbeatTasksRequest(session_id=session, heartbeats=[beat]))
+    one.advance(1000)
+    for _ in range(2):
+        await one.engine.deadlines.turn()
+    assert (await one.closed(task.run_id)).failure.code == "START_TO_CLOSE_TIMEOUT"
+
+
 async def moments(pair: tuple[Served, Served], count: int) -> None:
     for _ in range(count):
         for served in pair:
