@@ -42,15 +42,25 @@ async def withdraw_task(unit: Unit, work: Work, effect: fx.WithdrawTask) -> None
     )
 
 
+#: What a worker is told of why it is to stop; all of it is in the run's history.
+STOP_CHARACTERS: Final = 1000
+
+
 async def stop_task(unit: Unit, work: Work, effect: fx.StopTask) -> None:
+    """It is kept with the lease, too: the worker may be away for a moment, or with another engine."""
     task = (work.ns, work.run_id, effect.visit, effect.path, effect.epoch)
     unit.after.stops.append((effect.session, task, effect.reason))
+    await _change_lease(unit, work, effect, stop=effect.reason[:STOP_CHARACTERS])
+
+
+async def _change_lease(unit: Unit, work: Work, of: fx.StopTask | fx.ExtendLease, **changes: object) -> None:
+    key = keys.lease_of(of.session, work.packed, of.visit, of.path)
+    if (value := await unit.tr.get(key)) is not None:
+        unit.tr.set(key, pack(msgspec.structs.replace(unpack(LeaseRecord, value), **changes)))
 
 
 async def extend_lease(unit: Unit, work: Work, effect: fx.ExtendLease) -> None:
-    key = keys.lease_of(effect.session, work.packed, effect.visit, effect.path)
-    if (value := await unit.tr.get(key)) is not None:
-        unit.tr.set(key, pack(msgspec.structs.replace(unpack(LeaseRecord, value), deadline_us=effect.lease_us)))
+    await _change_lease(unit, work, effect, deadline_us=effect.lease_us)
     task = (work.ns, work.run_id, effect.visit, effect.path, effect.epoch)
     unit.after.extended.append((effect.session, task, effect.lease_us))
 

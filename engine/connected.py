@@ -79,7 +79,7 @@ class Outlet(Protocol):
     def send_drain(self) -> None: ...
     def lapsed(self) -> None: ...
     def hang_up(self) -> None: ...
-    def replaced(self) -> None: ...
+    def replaced(self) -> list[TaskKey]: ...  # what it has not sent
 
 
 class Connected:
@@ -114,6 +114,13 @@ class Connected:
         if held.needs and self.capacity is not None:
             self.capacity.take(held.needs)
 
+    def heed(self, task: TaskKey, lease: LeaseRecord) -> None:
+        """Tell the worker what its lease says: that it is to stop the task, if it was not told so here."""
+        held = self.held.get(task)
+        if lease.stop and held is not None and not held.stopping:
+            held.stopping = True
+            self.outlet.send_stop(task, lease.stop)
+
     def has_turn(self, waiting: AbstractSet[QueueKey]) -> bool:
         """Whether tasks lie queued that could be leased to it, so that it takes from the queues only."""
         return not waiting.isdisjoint(self.rings) or (self.capacity is not None and self.capacity.due(waiting))
@@ -126,11 +133,12 @@ class Connected:
 class Held:
     """A lease this engine watches: its start-to-close deadline and its last heartbeat, wall clock µs; what it takes."""
 
-    __slots__ = ("again_us", "deadline_us", "heard_us", "heartbeat_us", "needs", "unheard")
+    __slots__ = ("again_us", "deadline_us", "heard_us", "heartbeat_us", "needs", "stopping", "unheard")
 
     def __init__(self, deadline_us: int, heartbeat_us: int, heard_us: int, needs: Units = ()) -> None:
         self.deadline_us, self.heartbeat_us, self.heard_us = deadline_us, heartbeat_us, heard_us
         self.needs = needs
+        self.stopping = False  #: its worker was told to stop it
         self.unheard: Assignment | None = None  #: it went out in an answer that may have been lost
         self.again_us = 0  #: when to send that again
 

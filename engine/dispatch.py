@@ -57,6 +57,8 @@ class Dispatch:
         self.on_ring: Callable[[QueueKey], None] = lambda ring: None
         #: Called with a session that was leased tasks which cannot be handed to it.
         self.on_undelivered: Callable[[str], None] = lambda session_id: None
+        #: Called when another engine has ended leases, or asked to stop tasks, that may be with a worker of this one.
+        self.on_stops: Callable[[], None] = lambda: None
         #: Called when a worker was handed tasks, or has come back with some.
         self.on_held: Callable[[], None] = lambda: None
 
@@ -246,6 +248,11 @@ class Dispatch:
                 found.append((ring, credits))
         return found
 
+    def looks_after(self, session_id: str) -> bool:
+        """Whether it is up to this engine to tell the session's worker things."""
+        session = self.connected.get(session_id)
+        return session is not None and session.mine
+
     def has_queued(self, session: Connected) -> bool:
         """Whether tasks lie queued that this session could be leased, or are being leased to it at this moment."""
         return session.reserved > 0 or (session.credits > 0 and session.has_turn(self.backlog | self.claiming))
@@ -277,6 +284,8 @@ class Dispatch:
             self._send(after.assigned)
         for session_id, task, reason in after.stops:
             if (session := self.connected.get(session_id)) is not None:
+                if (held := session.held.get(task)) is not None:
+                    held.stopping = True
                 session.outlet.send_stop(task, reason)
         if after.queued:
             for ring in after.queued:

@@ -1,4 +1,4 @@
-"""News from other engines on a shared store: queued tasks, earlier timers, runs that moved.
+"""News from other engines on a shared store: queued tasks, earlier timers, stopped tasks, runs that moved.
 
 Writers ring a counter per topic (`Unit._bump`). This loop reads all counters this engine cares for, reacts to those
 that changed, and waits on watches for the next change, with a bounded poll behind them. The counters are read in the
@@ -59,7 +59,7 @@ class Feed(Loop):
         return 0
 
     def _topics(self) -> set[Topic]:
-        topics: set[Topic] = {("timers",)}
+        topics: set[Topic] = {("timers",), ("stops",)}
         topics |= {("queue", *ring) for ring in self._dispatch.rings()}
         topics |= {("needs", *queue) for queue in self._dispatch.offering()}
         topics |= {("runs", str(bucket(run_id))) for _, run_id in self._notices.waited_for()}
@@ -75,6 +75,8 @@ class Feed(Loop):
     async def _react(self, topic: Topic) -> None:
         if topic[0] == "timers":
             self._timers.wake()
+        elif topic[0] == "stops":
+            self._dispatch.on_stops()
         elif topic[0] == "queue":
             _, ns, queue, kind = topic
             ring: QueueKey = (ns, queue, kind)

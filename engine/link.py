@@ -208,11 +208,12 @@ class Link:
         self._over = EngineError("SESSION_NOT_FOUND", "the worker's session has lapsed; register again")
         self._wake.set()
 
-    def replaced(self) -> None:
+    def replaced(self) -> list[TaskKey]:
         """Another stream resumed the session, here or at another engine: the tasks are that one's."""
         message = "another stream has taken over this session: drop its tasks, and register without it"
         self._over = EngineError("SESSION_REPLACED", message)
         self._wake.set()
+        return [each.task for each in self._tasks]
 
     def hang_up(self) -> None:
         """Say what is left, then end."""

@@ -57,9 +57,12 @@ class Mailbox:
         """The worker has ended its session: a poll that still waits is answered empty."""
         self._filled.set()
 
-    def replaced(self) -> None:
+    def replaced(self) -> list[TaskKey]:
         """A poll that still waits here is answered empty; its successor finds the session where it is now."""
+        unsent = [each.task for each in self._tasks]
+        self._tasks.clear()
         self._filled.set()
+        return unsent
 
     def begin(self, number: int, held: Container[TaskKey]) -> asyncio.Event:
         """A poll comes in; what it waits for. If it repeats the last one, what that one's answer carried is due again.

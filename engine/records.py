@@ -35,6 +35,7 @@ class LeaseRecord(Stored, frozen=True):
     deadline_us: int  #: start-to-close; 0 = none
     heartbeat_us: int = 0  #: longest gap between heartbeats; 0 = not asked
     needs: str = ""  #: units of the worker that it takes, as canonical text (core/units.py)
+    stop: str = ""  #: why its worker is to stop the task; until that answers, it has the lease all the same
 
 
 class QueuedRecord(Stored, frozen=True):

@@ -73,6 +73,7 @@ class Sessions(Loop):
         self._unattended_until_us = clock.now_us() + (0 if storage.shared else lease_us)
         self._strays = Strays(storage, clock, dispatch)
         dispatch.on_undelivered = lambda session_id: self.suspect((session_id,))
+        dispatch.on_stops = self._look_soon
 
     # What workers ask
 
@@ -118,6 +119,7 @@ class Sessions(Loop):
             for task, lease in found.items():
                 if task in claimed:
                     session.take_over(task, lease, now)
+                    session.heed(task, lease)
         if session.held:
             self._dispatch.on_held()  # else nobody might look at their deadlines
         await self._return(
@@ -185,7 +187,7 @@ class Sessions(Loop):
         for record in records:
             self._expires[record.session] = record.expires_us
             if moved(self._dispatch, record):
-                self._hang_up(record.session, lambda outlet: outlet.replaced())
+                await self._leave(record.session)
         for session_id in [s for s, expires in self._expires.items() if expires <= now]:
             await self._lapse(session_id, now)
         await self._return(await self._strays.find({record.session for record in records}), False, "not delivered")
@@ -194,6 +196,14 @@ class Sessions(Loop):
             due.append(max(0, look_us - now))
         seconds = min(due) / 1e6 + 0.001 if due else None
         return min(seconds or LOOK_SECONDS, LOOK_SECONDS) if self._storage.shared else seconds
+
+    async def _leave(self, session_id: str) -> None:
+        """Another engine looks after the session now. It has taken over all leases of a worker that just polls there,
+        also those of tasks that still wait here to be sent: nobody would send them.
+        """
+        unsent: list[TaskKey] = []
+        self._hang_up(session_id, lambda outlet: unsent.extend(outlet.replaced()))
+        await self._return(unsent, False, "not delivered")
 
     async def _lapse(self, session_id: str, now: int) -> None:
         value = await self._storage.read(lambda tr: tr.get(keys.session(session_id)))
@@ -245,6 +255,11 @@ class Sessions(Loop):
         """A commit is unknown that may have leased tasks to these sessions: look for leases nobody delivered."""
         for session_id in session_ids:
             self._strays.suspect(session_id)
+        self.wake()
+
+    def _look_soon(self) -> None:
+        """Another engine has stopped tasks: perhaps of workers of this one."""
+        self._strays.hurry()
         self.wake()
 
     def _hang_up(self, session_id: str, tell: Callable[[Outlet], None]) -> None:

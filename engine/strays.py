@@ -7,6 +7,10 @@ leases, or leased to it in that moment. So the leases in the store are held agai
 (`Connected.held`), and those of sessions without a record are taken as lost. What is stray at two looks in a row is
 returned: at one look it may just have been committed. A mistake here costs a second execution and nothing else, because
 the epoch decides.
+
+The same look finds what other engines did to leases that this one watches: results given there, runs that were ended
+there, tasks that are to stop. What they end is not in the store any more, and counts as over at the second look: at the
+first, this engine's own word of it may be on its way to the worker.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ class Strays:
         self._storage, self._clock, self._dispatch = storage, clock, dispatch
         self._suspects: dict[str, int] = {}  #: session: until when it is looked at
         self._seen: set[TaskKey] = set()
+        self._ended: set[tuple[str, TaskKey]] = set()  #: held here and not in the store, at the last look
         self._look_us = 0
         self._again_us = 0
 
@@ -42,9 +47,13 @@ class Strays:
         """A commit is unknown that may have leased a task to this session."""
         self._suspects[session_id] = self._clock.now_us() + LATE_US
 
+    def hurry(self) -> None:
+        """Look at all sessions soon."""
+        self._look_us = 0
+
     def due_us(self) -> int:
         """When to look next; 0 = not before something is suspected."""
-        if self._suspects or self._seen or not self._look_us:
+        if self._suspects or self._seen or self._ended or not self._look_us:
             return self._again_us
         return self._look_us + LOOK_US if self._storage.shared else 0
 
@@ -54,23 +63,42 @@ class Strays:
         if now < self._again_us:
             return []
         self._again_us = now + SUSPECT_US
-        whole = not self._look_us or bool(self._seen) or (self._storage.shared and now >= self._look_us + LOOK_US)
+        again_whole = bool(self._seen or self._ended) or (self._storage.shared and now >= self._look_us + LOOK_US)
+        whole = not self._look_us or again_whole
         stray: set[TaskKey] = set()
+        ended, self._ended = self._ended, set()
         for session_id in list(self._dispatch.connected) if whole else list(self._suspects):
             stray.update(await self._of(session_id, known))
         if whole:
             self._look_us = now
             stray.update(await self._orphans(known))
+        self._end(ended & self._ended)
         self._suspects = {session: until for session, until in self._suspects.items() if until > now}
         again, self._seen = stray & self._seen, stray - self._seen
         return sorted(again)
 
     async def _of(self, session_id: str, known: set[str]) -> list[TaskKey]:
-        leases = await leases_of(self._storage, session_id)
+        session = self._dispatch.connected.get(session_id)
+        before = set(session.held) if session is not None else set()
+        leases = dict(await leases_of(self._storage, session_id))
         session = self._dispatch.connected.get(session_id)
         if session is None:  # gone for good, or connected to another engine, which looks after it
-            return [] if session_id in known else [task for task, _ in leases]
-        return [task for task, _ in leases if task not in session.held] if session.mine else []
+            return [] if session_id in known else list(leases)
+        for task in before & session.held.keys():
+            if task in leases:
+                session.heed(task, leases[task])
+            else:
+                self._ended.add((session_id, task))
+        return [task for task in leases if task not in session.held] if session.mine else []
+
+    def _end(self, ended: set[tuple[str, TaskKey]]) -> None:
+        """Leases that ended through another engine: what they took is free, and whoever works on them may stop."""
+        for session_id, task in sorted(ended):
+            session = self._dispatch.connected.get(session_id)
+            if session is not None and task in session.held:
+                self._dispatch.end(session, task)
+                if session.mine:
+                    session.outlet.send_stop(task, "lost")
 
     async def _orphans(self, known: set[str]) -> list[TaskKey]:
         """Leases of sessions without a record, by skipping from session to session."""

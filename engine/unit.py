@@ -317,6 +317,8 @@ class Unit:
             self.tr.add(keys.bump("needs", ns, queue) if needs else keys.bump("queue", ns, queue, kind), 1)
         if self.after.due_us:
             self.tr.add(keys.bump("timers"), 1)
+        if not all(self.transition.dispatch.looks_after(session_id) for session_id, _, _ in self.after.stops):
+            self.tr.add(keys.bump("stops"), 1)
         if self.after.touched:
             for bucket in {zlib.crc32(run_id.encode()) % 16 for _, run_id, _ in self.after.touched}:
                 self.tr.add(keys.bump("runs", str(bucket)), 1)
