@@ -157,6 +157,11 @@ class Book:
             if not self._notes_ripe:
                 self.notes_due_s = min(self.notes_due_s, due_s)
 
+    def ask_about(self, token: bytes) -> None:
+        """A sign of life, soon: an engine that has not leased the task to us says so."""
+        self._notes.setdefault(token, wire.TaskHeartbeat(task_token=token))
+        self._notes_ripe = True
+
     def _due_s(self, note: wire.TaskHeartbeat, now_s: float) -> float:
         """An extension is said at once if the attempt's time, as far as the engine knows, may be over any moment."""
         urgent = note.HasField("extension") and self.entries[note.task_token].until_s <= now_s + 2 * NOTES_EVERY_S

@@ -42,6 +42,7 @@ class Session:
         self._left = float(most or "inf")  # tasks still to be taken
         self._credit = 0  # granted on this stream and not used yet
         self._offers = 0  # starts under way, each of which may bring a task beside the credits
+        self._in_doubt = False  # some of them began on an earlier stream
         self._engine_draining = False
         self._drain_said = False
         self._beat = 0  # number of a heartbeat that wants to be sent
@@ -95,7 +96,12 @@ class Session:
     def offered(self, task: wire.Task | None) -> list[Action]:
         """What came of an offer: a task with the answer to a start, or none."""
         self._offers -= 1
-        return [] if task is None else self._taken(task)
+        in_doubt, self._in_doubt = self._in_doubt, self._in_doubt and self._offers > 0
+        actions = [] if task is None else self._taken(task)
+        if actions and task is not None and in_doubt:
+            # The stream since then has not named it, so the engine may have given it to somebody else: it answers.
+            self._book.ask_about(task.task_token)
+        return actions
 
     # ---- the connection
 
@@ -111,6 +117,7 @@ class Session:
 
     def lost(self) -> None:
         """The stream is gone; nothing that was sent on it can be relied on."""
+        self._in_doubt = self._offers > 0
         self.registered = False
         self._engine_draining = False
         self._drain_said = False

@@ -12,6 +12,7 @@ from tests.engine.served import Served, serving, value
 from windlass.client import Client, WindlassError
 from windlass.engine.connected import UNHEARD_US
 from windlass.v1 import worker_service_pb2 as wire
+from windlass.v1 import workflow_service_pb2 as run_wire
 from windlass.worker.contact import Unreachable
 from windlass.worker.driver import Worker
 from windlass.worker.hosting import beside
@@ -135,3 +136,19 @@ async def test_without_an_engine_the_block_does_not_begin() -> None:
     with pytest.raises(Unreachable):
         async with beside(settings("127.0.0.1:1", first_contact_s=0.01)):
             raise AssertionError("it began")
+
+
+async def test_a_task_whose_answer_came_after_the_engine_had_taken_it_back_is_stopped(served: Served) -> None:
+    """The connection broke meanwhile, and the worker came back without having named it."""
+    await served.register(one_task(task=ENDLESS))
+    async with Client(served.address) as client, beside(settings(served.address, drain_s=0)) as worker:
+        offered = worker.offer()
+        request = run_wire.StartRunRequest(workflow="task", eager_session_id=offered)
+        started = await served.runs.StartRun(request)
+        worker.contact.clear()
+        worker._leave()
+        await worker.contact.wait()
+        worker.take(started.task)
+        while not worker.execution.tally.dropped:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        await client.terminate(started.run.run_id)

@@ -87,6 +87,25 @@ def test_no_task_is_asked_for_with_an_answer_that_could_not_be_done() -> None:
     assert [release.task_token for release in said.releases] == [b"a"]
 
 
+def test_a_task_that_was_asked_for_on_an_earlier_stream_is_asked_about() -> None:
+    """The engine may have given it back since: the next stream did not name it."""
+    session = ready()
+    assert session.offer()
+    assert session.offer()
+    session.lost()
+    registered(session, now_s=1.0, resumed=True)
+    session.outgoing()
+    assert session.offered(wire.Task(task_token=b"a"))
+    said = session.outgoing()
+    assert said is not None
+    assert [beat.task_token for beat in said.task_heartbeats] == [b"a"]
+    session.offered(None)
+    assert session.offer()
+    assert session.offered(wire.Task(task_token=b"b"))
+    said = session.outgoing()
+    assert said is None or not said.task_heartbeats
+
+
 def test_a_task_that_is_sent_again_with_word_that_it_is_done_is_not_begun_anew() -> None:
     session = ready()
     task = wire.Task(task_token=b"a")
