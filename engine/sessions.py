@@ -122,9 +122,8 @@ class Sessions(Loop):
                     session.heed(task, lease)
         if session.held:
             self._dispatch.on_held()  # else nobody might look at their deadlines
-        await self._return(
-            [task for task in found if task not in claimed and task not in session.held], False, "not received"
-        )
+        lost = [task for task in found if task not in claimed and task not in session.held]
+        await self._return(lost, False, "its worker came back without it", undelivered=True)
         return [task for task in claimed if task not in found]
 
     async def renew(self, session_id: str) -> None:
@@ -268,7 +267,7 @@ class Sessions(Loop):
             self._dispatch.disconnect(session_id, session.outlet)
             tell(session.outlet)
 
-    async def _return(self, tasks: list[TaskKey], crashed: bool, reason: str, *, unattended: bool = False) -> None:
+    async def _return(self, tasks: list[TaskKey], crashed: bool, reason: str, **how: bool) -> None:
         for at in range(0, len(tasks), RETURN_BATCH):
             chunk = tasks[at : at + RETURN_BATCH]
             jitter = self._clock.random.random()
@@ -283,7 +282,7 @@ class Sessions(Loop):
                             crashed=crashed,
                             reason=reason,
                             jitter=jitter,
-                            unattended=unattended,
+                            **how,
                         ),
                     )
                     for t in chunk

@@ -293,11 +293,16 @@ def returned(turn: Turn, command: TaskReturned) -> None:
 
 
 def _counts_all_the_same(node: Node, branch: Branch, command: TaskReturned) -> bool:
-    """Whether a task that had begun counts as crashed although nothing did: it must not run twice, or its lease ran out
-    for want of an engine so often that the task itself may be what ends that, as it can where both share a machine.
+    """Whether it counts as a crash although nothing crashed: it had begun and must not run twice; or its lease came to
+    nothing so often, for want of an engine or of a worker that gets it, that the task itself may be to blame: it can
+    end an engine that shares its worker's machine, and be larger than the messages of a worker.
     """
     begun = command.unattended or command.interrupted
-    return (begun and task_of(branch).at_most_once) or (command.unattended and node.away >= AWAY_MAX)
+    return (begun and task_of(branch).at_most_once) or (_in_vain(command) and node.away >= AWAY_MAX)
+
+
+def _in_vain(command: TaskReturned) -> bool:
+    return command.unattended or command.undelivered
 
 
 def _given_back(turn: Turn, path: str, node: Node, branch: Branch, command: TaskReturned) -> None:
@@ -306,7 +311,7 @@ def _given_back(turn: Turn, path: str, node: Node, branch: Branch, command: Task
         _pass_on(turn, path, node, branch, command.reason)
         return
     why = Failure("ENGINE_AWAY", command.reason) if command.unattended else None
-    node = replace(node, session="", lease_us=0, away=node.away + command.unattended)
+    node = replace(node, session="", lease_us=0, away=node.away + _in_vain(command))
     requeue(turn, path, node, branch, "returned", why)
 
 

@@ -142,7 +142,7 @@ class TaskFailed(Command, frozen=True):
 class TaskReturned(Command, frozen=True):
     """The lease ended without a result. `crashed`: the worker or its slot died; `unable`: it lacks what the task needs;
     `unattended`: the lease ran out while no engine was there to renew it; `interrupted`: the worker stopped it after it
-    had begun; else it was drained."""
+    had begun; `undelivered`: its worker came back without having received it; else it was drained."""
 
     path: str
     visit: int
@@ -153,6 +153,7 @@ class TaskReturned(Command, frozen=True):
     unable: bool = False
     unattended: bool = False
     interrupted: bool = False
+    undelivered: bool = False
 
 
 class TaskHeartbeat(Command, frozen=True):

@@ -56,7 +56,7 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     checkpoint: bytes = b""  #: JSON: what the last attempt kept for the next one
     unable: tuple[str, ...] = ()  #: sessions of workers that gave the task back because they cannot run it
     unable_us: int = 0  #: until when they are not asked again
-    away: int = 0  #: leases that ran out while no engine was there to renew them
+    away: int = 0  #: leases that ran out while no engine was there to renew them, or that never reached their worker
 
 
 class Move(msgspec.Struct, frozen=True, array_like=True):

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.engine.documents import one_task, waiting
 from tests.engine.plain import poll, register
 from tests.engine.served import Served, payload, refused, seconds, serving
+from windlass.engine.core.limits import AWAY_MAX
 from windlass.engine.service import status
 from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as pb
@@ -126,3 +128,21 @@ async def test_one_call_takes_a_thousand_releases_and_no_more(served: Served) ->
     refusal = await refused(served.workers.ReleaseTasks(pb.ReleaseTasksRequest(releases=releases)), "INVALID_FIELD")
     assert refusal.fields() == ["releases"]
     assert "1001" in refusal.message
+
+
+# What a worker cannot take
+
+
+async def test_a_task_that_its_worker_never_gets_is_parked_at_last(served: Served) -> None:
+    """Its message is larger than what a client of gRPC takes unless told otherwise: the answer is lost each time."""
+    large = dict.fromkeys("abcde", "${text}")
+    await served.register(one_task("large", input={"template": large}, retry="none"))
+    session = await register(served)
+    run_id = await served.start("large", {"text": "x" * 900_000})
+    again = pb.RegisterWorkerRequest(worker_id="u", slots=2, resume_session_id=session)
+    again.runtimes.add(name="javascript", version="1")
+    for _ in range(AWAY_MAX + 1):
+        with pytest.raises(grpc.aio.AioRpcError, match="larger than max"):
+            await poll(served, session, 20)
+        assert (await served.workers.RegisterWorker(again)).resumed
+    assert (await served.run(run_id)).state == common_pb2.RUN_STATE_INCIDENT
