@@ -201,7 +201,7 @@ class Unit:
             kind = kind_of(task.runtime, task.handler, task.needs)
             needy = work.ns, task.queue, kind
         eager = self._eager_for(work, (work.ns, task.queue, kind), needy)
-        avoid = task.avoid if task.avoid_us > self.now_us else ()
+        avoid = task.avoid if task.avoid_us else ()
         session = (
             eager.session
             if eager is not None
@@ -260,7 +260,7 @@ class Unit:
         shard = self.shard(work.run_id)
         entry = keys.queue_entry(head, shard, task.priority, task.queued_us, work.run_id, task.visit, task.path)
         queued: tuple[object, ...] = (task.attempt, task.start_to_close_us, task.heartbeat_us)
-        self.tr.set(entry, pack((*queued, task.avoid, task.avoid_us) if task.avoid else queued))
+        self.tr.set(entry, pack((*queued, task.avoid, self.now_us + task.avoid_us) if task.avoid else queued))
         self.after.queued.add((work.ns, task.queue, kind))
 
     def shard(self, run_id: str) -> int:

@@ -28,8 +28,8 @@ class ScheduleTask(Effect, frozen=True):
     queued_us: int = 0  #: when it was queued: its place among equals
     start_to_close_us: int = 0  #: longest time of one attempt; the shell stores it with the lease
     heartbeat_us: int = 0  #: longest gap between heartbeats; 0 = not asked
-    avoid: tuple[str, ...] = ()  #: sessions that cannot run it, not to be asked before `avoid_us`
-    avoid_us: int = 0
+    avoid: tuple[str, ...] = ()  #: sessions that cannot run it, not to be asked for this long
+    avoid_us: int = 0  #: a span: the run's clock may be another than that of its workers
     needs: str = ""  #: units that it takes of its worker, as canonical text (units.py)
 
 

@@ -25,7 +25,7 @@ def schedule(turn: Turn, path: str, task: TaskBody, timeouts: Timeouts, attempt:
             start_to_close_us=timeouts.start_to_close_us or START_TO_CLOSE_US,
             heartbeat_us=timeouts.heartbeat_us or 0,
             avoid=node.unable if node is not None else (),
-            avoid_us=node.unable_us if node is not None else 0,
+            avoid_us=max(0, node.unable_us - turn.now_us) if node is not None else 0,
             needs=task.needs,
         )
     )

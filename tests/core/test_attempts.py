@@ -324,7 +324,7 @@ def test_a_worker_that_cannot_run_it_is_avoided_for_a_while_and_no_attempt_is_us
     given_back = c.TaskReturned(path="", visit=1, epoch=1, crashed=False, unable=True, reason="no such module")
     world.do(given_back)
     queued = world.queue[1, ""]
-    assert (queued.avoid, queued.avoid_us, queued.attempt) == (("s",), world.now + UNABLE_US, 1)
+    assert (queued.avoid, queued.avoid_us, queued.attempt) == (("s",), UNABLE_US, 1)
     assert world.events[-1].why == "unable"
     assert world.state.failure is not None
     assert "no such module" in world.state.failure.message

@@ -10,6 +10,7 @@ from tests.engine.cluster import TestWorker
 from tests.engine.documents import one_task
 from tests.engine.served import Served, serving, value
 from windlass.engine.core.limits import UNABLE_US
+from windlass.v1 import admin_service_pb2 as admin_pb
 from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as pb
 from windlass.v1 import workflow_service_pb2 as run_pb
@@ -96,3 +97,19 @@ async def test_after_a_while_the_worker_is_asked_again(served: Served) -> None:
     assert (task.run_id, task.attempt) == (run_id, 1), "giving back does not count as an attempt"
     lone.finish(task, "it had come")
     assert (await served.closed(run_id)).state == common_pb2.RUN_STATE_COMPLETED
+
+
+@pytest.mark.parametrize("year_s", [1_000_000_000, 2_500_000_000])
+async def test_it_is_a_minute_by_the_wall_clock_whatever_clock_the_run_has(served: Served, year_s: int) -> None:
+    namespace = admin_pb.Namespace(name="sim", virtual_time=True)
+    namespace.current_time.seconds = year_s
+    await served.admin.CreateNamespace(admin_pb.CreateNamespaceRequest(namespace=namespace))
+    await served.register(one_task(), ns="sim")
+    lone = await served.worker(lambda task: HOLD, credits=2, namespace="sim")
+    await served.start("task", namespace="sim")
+    await unable(lone)
+    for _ in range(3):
+        await look_again(served, lone, 2)
+    assert len(lone.seen) == 1
+    await look_again(served, lone, UNABLE_US / 1e6)
+    await lone.until(lambda: len(lone.seen) == 2)
