@@ -126,6 +126,19 @@ class Sessions(Loop):
         await self._return(lost, False, "its worker came back without it", undelivered=True)
         return [task for task in claimed if task not in found]
 
+    async def recall(self, session: Connected, named: Iterable[TaskKey]) -> None:
+        """Take over leases that the worker names and that are not known here: another engine may have leased them to
+        it, and look after its session, while this one has not seen that yet.
+        """
+        unknown = [task for task in named if task not in session.held]
+        if self.alone or not unknown:
+            return
+        leases, now = dict(await self.leases_of(session.record.session)), self._clock.now_us()
+        for task in unknown:
+            if (lease := leases.get(task)) is not None:
+                session.take_over(task, lease, now)
+        self._dispatch.on_held()
+
     async def renew(self, session_id: str) -> None:
         """A heartbeat. Raises EngineError SESSION_NOT_FOUND if the session has lapsed, INVALID_FIELD for none."""
         now = self._clock.now_us()

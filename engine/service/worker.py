@@ -191,6 +191,8 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     async def HeartbeatTasks(self, request: pb.HeartbeatTasksRequest) -> pb.HeartbeatTasksResponse:
         await self._workers.sessions.renew(request.session_id)
         connected, mailbox = await self._beating(request.session_id)
+        good, _ = known(request.heartbeats)
+        await self._workers.sessions.recall(connected, [parse_token(beat.task_token) for beat in good])
         now_us = self._workers.clock.now_us()
         reports, lost = beats_in(request.heartbeats, connected.held, self._workers.notices, now_us)
         for (task, _), told in zip(reports, await self._workers.leases.report(reports), strict=True):

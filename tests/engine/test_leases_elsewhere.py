@@ -10,7 +10,7 @@ import pytest
 from tests.engine.cluster import TestWorker
 from tests.engine.documents import one_task
 from tests.engine.plain import CODE, complete, poll, register
-from tests.engine.served import Served, serving
+from tests.engine.served import Served, seconds, serving
 from windlass.storage.memory import MemoryWorld
 from windlass.v1 import worker_service_pb2 as pb
 from windlass.v1 import workflow_service_pb2 as run_pb
@@ -113,3 +113,16 @@ async def test_what_waits_to_be_sent_when_the_polls_go_elsewhere_comes_there(pai
     assert not await poll(two, session)
     await moments(one, 3)
     assert [task.run_id for task in await poll(two, session, 20)] == [run_id]
+
+
+async def test_no_engine_says_that_a_task_is_lost_that_the_next_one_has_leased(pair: tuple[Served, Served]) -> None:
+    """The session was this engine's until a moment ago: it has not seen yet that another one looks after it."""
+    one, two = pair
+    session = await register(one)
+    await one.start("task")
+    (task,) = await poll(two, session, 20)
+    beat = pb.TaskHeartbeat(task_token=task.task_token, extension=seconds(7200))
+    request = pb.HeartbeatTasksRequest(session_id=session, heartbeats=[beat])
+    assert not (await one.workers.HeartbeatTasks(request)).cancels
+    (work,) = (await one.run(task.run_id)).open_work
+    assert work.due_time.seconds - work.open_time.seconds > 7000
