@@ -24,6 +24,7 @@ from windlass.definition.compile import compile_document
 from windlass.definition.source import from_value
 from windlass.engine import feed, sessions, strays, timers
 from windlass.engine.core import flow
+from windlass.engine.core.definition import Definition
 from windlass.engine.engine import Options
 from windlass.engine.registering import store_revision
 from windlass.storage.memory import Faults, MemoryWorld
@@ -87,6 +88,7 @@ class Simulation:
             plan, self.world, self.network, self.engines, self.workers, Random(f"nemesis {plan.seed}"), self.trace
         )
         self.revisions: list[str] = []
+        self.definitions: dict[str, Definition] = {}
 
     def trace(self, line: str) -> None:
         self.verdict.trace.append(f"{asyncio.get_running_loop().time():12.3f}  {line}")
@@ -113,6 +115,7 @@ class Simulation:
         for each in compiled:
             engine = self.engines[0]
             await engine.host.run(store_revision(engine.engine, "default", each))
+        self.definitions = {each.definition.name: each.definition for each in compiled}
         self.revisions = ["chain", *(each.definition.name for each in compiled[1:])]
 
     async def _storm(self) -> None:

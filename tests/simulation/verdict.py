@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from tests.simulation import ledger, linear
+from tests.simulation import ledger, linear, once
 from tests.simulation.clocks import true_us
 from windlass.engine import checking, keys
 from windlass.engine.connected import Connected
@@ -136,7 +136,9 @@ def _compacted(tables: checking.Tables, run_id: str) -> bool:
 
 
 def _results(simulation: Simulation) -> Iterator[str]:
-    """Each result is recorded for the attempt that made it, and what a worker was told is recorded, is."""
+    """Each result is recorded for the attempt that made it, what a worker was told is recorded, is, and what must not
+    run twice did not.
+    """
     tables = checking.Tables(_scan(simulation))
     ended: set[tuple[str, int, str, int]] = set()
     began: set[tuple[str, int, str, int, str]] = set()
@@ -148,6 +150,8 @@ def _results(simulation: Simulation) -> Iterator[str]:
             continue  # compacted: the beginning is gone
         whole.add(state.run_id)
         yield from ledger.misplaced(state.run_id, events)
+        if (definition := simulation.definitions.get(state.workflow)) is not None:
+            yield from once.ran_again(state.run_id, definition, events, simulation.work.executed)
         began |= {(state.run_id, *attempt) for attempt in ledger.started(events)}
         ended |= {(state.run_id, *attempt) for attempt, _, _ in ledger.recorded(events)}
     for given in sorted(simulation.work.delivered):
