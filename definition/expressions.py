@@ -25,7 +25,7 @@ from typing import Any
 
 import cel
 
-from windlass.definition.cel_tokens import Usage, inspect, narrow, nesting
+from windlass.definition.cel_tokens import Usage, inspect, narrow
 from windlass.definition.likeness import closest
 from windlass.definition.regex_weight import WIDE_COMPILED, WIDE_TAKEN, regex_weight
 from windlass.engine.core.definition import Expression, ExpressionError
@@ -106,13 +106,13 @@ def _compile(source: str) -> tuple[cel.Program, Usage]:
         raise ExpressionSyntaxError("the expression is empty")
     if len(source.encode("utf-8", "surrogatepass")) > SOURCE_BYTES_MAX:
         raise ExpressionSyntaxError(f"the expression is longer than {SOURCE_BYTES_MAX:,} bytes")
-    if nesting(source) > NESTING_MAX:
+    usage = inspect(source)
+    if usage.depth > NESTING_MAX:
         raise ExpressionSyntaxError(f"the expression has brackets nested deeper than {NESTING_MAX} levels")
     try:
         program = cel.compile(source)
     except (ValueError, TypeError, RuntimeError) as error:
         raise _syntax_error(str(error)) from error
-    usage = inspect(source)
     _check_functions(source, program.functions())
     if "" in usage.patterns:
         raise ExpressionSyntaxError("matches needs a pattern that is written here as one text, not computed")

@@ -27,7 +27,7 @@ from windlass.definition.problems import Place, Report
 from windlass.definition.regex_weight import WIDE_COMPILED, regex_weight
 from windlass.definition.schema_cost import pattern_steps
 from windlass.definition.schemas import SchemaError, compile_schema, with_defaults
-from windlass.engine.core.definition import Expression, Schema
+from windlass.engine.core.definition import Expression, ExpressionError, Schema
 from windlass.engine.core.selectors import (
     NO_INPUT,
     Full,
@@ -52,6 +52,7 @@ _SELECTORS = ("key", "keys", "path", "template", "static", "full", "none")
 _NO_DEFAULT = ("static", "full", "none")
 #: Of all patterns of a document, written out: they are compiled on the engine's loop. About a second, and 200 MB.
 PATTERN_STEPS_MAX = 500_000
+TOO_MANY_PATTERNS = "the patterns of this document are too much to compile: write shorter ones, or fewer"
 
 
 class Parts:
@@ -94,15 +95,16 @@ class Parts:
                 self._judge(source, place, condition=condition)
             return expression
         except ExpressionSyntaxError as error:
+            if self.stored:
+                return _refused_expression(source, str(error))
             self._report_syntax(error, place)
             return Expression(source=source, evaluate=_never)
 
     def _may_compile(self, steps: int, place: Place) -> bool:
         self._pattern_steps += steps
         if steps and self._pattern_steps > PATTERN_STEPS_MAX:
-            self.report.error(
-                place, "the patterns of this document are too much to compile: write shorter ones, or fewer"
-            )
+            if not self.stored:
+                self.report.error(place, TOO_MANY_PATTERNS)
             return False
         return True
 
@@ -186,17 +188,19 @@ class Parts:
         if value is None:
             return None
         if not self._may_compile(pattern_steps(value), place):
-            return None
+            return _refused_schema(value, TOO_MANY_PATTERNS) if self.stored else None
         try:
             return compile_schema(value)
         except SchemaError as error:
+            if self.stored:
+                return _refused_schema(value, str(error))
             self.report.error((*place, *error.place), str(error))
             return None
 
     def config(self, config: dict[str, Any], schema_value: Any, schema: Schema | None, place: Place) -> bytes:
         """The config with the schema's defaults filled in, checked against it."""
         filled = with_defaults(schema_value, config) if schema is not None else config
-        for finding in schema.check(filled) if schema is not None else ():
+        for finding in schema.check(filled) if schema is not None and not self.stored else ():
             self.report.error((*place, "config"), f"does not fit config_schema: {finding}")
         return msgspec.json.encode(filled)
 
@@ -237,3 +241,18 @@ def _without(value: Any, place: Place) -> Any:
 
 def _never(scope: Mapping[str, Any]) -> Any:
     raise AssertionError("this expression was refused and must not be evaluated")
+
+
+def _refused_expression(source: str, why: str) -> Expression:
+    """Of a stored revision, when this version refuses it: its runs live on, and learn of it where they use it."""
+
+    def evaluate(scope: Mapping[str, Any]) -> Any:
+        raise ExpressionError(f"`{source}` was registered with an earlier version, and is refused now: {why}")
+
+    return Expression(source=source, evaluate=evaluate)
+
+
+def _refused_schema(value: Any, why: str) -> Schema:
+    """The same: nothing fits it."""
+    finding = f"the schema was registered with an earlier version, and is refused now: {why}"
+    return Schema(document=msgspec.json.encode(value), check=lambda instance: [finding])

@@ -25,6 +25,7 @@ from windlass.engine.errors import EngineError
 from windlass.engine.loops import Loop
 from windlass.engine.queues import kinds_in
 from windlass.engine.records import QueuedRecord, unpack
+from windlass.engine.revisions import Loading
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
 from windlass.storage.port import Refused, Row, StorageError, Transaction
@@ -92,22 +93,30 @@ class Claims(Loop):
         self._dispatch.claiming.add(ring)  # and until its end nothing newer is leased past the queue
         try:
             if not self._transition.storage.shared:  # nobody else claims: the look itself may conflict
-                full = await self._transition.run(lambda unit: self._look_and_take(unit, ring, limit))
+                full = await self._transition.run_now(lambda unit: self._look_and_take(unit, ring, limit))
             else:
                 rows = await self._transition.storage.read(lambda tr: self._first(tr, ring, limit))
                 full = len(rows) == limit
-                await self._transition.run(lambda unit: self._take(unit, ring, rows))
+                await self._transition.run_now(lambda unit: self._take(unit, ring, rows))
             self.done["tasks_claimed"] += self._leased
+        except Loading as missing:  # the other queues do not wait for it, and what is newer does not pass it
+            missing.then(lambda: self._loaded(ring))
+            return
         except BaseException as error:
+            self._dispatch.claiming.discard(ring)
             self._dispatch.found(ring)
             if not isinstance(error, Exception) or (isinstance(error, StorageError) and not isinstance(error, Refused)):
                 raise
             await self._apart(ring, limit, error)
             return
-        finally:
-            self._dispatch.claiming.discard(ring)
+        self._dispatch.claiming.discard(ring)
         if full:
             self._dispatch.found(ring)
+
+    def _loaded(self, ring: QueueKey) -> None:
+        self._dispatch.claiming.discard(ring)
+        self._dispatch.found(ring)
+        self.wake()
 
     async def _apart(self, ring: QueueKey, limit: int, error: Exception) -> None:
         """Tasks that cannot be claimed together (they are large, or one of them cannot be claimed at all)."""

@@ -1,7 +1,7 @@
 """Definitions and namespaces as stored, and compiled revisions as the core wants them.
 
-A revision never changes, so its compiled form is cached for good; the default pointer and namespaces are read in the
-transaction that needs them.
+A revision never changes, so its compiled form is kept (`revisions.py`); the default pointer and namespaces are read in
+the transaction that needs them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from windlass.engine import keys
 from windlass.engine.core.definition import Definition
 from windlass.engine.errors import EngineError
 from windlass.engine.records import DefinitionRecord, NamespaceRecord, RevisionRecord, get_large, unpack
+from windlass.engine.revisions import Revisions
 from windlass.storage.port import Transaction
 
-#: Compiled revisions kept in memory.
-CACHE_MAX: Final = 2_000
 DEFAULT_NAMESPACE: Final = "default"
 
 decode_json: Callable[[bytes], Any] = msgspec.json.Decoder().decode
@@ -37,40 +36,30 @@ class Definitions:
     """Reads and compiles what is registered. `revive` turns a canonical document into the core's record."""
 
     def __init__(self, revive: Callable[[bytes], Definition]) -> None:
-        self._revive = revive
-        self._compiled: dict[tuple[str, str, str], Definition] = {}
+        self._revisions = Revisions(revive)
+        self.forget = self._revisions.forget
 
     async def compiled(self, tr: Transaction, ns: str, name: str, revision: str) -> Definition:
-        """One revision. Raises EngineError REVISION_NOT_FOUND."""
-        found = self._compiled.get((ns, name, revision))
+        """One revision. Raises Loading, EngineError REVISION_NOT_FOUND, BAD_DEFINITION."""
+        found = self._revisions.get((ns, name, revision))
         if found is None:
             value = await get_large(tr, keys.revision(ns, name, revision), snapshot=True)
             if value is None:
-                raise EngineError(
-                    "REVISION_NOT_FOUND",
-                    f"workflow {name!r} has no revision {revision!r} in namespace {ns!r}",
-                    workflow=name,
-                    revision=revision,
-                )
-            found = self._revive(unpack(RevisionRecord, value).document)
-            self._remember((ns, name, revision), found)
+                raise _not_found(ns, name, revision)
+            document = unpack(RevisionRecord, value).document
+            # While it was read, another transaction may have brought it.
+            found = self._revisions.get((ns, name, revision)) or self._revisions.load((ns, name, revision), document)
         return found
-
-    def _remember(self, key: tuple[str, str, str], definition: Definition) -> None:
-        if len(self._compiled) >= CACHE_MAX:
-            self._compiled.pop(next(iter(self._compiled)))
-        self._compiled[key] = definition
-
-    def forget(self, ns: str, name: str) -> None:
-        """The definition was deleted."""
-        for key in [key for key in self._compiled if key[:2] == (ns, name)]:
-            del self._compiled[key]
 
     async def resolve(self, tr: Transaction, ns: str, name: str, revision: str = "", at_us: int = 0) -> Definition:
         """The named revision, or the default one ("" or "latest"), or the one that was default at `at_us`.
 
-        Raises EngineError WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND.
+        Raises Loading, EngineError WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, BAD_DEFINITION.
         """
+        return await self.compiled(tr, ns, name, await self.revision(tr, ns, name, revision, at_us))
+
+    async def revision(self, tr: Transaction, ns: str, name: str, revision: str = "", at_us: int = 0) -> str:
+        """The full name of what `resolve` gives. Raises EngineError WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND."""
         record = await self.record(tr, ns, name)
         if revision in ("", "latest"):
             revision = record.default_at(at_us) if at_us and not revision else record.default_revision
@@ -78,7 +67,8 @@ class Definitions:
             revision = await self._expand(tr, ns, name, revision)
         elif await tr.get(keys.revision(ns, name, revision)) is None:
             self.forget(ns, name)  # another engine may have deleted it
-        return await self.compiled(tr, ns, name, revision)
+            raise _not_found(ns, name, revision)
+        return revision
 
     async def _expand(self, tr: Transaction, ns: str, name: str, prefix: str) -> str:
         """The one revision whose hash begins with `prefix` (at least 6 digits)."""
@@ -143,3 +133,12 @@ class Definitions:
                 workflow=definition.name,
                 violations=[("input", problem) for problem in problems],
             )
+
+
+def _not_found(ns: str, name: str, revision: str) -> EngineError:
+    return EngineError(
+        "REVISION_NOT_FOUND",
+        f"workflow {name!r} has no revision {revision!r} in namespace {ns!r}",
+        workflow=name,
+        revision=revision,
+    )

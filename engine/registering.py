@@ -112,7 +112,7 @@ async def set_default(
     """
     record = await engine.definitions.record(tr, ns, name)
     check_etag(record, name, etag)
-    full = (await engine.definitions.resolve(tr, ns, name, revision)).revision
+    full = await engine.definitions.revision(tr, ns, name, revision)
     record = touched(with_default(record, full, engine.clock.now_us()), engine.clock.now_us())
     tr.set(keys.definition(ns, name), pack(record))
     return record
@@ -133,7 +133,7 @@ async def delete(engine: Engine, tr: Transaction, ns: str, name: str, revision: 
     record = await engine.definitions.record(tr, ns, name)
     check_etag(record, name, etag)
     stored = await _stored(tr, ns, name)
-    chosen = {(await engine.definitions.resolve(tr, ns, name, revision)).revision} if revision else stored
+    chosen = {await engine.definitions.revision(tr, ns, name, revision)} if revision else stored
     busy = {r: n for r, n in (await open_runs(tr, ns, name)).items() if n and r in chosen}
     if busy:
         raise EngineError(

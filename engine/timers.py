@@ -20,6 +20,7 @@ from windlass.engine.core.effects import StartChild
 from windlass.engine.errors import EngineError
 from windlass.engine.loops import Loop
 from windlass.engine.records import clear_large, whole_rows
+from windlass.engine.revisions import Loading
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
 from windlass.storage.port import Refused, Row, StorageError, Transaction
@@ -33,6 +34,8 @@ BATCH_SHARED: Final = 10
 LOOK_SECONDS: Final = 1.0
 #: A timer that its run can neither take nor be parked for is tried again after this.
 ASIDE_US: Final = 60_000_000
+#: And one whose run's definition is being compiled.
+LOADING_US: Final = 50_000
 
 
 class Timers(Loop):
@@ -92,14 +95,18 @@ class Timers(Loop):
     async def fire(self, rows: list[Row]) -> None:
         """Fire these timers, in order; one at a time if they cannot be fired together."""
         try:
-            self.done["timers_fired"] += await self._transition.run(lambda unit: self._fire(unit, rows))
+            self.done["timers_fired"] += await self._transition.run_now(lambda unit: self._fire(unit, rows))
         except Exception as error:
             if isinstance(error, StorageError) and not isinstance(error, Refused):
                 raise
             if len(rows) == 1:
-                await self._park(rows[0], error)
+                if isinstance(error, Loading):
+                    self._aside[rows[0][0]] = self._clock.now_us() + LOADING_US
+                else:
+                    await self._park(rows[0], error)
                 return
-            log.warning("timers could not be fired together (%s), trying one by one", error)
+            if not isinstance(error, Loading):
+                log.warning("timers could not be fired together (%s), trying one by one", error)
             for row in rows:
                 await self.fire([row])
 

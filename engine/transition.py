@@ -27,6 +27,7 @@ from windlass.engine.errors import EngineError
 from windlass.engine.notices import Notices
 from windlass.engine.quotas import Quotas
 from windlass.engine.records import MessageRecord, clear_large, get_large, pack, unpack, whole_rows
+from windlass.engine.revisions import patiently
 from windlass.engine.unit import Unit
 from windlass.engine.work import After
 from windlass.storage.port import CommitUnknown, Storage, StorageError, Transaction
@@ -70,6 +71,10 @@ class Transition:
         `work` may run more than once: it must make no ids and have no effect but through the unit. Raises what it
         raises (then nothing changed), and the storage's errors.
         """
+        return await patiently(lambda: self.run_now(work))
+
+    async def run_now(self, work: Callable[[Unit], Awaitable[T]]) -> T:
+        """The same, and Loading instead of waiting for a revision: for loops on which everybody waits."""
         unit: Unit | None = None
         doubtful: set[str] = set()  #: sessions that an attempt leased to which may have been committed
 

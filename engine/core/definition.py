@@ -281,7 +281,7 @@ class Update(Record, frozen=True, kw_only=True):
     schema: Schema | None = None
 
 
-class Definition(Record, frozen=True, kw_only=True):
+class Definition(Record, frozen=True, kw_only=True, weakref=True):
     """One immutable revision, checked and compiled."""
 
     name: str

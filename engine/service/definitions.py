@@ -86,7 +86,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
         async def body(tr: Transaction) -> tuple[DefinitionRecord, RevisionRecord, int]:
             record = await self._engine.definitions.record(tr, ns, request.workflow)
             wanted = request.revision or record.default_revision
-            revision = (await self._engine.definitions.resolve(tr, ns, request.workflow, wanted)).revision
+            revision = await self._engine.definitions.revision(tr, ns, request.workflow, wanted)
             value = await get_large(tr, keys.revision(ns, request.workflow, revision))
             assert value is not None
             counts = await open_runs(tr, ns, request.workflow)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from windlass.engine import keys
+from windlass.engine.core.definition import Definition
 from windlass.engine.core.explain import Reason
 from windlass.engine.core.explain import explain as explain_run
 from windlass.engine.core.paths import PathSyntaxError, SelectorError, parse_path
@@ -28,6 +29,7 @@ from windlass.engine.reading import (
     page_token,
 )
 from windlass.engine.records import IncidentRecord, unpack
+from windlass.engine.revisions import patiently
 from windlass.engine.run_rows import clear_run
 from windlass.engine.service import convert, show, starts
 from windlass.engine.service.asking import Asked, namespace_of, once
@@ -54,14 +56,18 @@ async def _load(engine: Engine, request: Any, *, items: bool) -> tuple[RunState,
     return await engine.storage.read(body)
 
 
+async def _definition(engine: Engine, state: RunState) -> Definition:
+    ref = (state.namespace, state.workflow, state.revision)
+    return await patiently(lambda: engine.storage.read(lambda tr: engine.definitions.compiled(tr, *ref)))
+
+
 async def get(engine: Engine, request: pb.GetRunRequest) -> pb.GetRunResponse:
     """GetRun."""
     full = request.view != pb.VIEW_BASIC
     state, items = await _load(engine, request, items=full)
-    ref = (state.namespace, state.workflow, state.revision)
     definition = None
     if full and state.status not in CLOSED:
-        definition = await engine.storage.read(lambda tr: engine.definitions.compiled(tr, *ref))
+        definition = await _definition(engine, state)
     return pb.GetRunResponse(run=show.run_out(state, items, definition, full=full))
 
 
@@ -171,10 +177,9 @@ async def explain(engine: Engine, request: pb.ExplainRunRequest) -> pb.ExplainRu
     """ExplainRun: why it does not move, with what the engine knows of queues and workers."""
     state, items = await _load(engine, request, items=True)
     response = pb.ExplainRunResponse(run=show.run_out(state, items))
-    ref = (state.namespace, state.workflow, state.revision)
     if state.status in CLOSED:
         return response  # and its definition may be gone
-    definition = await engine.storage.read(lambda tr: engine.definitions.compiled(tr, *ref))
+    definition = await _definition(engine, state)
     for reason in explain_run(state, items, engine.clock.now_us(), definition):
         summary, advice = reason.what, ""
         if reason.kind == "queued":

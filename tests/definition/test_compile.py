@@ -241,3 +241,30 @@ def test_conditions_and_templates_work_as_compiled(everything: core.Definition) 
     with pytest.raises(core.ExpressionError):
         first.when.evaluate({"order": {}})
     assert parse_path("order.items") == ("order", "items")
+
+
+def test_what_a_later_version_refuses_is_loaded_and_says_so_where_it_is_used() -> None:
+    """The runs of such a revision can be looked at, cancelled and led past it."""
+    schema = {"properties": {"a": {"$id": "urn:a"}}}
+    document = {
+        "workflow": "old",
+        "initial": "a",
+        "input_schema": schema,
+        "config_schema": schema,
+        "states": {
+            "a": {"delay": "1s", "transitions": [{"on": "success", "when": "a.matches(b)", "to": "b"}]},
+            "b": {},
+        },
+    }
+    with pytest.raises(DefinitionError):
+        compile_document(from_value(document))
+    loaded = compile_canonical(msgspec.json.encode(document))
+    assert loaded.input_schema is not None
+    (found,) = loaded.input_schema.check({})
+    assert "refused now: not a JSON Schema: a part of a schema cannot have an $id" in found
+    when = loaded.states["a"].transitions[0].when
+    assert when is not None
+    with pytest.raises(
+        core.ExpressionError, match=r"`a.matches\(b\)` was registered with .* refused now: matches needs"
+    ):
+        when.evaluate({"a": "1", "b": "1"})
