@@ -179,14 +179,17 @@ def _work(usage: Usage, variables: Mapping[str, Any]) -> float:
     element = max([1, *(size.element for size in sizes.values())])
     inside = sum(sizes[name].total for name in usage.loop_reads if name in sizes)
     each = usage.names * (1 + element + inside) + additions**2 * max(1, element, inside)
-    matching = _matching(usage, sum(size.characters for size in sizes.values()) * additions, length)
+    matching = _matching(usage, variables, length)
     if usage.loop_depth == 0:
         return float(total * usage.names + additions**2 * total) + matching
     return float(length) ** usage.loop_depth * (each + (length * element if usage.copies else 0)) + matching
 
 
-def _matching(usage: Usage, characters: int, length: int) -> float:
+def _matching(usage: Usage, variables: Mapping[str, Any], length: int) -> float:
     """What `matches` adds. In a loop each pattern is compiled for each item, and all items together are one text."""
+    if not usage.patterns:
+        return 0.0
+    characters = sum(map(_characters, variables.values())) * (1 + usage.additions)
     rounds = float(length) ** usage.loop_depth
     texts = characters * (rounds if usage.loop_reads else rounds / max(1, length)) + usage.literals * rounds
     compiled = sum(regex_weight(pattern, WIDE_COMPILED) for pattern in usage.patterns)
@@ -195,28 +198,33 @@ def _matching(usage: Usage, characters: int, length: int) -> float:
 
 
 class _Sizes:
-    """Of a JSON value: its size, its longest list or object, its largest element of one, and the letters in it."""
+    """Of a JSON value: its size, its longest list or object, and its largest element of one."""
 
-    __slots__ = ("characters", "element", "longest", "total")
+    __slots__ = ("element", "longest", "total")
 
     def __init__(self, value: Any) -> None:
         self.longest = 0
         self.element = 0
-        self.characters = 0
         self.total = self._measure(value)
 
     def _measure(self, value: Any) -> int:
         if isinstance(value, str):
-            self.characters += len(value)
             return 1 + len(value) // 256
         if not isinstance(value, dict | list):
-            self.characters += _NUMBER_CHARACTERS
             return 1
-        self.characters += sum(map(len, value)) if isinstance(value, dict) else 0
         sizes = [self._measure(item) for item in (value.values() if isinstance(value, dict) else value)]
         self.longest = max(self.longest, len(sizes))
         self.element = max(self.element, *sizes, 0)
         return 1 + sum(sizes)
+
+
+def _characters(value: Any) -> int:
+    """The letters in a JSON value."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(len, value)) + sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list) else _NUMBER_CHARACTERS
 
 
 def _plain(value: Any) -> Any:

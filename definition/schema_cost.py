@@ -20,6 +20,8 @@ import math
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+import msgspec
+
 from windlass.definition.regex_weight import WIDE_COMPILED, WIDE_TAKEN, regex_weight
 
 EXPANDED_MAX: Final = 200_000  #: parts of the schema with all references written out
@@ -77,6 +79,17 @@ class Measure:
             self.characters += sum(map(len, value))
             value = value.values()
         return 1 + max([self._look(item, limit - 1) for item in value], default=0)
+
+
+def surely_small(value: Any, cost: Cost) -> bool:
+    """Whether the length of the value's JSON text, which is cheap to have, says that it can be checked."""
+    try:
+        text = msgspec.json.encode(value)
+    except (ValueError, TypeError, OverflowError, RecursionError):  # then it is measured
+        return False
+    if (cost.parts + cost.steps) * len(text) > CHECKS_MAX:
+        return False
+    return text.count(b"{") + text.count(b"[") <= cost.checked
 
 
 class Cost(NamedTuple):

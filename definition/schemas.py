@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
-from windlass.definition.schema_cost import Measure, cost_of
+from windlass.definition.schema_cost import Cost, Measure, cost_of, surely_small
 from windlass.engine.core.definition import Schema
 
 FINDINGS_MAX = 20  #: problems of one value that are told
@@ -45,13 +45,11 @@ def compile_schema(value: Any) -> Schema:
         raise SchemaError(f"not a JSON Schema: {str(error).partition(chr(10))[0]}") from error
 
     def check(instance: Any) -> list[str]:
-        size = Measure(instance, cost.checked)
-        if size.depth > cost.checked:
-            return [f"nested deeper than {cost.checked} levels, which is as deep as this schema can be checked"]
-        if cost.too_much(size):
-            return ["too large to be checked against a schema as large as this"]
+        if not surely_small(instance, cost) and (reason := _beyond(instance, cost)):
+            return [reason]
         if validator.is_valid(instance):
             return []
+        size = Measure(instance, cost.told)
         if size.depth > cost.told:
             return ["does not fit the schema, which refers to itself too often to say where in a value as deep as this"]
         if cost.too_much_to_tell(size):
@@ -78,6 +76,14 @@ def with_defaults(schema: Any, value: Any) -> Any:
         elif isinstance(inner, dict) and "default" in inner:
             filled[name] = inner["default"]
     return filled
+
+
+def _beyond(instance: Any, cost: Cost) -> str:
+    """Why the value cannot be checked; "" if it can."""
+    size = Measure(instance, cost.checked)
+    if size.depth > cost.checked:
+        return f"nested deeper than {cost.checked} levels, which is as deep as this schema can be checked"
+    return "too large to be checked against a schema as large as this" if cost.too_much(size) else ""
 
 
 def _refuse(uri: str) -> Any:

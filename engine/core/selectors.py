@@ -191,7 +191,10 @@ def render(template: Template, scope: Mapping[str, Any]) -> Any:
 
 def render_to_json(template: Template, scope: Mapping[str, Any]) -> bytes:
     """The same as JSON text, as the context keeps it."""
-    return msgspec.json.encode(render_template(template, scope))
+    text = msgspec.json.encode(render_template(template, scope))
+    if len(text) > RENDERED_BYTES_MAX:
+        raise TooLarge(RENDERED_BYTES_MAX)
+    return text
 
 
 def selector_names(selector: Selector) -> frozenset[str]:

@@ -8,7 +8,7 @@ nowhere. `$${` stands for a plain `${`. Keys of objects are not templates.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from windlass.engine.core.paths import (
 )
 
 TEMPLATE_DEPTH_MAX = 64  #: levels of nesting
-FILLS_FREE = 4  #: values put in before their size is looked at: it has to be worked out
+FILLS_FREE = 20  #: holes of a template that can be filled without looking at their sizes: these must be worked out
 
 _OPENING = re.compile(r"\$\$\{|\$\{")
 _HOLE = re.compile(r"""\$\{((?:"(?:[^"\\]|\\.)*"|\{[^{}]*\}|[^{}"])*)\}""")
@@ -67,17 +67,20 @@ class Array(msgspec.Struct, frozen=True):
 
 
 Part = Hole | Literal | Text | Object | Array
+Fill = Callable[[Hole, Mapping[str, Any]], Any]
 
 
 class Template(msgspec.Struct, frozen=True):
     """A parsed template; made by `parse_template`, evaluated by `selectors.render`."""
 
     root: Part
+    holes: int
 
 
 def parse_template(value: Any) -> Template:
     """Parse a template given as a JSON value. Raises TemplateSyntaxError."""
-    return Template(_parse(value, (), TEMPLATE_DEPTH_MAX))
+    root = _parse(value, (), TEMPLATE_DEPTH_MAX)
+    return Template(root, sum(1 for _ in _holes(root)))
 
 
 def _parse(value: Any, at: tuple[Segment, ...], depth: int) -> Part:
@@ -142,41 +145,44 @@ def _hole(inner: str) -> Hole:
 
 def render_template(template: Template, scope: Mapping[str, Any]) -> Any:
     """The value of the template. Raises SelectorError for a path that leads nowhere, TooLarge."""
-    return _Rendering(scope).render(template.root)
+    return _render(template.root, scope, _fill if template.holes <= FILLS_FREE else _Counting().fill)
 
 
-class _Rendering:
+def _render(part: Part, scope: Mapping[str, Any], fill: Fill) -> Any:
+    match part:
+        case Literal(value=value):
+            return msgspec.json.decode(value)
+        case Hole():
+            return fill(part, scope)
+        case Text(parts=parts):
+            return "".join(piece if isinstance(piece, str) else _as_text(fill(piece, scope)) for piece in parts)
+        case Object(members=members):
+            return {name: _render(member, scope, fill) for name, member in members}
+        case Array(items=items):
+            return [_render(item, scope, fill) for item in items]
+
+
+def _fill(hole: Hole, scope: Mapping[str, Any]) -> Any:
+    found = resolve(hole.segments, scope)
+    if found.missing is None:
+        return found.value
+    if hole.default is not None:
+        return msgspec.json.decode(hole.default)
+    raise SelectorError(render_path(hole.segments), found.missing)
+
+
+class _Counting:
     """Counts what is put in: a value can be named a hundred thousand times."""
 
-    def __init__(self, scope: Mapping[str, Any]) -> None:
-        self._scope = scope
-        self._fills = self._bytes = 0
+    def __init__(self) -> None:
+        self._bytes = 0
 
-    def render(self, part: Part) -> Any:
-        match part:
-            case Literal(value=value):
-                return msgspec.json.decode(value)
-            case Hole():
-                return self._fill(part)
-            case Text(parts=parts):
-                return "".join(piece if isinstance(piece, str) else _as_text(self._fill(piece)) for piece in parts)
-            case Object(members=members):
-                return {name: self.render(member) for name, member in members}
-            case Array(items=items):
-                return [self.render(item) for item in items]
-
-    def _fill(self, hole: Hole) -> Any:
-        found = resolve(hole.segments, self._scope)
-        if found.missing is None:
-            self._fills += 1
-            if self._fills > FILLS_FREE:
-                self._bytes += len(_as_text(found.value))
-                if self._bytes > RENDERED_BYTES_MAX:
-                    raise TooLarge(RENDERED_BYTES_MAX)
-            return found.value
-        if hole.default is not None:
-            return msgspec.json.decode(hole.default)
-        raise SelectorError(render_path(hole.segments), found.missing)
+    def fill(self, hole: Hole, scope: Mapping[str, Any]) -> Any:
+        value = _fill(hole, scope)
+        self._bytes += len(_as_text(value))
+        if self._bytes > RENDERED_BYTES_MAX:
+            raise TooLarge(RENDERED_BYTES_MAX)
+        return value
 
 
 def _as_text(value: Any) -> str:
@@ -185,23 +191,20 @@ def _as_text(value: Any) -> str:
 
 def template_names(template: Template) -> frozenset[str]:
     """The top-level names that the template reads and cannot do without (those with a default are left out)."""
-    return frozenset(_names(template.root))
+    return frozenset(str(hole.segments[0]) for hole in _holes(template.root) if hole.default is None)
 
 
-def _names(part: Part) -> Iterator[str]:
+def _holes(part: Part) -> Iterator[Hole]:
     match part:
-        case Hole(segments=segments, default=default):
-            if default is None:
-                yield str(segments[0])
+        case Hole():
+            yield part
         case Text(parts=parts):
-            for piece in parts:
-                if isinstance(piece, Hole):
-                    yield from _names(piece)
+            yield from (piece for piece in parts if isinstance(piece, Hole))
         case Object(members=members):
             for _, member in members:
-                yield from _names(member)
+                yield from _holes(member)
         case Array(items=items):
             for item in items:
-                yield from _names(item)
+                yield from _holes(item)
         case Literal():
             return
