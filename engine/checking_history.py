@@ -95,8 +95,8 @@ def _signals(events: Sequence[e.AnyEvent], inbox: Sequence[str]) -> Iterator[str
 
 
 def bare(state: RunState) -> RunState:
-    """Without checkpoints, which become history only when the attempt ends."""
-    return state if state.node is None else replace(state, node=_bare(state.node))
+    """Without checkpoints, which become history only when the attempt ends, and what earlier versions counted less."""
+    return replace(state, spin=0, node=None if state.node is None else _bare(state.node))
 
 
 def _bare(node: Node) -> Node:

@@ -10,9 +10,9 @@ from windlass.engine.core.branches import NOTHING
 from windlass.engine.core.definition import EmitAction, LogAction, SetAction
 from windlass.engine.core.effects import AppendOutbox
 from windlass.engine.core.events import ContextSet, Emitted, Logged
-from windlass.engine.core.limits import ACTION_WORK, CONTEXT_BYTES_MAX, context_bytes
+from windlass.engine.core.limits import ACTION_WORK
 from windlass.engine.core.selectors import render, render_to_json
-from windlass.engine.core.turn import Problem, Turn, evaluating, rendered
+from windlass.engine.core.turn import Turn, evaluating, fit_context, rendered
 
 Inline = SetAction | LogAction | EmitAction
 
@@ -39,10 +39,3 @@ def run(turn: Turn, action: Inline) -> None:
             turn.owe(AppendOutbox(name=name, payload=payload))
         case _:
             assert_never(action)
-
-
-def fit_context(turn: Turn, values: dict[str, bytes]) -> None:
-    """Raises Problem CONTEXT_TOO_LARGE."""
-    size = context_bytes({**turn.state.context, **values})
-    if size > CONTEXT_BYTES_MAX:
-        raise Problem("CONTEXT_TOO_LARGE", f"the context would have {size} bytes, {CONTEXT_BYTES_MAX} are allowed")

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from windlass.engine.core import events as e
+from windlass.engine.core.limits import SPIN_BYTES
 from windlass.engine.core.state import CancelRequest, Move, RunState
 from windlass.engine.core.tree import Items
 
@@ -62,15 +63,24 @@ def _entered(state: RunState, items: Items, event: e.StateEntered) -> RunState:
 
 def _context_set(state: RunState, items: Items, event: e.ContextSet) -> RunState:
     cursor = state.cursor + (event.cause == "action")
-    return replace(state, context={**state.context, **event.values}, cursor=cursor)
+    by_itself = event.cause in ("action", "transition")
+    spin = state.spin + _spun(*event.values.values()) if by_itself else state.spin
+    return replace(state, context={**state.context, **event.values}, cursor=cursor, spin=spin)
 
 
 def _logged(state: RunState, items: Items, event: e.Logged) -> RunState:
-    return replace(state, cursor=state.cursor + 1)
+    return replace(state, cursor=state.cursor + 1, spin=state.spin + _spun(event.message))
 
 
 def _emitted(state: RunState, items: Items, event: e.Emitted) -> RunState:
-    return replace(state, cursor=state.cursor + event.action)
+    if not event.action:
+        return state
+    return replace(state, cursor=state.cursor + 1, spin=state.spin + _spun(event.payload))
+
+
+def _spun(*written: str | bytes) -> int:
+    """What an action writes counts like states: a loop that never waits would fill the store."""
+    return 1 + sum(map(len, written)) // SPIN_BYTES
 
 
 def _leaving(state: RunState, items: Items, event: e.Leaving) -> RunState:

@@ -132,7 +132,7 @@ def _enter_step(turn: Turn) -> bool:
     """The next enter action, or the body."""
     state = turn.state
     if state.spin > SPIN_MAX:
-        raise Problem("ENDLESS_LOOP", f"{SPIN_MAX} states entered without ever waiting for anything")
+        raise Problem("ENDLESS_LOOP", f"{SPIN_MAX} states entered, or as much written, without ever waiting")
     here = turn.definition.states[state.state]
     if state.cursor < len(here.enter):
         _act(turn, "enter", here.enter[state.cursor])

@@ -10,6 +10,7 @@ MAP_CHUNK = 250  #: item records created by one decision, so that its transactio
 MAP_CHUNK_BYTES = 400_000  #: and their values together (but one item is always created)
 ENTRIES_MAX = 1000  #: states entered by one decision; then it yields
 SPIN_MAX = 100_000  #: states entered without ever waiting; then it is an endless loop
+SPIN_BYTES = 500  #: of values and texts that actions write into the history are as much as a state
 WORK_YIELD = 10_000_000  #: work of one decision (see `Turn.spend`), about 0.3 s; then it yields
 WORK_MAX = 100_000_000  #: and what cannot yield before this becomes an incident
 ACTION_WORK = 1_000  #: of an action that the engine runs itself

@@ -13,7 +13,7 @@ from windlass.engine.core.events import ContextSet
 from windlass.engine.core.selectors import Scope
 from windlass.engine.core.state import Move, RunState
 from windlass.engine.core.tree import good
-from windlass.engine.core.turn import Extra, Problem, Turn, evaluating, rendered, run_facts
+from windlass.engine.core.turn import Extra, Problem, Turn, evaluating, fit_context, rendered, run_facts
 
 
 def choose(turn: Turn) -> tuple[Transition, str] | None:
@@ -79,6 +79,8 @@ def take(turn: Turn, transition: Transition, extra: Extra = NOTHING) -> Move:
         failure = None if good(state.outcome) else state.failure
         scope = Scope(state.context, {**_moments(turn), **moment(state, failure), **extra}, turn.spend)
         values = rendered(transition.set, scope)
+        turn.spend(sum(map(len, values.values())))
+        fit_context(turn, values)
         turn.apply(ContextSet(turn.now_us, values, "transition"))
     return Move("complete") if transition.to is None else Move("state", transition.to)
 

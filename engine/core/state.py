@@ -140,7 +140,7 @@ class RunState(msgspec.Struct, frozen=True, array_like=True):
     incidents: tuple[Incident, ...] = ()
     cancel: CancelRequest | None = None
     last: tuple[int, str, int] = (0, "", 0)  #: visit, path, epoch of the last result recorded by a step already taken
-    spin: int = 0  #: states entered since the run last waited for anything
+    spin: int = 0  #: states entered, and what was written, since the run last waited for anything
     deferred: tuple[str, ...] = ()  #: tokens of `Continue` commands still to come
     paused_us: int = 0  #: since when; 0 = not paused
     pause_reason: str = ""

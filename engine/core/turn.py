@@ -16,7 +16,7 @@ from windlass.engine.core.definition import Definition, ExpressionError
 from windlass.engine.core.effects import ArmTimer, CloseIncident, DisarmTimer, Effect
 from windlass.engine.core.events import AnyEvent
 from windlass.engine.core.jsontext import BAD_JSON
-from windlass.engine.core.limits import RENDERED_BYTES_MAX, WORK_MAX
+from windlass.engine.core.limits import CONTEXT_BYTES_MAX, RENDERED_BYTES_MAX, WORK_MAX, context_bytes
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.selectors import Scope, SelectorError, Template, TooLarge, render_to_json
 from windlass.engine.core.state import Node, RunState
@@ -223,3 +223,10 @@ def evaluating(compute: Callable[[], Value]) -> Value:
         raise Problem("EXPRESSION_ERROR", str(error)) from None
     except BAD_JSON as error:
         raise Problem("EXPRESSION_ERROR", f"a value of the context cannot be read as JSON: {error}") from None
+
+
+def fit_context(turn: Turn, values: dict[str, bytes]) -> None:
+    """Raises Problem CONTEXT_TOO_LARGE."""
+    size = context_bytes({**turn.state.context, **values})
+    if size > CONTEXT_BYTES_MAX:
+        raise Problem("CONTEXT_TOO_LARGE", f"the context would have {size} bytes, {CONTEXT_BYTES_MAX} are allowed")

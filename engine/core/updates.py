@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from windlass.engine.core import jsontext
-from windlass.engine.core.actions import fit_context
 from windlass.engine.core.commands import ApplyUpdate, SetVariables
 from windlass.engine.core.events import ContextSet, UpdateApplied
 from windlass.engine.core.jsontext import BAD_JSON
 from windlass.engine.core.refusal import Rejection
 from windlass.engine.core.selectors import Scope, render_to_json
-from windlass.engine.core.turn import Problem, Turn, evaluating, rendered, run_facts
+from windlass.engine.core.turn import Problem, Turn, evaluating, fit_context, rendered, run_facts
 
 
 def apply_update(turn: Turn, command: ApplyUpdate) -> None:

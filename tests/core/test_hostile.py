@@ -9,7 +9,7 @@ from tests.core.test_waits import wait
 from tests.core.world import World
 from windlass.definition.expressions import compile_expression
 from windlass.engine.core import commands as c
-from windlass.engine.core.definition import Action, EmitAction, LogAction, MapBody, SetAction
+from windlass.engine.core.definition import Action, EmitAction, LogAction, MapBody, SetAction, State
 from windlass.engine.core.limits import RESUME_BYTES_MAX
 from windlass.engine.core.selectors import Key, Keys, Selector, TemplateSelector
 
@@ -108,13 +108,42 @@ def test_what_names_a_value_a_hundred_thousand_times_is_an_incident(selector: Se
     ("actions", "code"),
     [
         ((SetAction(values=tuple((f"k{n}", template("${big}")) for n in range(10_000))),), "CONTEXT_TOO_LARGE"),
-        ((LogAction(message=template("${big}")),) * 10_000, "EXPRESSION_ERROR"),
-        ((EmitAction(name="e", payload=template("${big}")),) * 10_000, "EXPRESSION_ERROR"),
+        ((LogAction(message=template("${big}")),) * 10_000, "ENDLESS_LOOP"),
+        ((EmitAction(name="e", payload=template("${big}")),) * 10_000, "ENDLESS_LOOP"),
     ],
 )
 def test_actions_of_one_state_that_write_too_much_are_an_incident(actions: tuple[Action, ...], code: str) -> None:
     world = World(workflow(state("a", None, enter=actions)), checked=False).start(LARGE)
     assert world.state.incidents[0].code == code
+
+
+BIG = template("${big}")
+BIG_SET = (("other", BIG),)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        state("a", None, on("", "a"), enter=(LogAction(message=BIG),)),
+        state("a", None, on("", "a"), exit=(EmitAction(name="e", payload=BIG),)),
+        state("a", None, on("", "a"), enter=(SetAction(values=BIG_SET),)),
+        state("a", None, on("", "a", set=BIG_SET)),
+        state("a", None, on("", "a"), enter=(LogAction(message=template("")),) * 1_000),
+    ],
+)
+def test_a_loop_that_never_waits_cannot_fill_the_store(around: State) -> None:
+    """It could write as much as it liked a hundred thousand times over."""
+    world = World(workflow(around), checked=False).start({"big": "x" * 400_000})
+    world.catch_up()
+    assert world.state.incidents[0].code == "ENDLESS_LOOP"
+    assert world.state.visit < 200
+
+
+def test_what_transitions_set_fits_the_context() -> None:
+    values = tuple((f"k{n}", BIG) for n in range(3))
+    world = World(workflow(state("a", None, on("", "b", set=values)), state("b")), checked=False)
+    world.start({"big": "x" * 400_000})
+    assert world.state.incidents[0].code == "CONTEXT_TOO_LARGE"
 
 
 def test_work_that_expressions_make_is_not_all_done_at_once() -> None:
