@@ -26,6 +26,8 @@ _SMALL_CHANGE: Final = 16 * MAX_ASKS
 _PROGRESS_MAX: Final = 250
 #: Messages, stacks and reports have bounds of their own in the runtimes, none of them above this together.
 _TOLD_BYTES_MAX: Final = 1 << 20
+#: Lanes of which is known when they had their turn.
+_TURNS_KEPT: Final = 1_000
 State: TypeAlias = Literal["queued", "assigned", "settled"]
 #: How lanes begin; the namespace follows. Tasks; what takes long to compile; everything else has a word of its own.
 RUN_LANE: Final = "run/"
@@ -98,11 +100,14 @@ class PoolJob:
 
 
 class JobQueue:
-    """Jobs that wait, in order within each lane. Lanes come in the order of their oldest job."""
+    """Jobs that wait, in order within each lane. Lanes come in the order of their oldest job; those for the one place
+    that there is for checking, and for compiling, take turns.
+    """
 
     def __init__(self) -> None:
         self._lanes: dict[str, deque[PoolJob]] = {}
         self._count = 0
+        self._served: OrderedDict[str, None] = OrderedDict()  #: lanes that had their turn, the last one last
 
     def __len__(self) -> int:
         return self._count
@@ -122,10 +127,16 @@ class JobQueue:
             self._count += 1
 
     def heads(self) -> list[PoolJob]:
-        """Return the first job of every lane, oldest first."""
+        """Return the first job of every lane, oldest first; of those that take turns, in the order of these."""
         if len(self._lanes) == 1:
             return [next(iter(self._lanes.values()))[0]]
-        return sorted((lane[0] for lane in self._lanes.values()), key=lambda job: job.number)
+        heads = sorted((lane[0] for lane in self._lanes.values()), key=lambda job: job.number)
+        if all(job.kind == "run" for job in heads):
+            return heads
+        turns = {lane: turn for turn, lane in enumerate(self._served, start=1)}
+        waiting = sorted((job for job in heads if job.kind != "run"), key=lambda job: turns.get(job.lane, 0))
+        kinds = {kind: iter([job for job in waiting if job.kind == kind]) for kind in ("long", "aside")}
+        return [next(kinds[job.kind]) if job.kind in kinds else job for job in heads]
 
     def head(self, lane: str) -> PoolJob | None:
         """Return the first job of a lane."""
@@ -136,7 +147,15 @@ class JobQueue:
         """Take out the first job of a lane, which must have one."""
         job = self._lanes[lane].popleft()
         self._shrink(lane)
+        if job.kind != "run":
+            self._take_turn(lane)
         return job
+
+    def _take_turn(self, lane: str) -> None:
+        self._served[lane] = None
+        self._served.move_to_end(lane)
+        if len(self._served) > _TURNS_KEPT:
+            self._served.popitem(last=False)
 
     def discard(self, job: PoolJob) -> None:
         """Take out this job, if it is there."""
