@@ -11,8 +11,9 @@ from typing import Any
 
 from windlass.definition.cel_tokens import inspect
 from windlass.definition.cel_types import Finding, infer
-from windlass.definition.expressions import compile_expression, reads_nothing
+from windlass.definition.expressions import WORK_MAX, compile_expression, reads_nothing
 from windlass.engine.core.definition import ExpressionError
+from windlass.engine.core.selectors import Scope
 
 _SCHEMA_KINDS = {
     "string": "string",
@@ -24,7 +25,19 @@ _SCHEMA_KINDS = {
 }
 
 
-def judge(source: str, *, condition: bool, kinds: Mapping[str, str] | None = None) -> list[Finding]:
+class Purse:
+    """What the expressions of one document that are evaluated here may cost together; then none is any more."""
+
+    def __init__(self) -> None:
+        self.left: float = WORK_MAX
+
+    def spend(self, work: float) -> None:
+        self.left -= work
+
+
+def judge(
+    source: str, *, condition: bool, kinds: Mapping[str, str] | None = None, purse: Purse | None = None
+) -> list[Finding]:
     """What is wrong with a valid expression. `kinds`: types that names have if nothing else sets them.
 
     An expression that reads nothing is evaluated: it always gives the same. Of others the types are worked out, as far
@@ -32,7 +45,7 @@ def judge(source: str, *, condition: bool, kinds: Mapping[str, str] | None = Non
     """
     kind, found, patterns = infer(source, {})
     if reads_nothing(source):
-        failure = _failure(source, condition=condition)
+        failure = _failure(source, condition=condition, purse=purse or Purse())
         doubtful = [finding for finding in found if finding.doubtful]
         return [Finding(f"every run that comes here stops: {failure}", 0)] if failure else doubtful
     found += [finding for text, at in patterns for finding in _bad_pattern(text, at)]
@@ -69,14 +82,16 @@ def _not_a_condition(kind: str) -> Finding:
     return Finding(f"a condition gives true or false, and this gives {given}", 0)
 
 
-def _failure(source: str, *, condition: bool) -> str:
+def _failure(source: str, *, condition: bool, purse: Purse) -> str:
+    if purse.left <= 0:
+        return ""
     try:
-        compile_expression(source, condition=condition).evaluate({})
+        compile_expression(source, condition=condition).evaluate(Scope({}, spend=purse.spend))
     except ExpressionError as error:
         return str(error)
     return ""
 
 
 def _bad_pattern(text: str, at: int) -> Iterator[Finding]:
-    if failure := _failure(f"''.matches({text})", condition=True):
+    if failure := _failure(f"''.matches({text})", condition=True, purse=Purse()):
         yield Finding(f"the pattern {text} of matches cannot be used: {failure[failure.rfind('not a') :]}", at)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from windlass.definition.checks_expressions import judge
+from windlass.definition.checks_expressions import Purse, judge
 from windlass.definition.code import CheckCode, HasModule, Module
 from windlass.definition.expressions import (
     ExpressionSyntaxError,
@@ -84,6 +84,7 @@ class Parts:
         self.reads: list[tuple[str, Place]] = []  #: the names that parts read and cannot do without
         self._lines = text.split("\n")
         self._pattern_steps = 0
+        self._purse = Purse()
 
     def expression(self, source: str, place: Place, *, condition: bool = False) -> Expression:
         """A compiled expression. A syntax error is reported at its own line and column where these can be told."""
@@ -109,7 +110,7 @@ class Parts:
         return True
 
     def _judge(self, source: str, place: Place, *, condition: bool) -> None:
-        for finding in judge(source, condition=condition, kinds=self.kinds):
+        for finding in judge(source, condition=condition, kinds=self.kinds, purse=self._purse):
             spot = self._spot(place, *_line_and_column(source, finding.at))
             if finding.doubtful:
                 self.report.warn_at(place, finding.message, spot)
