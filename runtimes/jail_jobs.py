@@ -231,7 +231,7 @@ def believable(completion: Completion, activation: Activation) -> Completion:
         return failed(failures.OUTPUT_TOO_LARGE, f"the result is {len(completion.output)} bytes; the limit is {limit}")
     if beyond := _beyond(completion, activation.limits):
         return failed(failures.OUTPUT_TOO_LARGE, beyond)
-    if wrong := _not_all_json(completion):
+    if wrong := _not_all_json(completion) or _misnamed(completion):
         return failed(failures.BAD_OUTPUT, wrong)
     if completion.denials:
         return msgspec.structs.replace(completion, denials=denials.cut(completion.denials))
@@ -265,6 +265,16 @@ def _beyond(completion: Completion, limits: Limits) -> str:
         if there > most:
             return f"the sandbox gave {there} {what}; there can be {most}"
     return ""
+
+
+def _misnamed(completion: Completion) -> str:
+    """Codes are counted, logged and matched by name."""
+    failure = completion.failure
+    if failure is None or (
+        not failures.refuse_author_code(failure.code) if failure.authored else failure.code in failures.MEANINGS
+    ):
+        return ""
+    return f"the sandbox gave a failure the code {failure.code[:100]!r}, which it cannot have"
 
 
 def _size(parts: Sequence[str | bytes]) -> int:

@@ -134,6 +134,11 @@ ATTEMPTS: dict[str, Callable[[str], str]] = {
     "endless_words": _endless_words,
 }
 _MORE = 5 << 20
+#: Nor these.
+MISNAMED = {
+    "long_code": Completion(failure=Failure("C" * 500_000, "")),
+    "borrowed_code": Completion(failure=Failure("CRASHED", "", authored=True)),
+}
 #: What no runtime of ours would say, whatever the code asked it to.
 BEYOND = {
     "not_json": Completion(output=b"{not json"),
@@ -211,8 +216,8 @@ class Probe:
         if name == "many_denials":
             one = Denial("file" * 100, "path_open" * 100, "/" * 10_000, -1)
             return Completion(output=b"1", denials=(one,) + (Denial("file", "path_open"),) * 90_000)
-        if name in BEYOND:
-            return BEYOND[name]
+        if name in BEYOND or name in MISNAMED:
+            return BEYOND.get(name) or MISNAMED[name]
         try:
             outcome = ATTEMPTS[name](argument)
         except Exception as error:  # noqa: BLE001 - whatever stops an attempt is a refusal

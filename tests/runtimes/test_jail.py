@@ -192,6 +192,15 @@ async def test_what_is_beyond_the_limits_is_not_passed_on() -> None:
             assert "; there can be " in (completion.failure.message if completion.failure else ""), name
 
 
+async def test_codes_that_no_failure_can_have_are_not_passed_on() -> None:
+    async with slots() as pool:
+        for name in ("long_code", "borrowed_code"):
+            completion = await pool.run(probe(name))
+            assert code_of(completion) == failures.BAD_OUTPUT
+            assert completion.failure is not None
+            assert len(completion.failure.message) < 200
+
+
 @pytest.mark.parametrize(
     "body",
     [
