@@ -19,6 +19,7 @@ from windlass.engine.core.definition import Definition
 from windlass.engine.engine import Engine, Options
 from windlass.engine.errors import EngineError
 from windlass.engine.revisions import Loading, Revisions, patiently
+from windlass.storage.memory import MemoryWorld
 from windlass.storage.opening import open_embedded
 from windlass.storage.port import Storage
 from windlass.v1 import common_pb2
@@ -50,10 +51,10 @@ async def running(store: Storage, revive: Callable[[bytes], Definition]) -> Asyn
         await engine.stop()
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Storage]:
-    """The default store: no transaction on it may wait for anything."""
-    opened = open_embedded(tmp_path)
+@pytest.fixture(params=["embedded", "shared"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
+    """On the default store no transaction may wait for anything; on a shared one runs are read ahead."""
+    opened = open_embedded(tmp_path) if request.param == "embedded" else MemoryWorld().open()
     yield opened
     await opened.close()
 
