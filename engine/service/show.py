@@ -121,14 +121,15 @@ def _text(event: Event, field: str) -> str:
 def _plain(value: object, full: bool = True) -> object:
     """A record as JSON values: default fields left out, JSON bytes put in as what they say.
 
-    What users gave is JSON bytes wherever it stands: unless `full`, fields of it are left out.
+    What users gave is JSON bytes wherever it stands: unless `full`, fields of it are left out. Other bytes are the
+    engine's own notes (what a wait has by now, a question's form), and no words for anybody: they are left out, too.
     """
     if isinstance(value, msgspec.Struct):
         kept = ((f.name, getattr(value, f.name), f.default) for f in msgspec.structs.fields(value))
         return {
             name: _plain(field, full)
             for name, field, default in kept
-            if field != default and name != "at_us" and (full or not _of_the_user(field))
+            if field != default and name != "at_us" and (full or not _of_the_user(field)) and not _own_notes(field)
         }
     if isinstance(value, bytes):
         return _json(value)
@@ -143,6 +144,11 @@ def _of_the_user(value: object) -> bool:
     if isinstance(value, Mapping):
         return any(isinstance(each, bytes) for each in value.values())
     return isinstance(value, bytes)
+
+
+def _own_notes(value: object) -> bool:
+    """True for packed records: those begin with a byte that no UTF-8 text, so no JSON, can begin with."""
+    return isinstance(value, bytes) and 0x80 <= (value[0] if value else 0) < 0xC0
 
 
 def _json(value: bytes) -> object:

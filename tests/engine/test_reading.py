@@ -138,6 +138,16 @@ async def test_the_basic_view_holds_nothing_of_the_users(served: Served) -> None
     assert [event for event in full.events if b"hush" in event.attributes]
 
 
+async def test_history_has_nothing_of_the_engines_own_packed_notes(served: Served) -> None:
+    run_ids = [await served.start("wait"), await served.start("ask")]
+    await served.runs.SignalRun(pb.SignalRunRequest(run_id=run_ids[0], name="go", payload=payload({"by": "bob"})))
+    answers = [await served.runs.GetHistory(pb.GetHistoryRequest(run_id=run_id)) for run_id in run_ids]
+    events = [event for answer in answers for event in answer.events]
+    taken = next(value(event.attributes) for event in events if event.type == "SignalTaken")
+    assert (taken["name"], taken["payload"], "data" in taken) == ("go", {"by": "bob"}, False)
+    assert not [event for event in events if "\ufffd" in event.attributes.decode()]
+
+
 async def test_a_watch_tells_everything_once_also_across_a_broken_connection(served: Served) -> None:
     run_id = await served.start("wait")
     first = served.runs.WatchRun(pb.WatchRunRequest(run_id=run_id))
