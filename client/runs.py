@@ -164,6 +164,11 @@ class RunCalls(Part):
         request = wire.GetRunRequest(namespace=self.namespace, run_id=run_id, workflow_id=workflow_id, view=view)
         return (await self.connection.call(self._workflows.GetRun, request)).run
 
+    async def run_id_of(self, run: Which) -> str:
+        """The run id, for calls that know a run by that alone. Raises WindlassError (RUN_NOT_FOUND)."""
+        run_id, _ = ids(run)
+        return run_id or (await self.get(run, full=False)).ref.run_id
+
     async def wait(self, run: Which, *, timeout: float | None = None) -> RunResult:
         """Waits for a run's end, across restarts of the engine. Raises TimeoutError after `timeout` seconds."""
         run_id, workflow_id = ids(run)

@@ -207,7 +207,7 @@ class Steering(RunCalls):
 
     async def resolve_incident(
         self,
-        run_id: str,
+        run: Which,
         incident_id: str,
         action: str = "retry",
         *,
@@ -218,13 +218,13 @@ class Steering(RunCalls):
     ) -> str:
         """Repairs a parked run: `retry` the same point, `skip` it with `output` as its result, or let it `fail`.
 
-        Gives the state after the call. Raises WindlassError (INCIDENT_NOT_FOUND, INCIDENT_RESOLVED).
+        Gives the state after the call. Raises WindlassError (RUN_NOT_FOUND, INCIDENT_NOT_FOUND, INCIDENT_RESOLVED).
         """
         if action not in _REPAIRS:
             raise ValueError(f"action is {action!r}; it can be {', '.join(_REPAIRS)}")
         request = wire.ResolveIncidentRequest(
             namespace=self.namespace,
-            run_id=run_id,
+            run_id=await self.run_id_of(run),
             incident_id=incident_id,
             action=wire.ResolveIncidentRequest.Action.ValueType(_REPAIRS[action]),
             set=json_by_key(set),

@@ -8,7 +8,8 @@ Exit codes (docs/cli.md repeats them; scripts rely on them):
        is wrong                                8  not supported here (a missing extra, an older engine)
     3  right, but refused as things stand      9  still open when the waiting time ended
     4  no such thing                             (worker --once: no task came)
-                                            10  the run is parked on an incident (start --wait)
+                                            10  the run is parked on an incident (start --wait),
+                                                or again (incidents resolve)
                                              70  a defect; 130 stopped by ctrl-c
 """
 

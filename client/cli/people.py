@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from windlass.client.cli.connected import connected, limit_option
-from windlass.client.cli.parameters import Assignment
+from windlass.client.cli.parameters import Assignment, RunName
 from windlass.client.cli.plain import local_time, plain
 from windlass.client.cli.screen import Screen
 from windlass.client.client import Client
@@ -32,13 +32,13 @@ def escalations() -> None:
     default="open",
     show_default=True,
 )
-@click.option("--run", "run_id", default="", help="Only of this run.")
+@click.option("--run", metavar="RUN", type=RunName(), help="Only of this run.")
 @click.option("--to", default="", help="Only to this person.")
 @limit_option
 @connected
-async def list_escalations(client: Client, screen: Screen, limit: int, **filters: Any) -> None:
+async def list_escalations(client: Client, screen: Screen, run: str | None, limit: int, **filters: Any) -> None:
     """List questions, oldest first."""
-    found = client.escalations(**filters)
+    found = client.escalations(run_id=await client.run_id_of(run) if run else "", **filters)
     headers = ("id", "to", "workflow", "asked", "until", "fields", "question")
     await screen.rows(headers, found, _row, limit=limit, none=f"no {filters['state']} escalations")
 

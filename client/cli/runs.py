@@ -124,14 +124,15 @@ def _work(work: workflow_service_pb2.OpenWork) -> tuple[Any, ...]:
 @click.option("--workflow", default="", help="Only runs of this definition.")
 @click.option("--state", "states", multiple=True, help="Only runs in this state; may be repeated.")
 @click.option("--id", "workflow_id", default="", help="Only runs with this id of yours.")
-@click.option("--parent", default="", help="Only children of this run.")
+@click.option("--parent", metavar="RUN", type=RunName(), help="Only children of this run.")
 @click.option("--oldest-first", "ascending", is_flag=True)
 @limit_option
 @connected
-async def list_runs(client: Client, screen: Screen, limit: int, **filters: Any) -> None:
+async def list_runs(client: Client, screen: Screen, parent: str | None, limit: int, **filters: Any) -> None:
     """List runs, newest first."""
     try:
-        found = client.list(page_size=min(limit + 1, 1000), **filters)
+        of = await client.run_id_of(parent) if parent else ""
+        found = client.list(page_size=min(limit + 1, 1000), parent=of, **filters)
         await screen.rows(
             ("run", "id", "workflow", "state", "at", "created", "closed"), found, _row, limit=limit, none="no runs"
         )

@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from windlass.client.cli.connected import connected, limit_option, wrong
+from windlass.client.cli.failures import PARKED, Stop
 from windlass.client.cli.parameters import Assignment, JsonValue, RunName
 from windlass.client.cli.plain import local_time, plain
 from windlass.client.cli.screen import Screen
+from windlass.client.cli.waiting import parked_at
 from windlass.client.cli.watching import line_of
 from windlass.client.client import Client
 from windlass.client.values import state_name
@@ -163,14 +165,14 @@ def incidents() -> None:
 
 
 @incidents.command("list")
-@click.option("--run", "run_id", default="", help="Only of this run.")
+@click.option("--run", metavar="RUN", type=RunName(), help="Only of this run.")
 @click.option("--workflow", default="", help="Only of this definition.")
 @limit_option
 @connected
-async def list_incidents(client: Client, screen: Screen, run_id: str, workflow: str, limit: int) -> None:
+async def list_incidents(client: Client, screen: Screen, run: str | None, workflow: str, limit: int) -> None:
     """List open incidents, oldest first."""
     headers = ("run", "incident", "workflow", "state", "code", "since", "message")
-    found = client.incidents(run_id=run_id, workflow=workflow)
+    found = client.incidents(run_id=await client.run_id_of(run) if run else "", workflow=workflow)
     await screen.rows(headers, found, _incident, limit=limit, none="no open incidents")
 
 
@@ -199,7 +201,10 @@ async def resolve_incident(
 ) -> None:
     """Repair a parked run and let it go on: try the same point again, skip it, or let it fail."""
     state = await client.resolve_incident(run, incident_id, action, set=dict(edits), output=result, by=by)
-    _answer(screen, {"run": run, "state": state}, f"{run} is {state}")
+    shown = "parked on another incident" if state == "incident" else state
+    if state == "incident" and (again := await parked_at(client, await client.run_id_of(run), since=incident_id)):
+        raise Stop(f"the repair is recorded, and run {run} is again {again}", PARKED)
+    _answer(screen, {"run": run, "state": state}, f"{run} is {shown}")
 
 
 def _answer(screen: Screen, whole: dict[str, Any], text: str) -> None:

@@ -47,12 +47,28 @@ async def _followed(client: Client, started: Started) -> RunResult:
 
 async def _stop_at_incident(client: Client, started: Started) -> None:
     """Raises Stop with the first incident; does nothing if somebody has resolved it meanwhile."""
-    async for each in client.incidents(run_id=started.run_id):
-        raise Stop(
-            f"run {started.run_id} is parked on an incident in state {each.state}: {each.code}: {each.message}; "
-            f"repair it with: windlass incidents resolve {started.run_id} {each.incident_id}",
-            PARKED,
-        )
+    if parked := await parked_at(client, started.run_id):
+        raise Stop(f"run {started.run_id} is {parked}", PARKED)
+
+
+async def parked_at(client: Client, run_id: str, *, since: str = "") -> str:
+    """Where a run is parked and what repairs it, by its first incident; "" if somebody has resolved it meanwhile.
+
+    With `since`, an incident of the run, only what was opened after that one.
+    """
+    async for each in client.incidents(run_id=run_id):
+        if not since or _number(each.incident_id) > _number(since):
+            return (
+                f"parked on an incident in state {each.state}: {each.code}: {each.message}; "
+                f"repair it with: windlass incidents resolve {run_id} {each.incident_id}"
+            )
+    return ""
+
+
+def _number(incident_id: str) -> int:
+    """An incident is called after the event that opened it."""
+    number = incident_id.rpartition(":")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 async def _tell_why(client: Client, started: Started) -> None:

@@ -19,6 +19,7 @@ from windlass.client.cli.parameters import RunName
 from windlass.client.cli.plain import plain
 from windlass.client.cli.screen import COLOURS, Screen
 from windlass.client.cli.story import Step, Story, detail_of, place_of
+from windlass.client.cli.waiting import parked_at
 from windlass.client.client import Client
 from windlass.client.values import RunResult, result_of, state_name
 from windlass.v1 import common_pb2, workflow_service_pb2
@@ -34,9 +35,13 @@ async def watch(client: Client, screen: Screen, run: str, from_now: bool) -> Non
     """Follow a run until it closes: its states, tasks and attempts as they happen."""
     shown = _Picture(screen, run) if screen.terminal else _Lines(screen)
     result: RunResult | None = None
+    state = ""
     with shown:
-        async for message in client.watch(run, full=True, from_now=from_now):
+        async for message in client.watch(run, full=True, from_now=from_now, idle=not screen.json):
             shown.show(message)
+            before, state = state, state_name(message.state)
+            if state != before:  # a person who watches should not have to ask `explain` what the run waits for
+                shown.note(await parked_at(client, await client.run_id_of(run)) if state == "incident" else "")
             if message.HasField("result"):
                 result = result_of(message.result)
     if result is not None:
@@ -65,12 +70,17 @@ class _Lines:
         if message.HasField("result"):
             self._screen.say(state_name(message.result.state))
 
+    def note(self, text: str) -> None:
+        """What a person should know of the run's state."""
+        if text and not self._screen.json:
+            self._screen.say(text)
+
 
 class _Picture:
     """States from top to bottom, each with its tasks, and the last events below."""
 
     def __init__(self, screen: Screen, run: str) -> None:
-        self._run, self._story, self._state = run, Story(), ""
+        self._run, self._story, self._state, self._note = run, Story(), "", ""
         self._recent: list[str] = []
         self._live = Live(console=screen.console, refresh_per_second=8)
 
@@ -90,6 +100,11 @@ class _Picture:
         self._state = state_name(message.result.state if message.HasField("result") else message.state)
         self._live.update(self._draw(), refresh=message.HasField("result"))
 
+    def note(self, text: str) -> None:
+        """What a person should know of the run's state; stays until it changes."""
+        self._note = text
+        self._live.update(self._draw())
+
     def _draw(self) -> RenderableType:
         title = Text.assemble(self._run, "  ", (self._state, COLOURS.get(self._state, "")))
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -97,7 +112,8 @@ class _Picture:
             here = place == len(self._story.visits) - 1 and not self._story.closed
             mark: RenderableType = Spinner("dots") if here else Text("✓", style="green")
             table.add_row(mark, Text(state, style="bold" if here else ""), _steps(self._story.steps_of(visit)))
-        return Group(title, table, *(Text(line, style="dim") for line in self._recent))
+        note = [Text(self._note)] if self._note else []
+        return Group(title, table, *note, *(Text(line, style="dim") for line in self._recent))
 
 
 def _steps(steps: list[Step]) -> Text:

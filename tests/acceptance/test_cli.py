@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,6 +178,35 @@ def test_waiting_ends_at_an_incident_and_says_how_to_go_on(windlass: Terminal, t
     assert "last error" in windlass.good("get", "fragile-1")
     windlass.good("incidents", "resolve", incident["run"]["run_id"], incident["incident_id"], "--action", "fail")
     assert "last error" not in windlass.good("get", "fragile-1")
+
+
+def test_a_parked_run_goes_by_its_own_id_and_says_when_it_is_parked_again(
+    windlass: Terminal, running: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "lacking.yaml").write_text(
+        "workflow: lacking\ninitial: work\nstates:\n  work: {enter: [{set: {b: '${a.c}'}}], next: done}\n  done: {}\n"
+    )
+    windlass.good("register", str(tmp_path / "lacking.yaml"))
+    windlass.good("start", "lacking", "--id", "lacking-1")
+    assert "MISSING_KEY" in windlass.good("incidents", "list", "--run", "lacking-1")
+    for filtered in (("incidents", "list", "--run"), ("escalations", "list", "--run"), ("list", "--parent")):
+        windlass.good(*filtered, "lacking-1")
+        assert windlass(*filtered, "nobody")[0] == 4
+    (first,) = json.loads(windlass.good("incidents", "list", "--run", "lacking-1", "-o", "json"))
+    code, out, err = windlass("incidents", "resolve", "lacking-1", first["incident_id"])
+    (second,) = json.loads(windlass.good("incidents", "list", "--run", "lacking-1", "-o", "json"))
+    assert (code, out) == (10, "")
+    advice = f"windlass incidents resolve {second['run']['run_id']} {second['incident_id']}"
+    assert advice in err
+    watching = [sys.executable, "-m", "windlass.client.cli", "watch", "lacking-1", "--engine", running.address]
+    watch = subprocess.Popen(watching, stdout=subprocess.PIPE, text=True)
+    assert watch.stdout is not None
+    with watch.stdout as lines:
+        assert any(advice in line for line in lines)  # it follows the run, which stands still now
+        windlass.good("incidents", "resolve", "lacking-1", second["incident_id"], "--set", 'a={"c": 1}')
+        assert "completed\n" in list(lines)
+    assert watch.wait() == 0
+    assert "completed" in windlass.good("get", "lacking-1")
 
 
 def test_waiting_for_what_nobody_works_at_says_so(windlass: Terminal) -> None:
