@@ -86,7 +86,9 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
         url = request.url
         if url.scheme not in ("http", "https"):
             self._denied(f"{url.scheme}://{url.host}")
-            raise TaskFailure(failures.ADDRESS_REFUSED, f"{url.scheme!r} is not http or https", retryable=False)
+            bare = str(url.copy_with(userinfo=b"", query=None, fragment=None))[:200]  # a history keeps no secrets
+            message = f"the URL {bare!r} begins with neither http:// nor https://"
+            raise TaskFailure(failures.ADDRESS_REFUSED, message, retryable=False)
         port = url.port or (443 if url.scheme == "https" else 80)
         address = await checked_address(self._policy, url.host, port, self._denied)
         pinned = httpx.Request(

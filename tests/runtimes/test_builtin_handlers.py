@@ -147,6 +147,17 @@ async def test_what_cannot_be_sent_is_the_inputs_fault(site: str, wrong: dict[st
     assert failure_of(await run("http.request", {"url": site, **wrong})) == (failures.BAD_INPUT, False)
 
 
+@pytest.mark.parametrize(
+    ("url", "named"), [("example.com/x", "example.com/x'"), ("ftp://me:hush@h.com/x?key=hush", "'ftp://h.com/x'")]
+)
+async def test_a_url_of_another_kind_is_named_without_its_secrets(url: str, named: str) -> None:
+    done = await run("http.request", {"url": url})
+    assert failure_of(done) == (failures.ADDRESS_REFUSED, False)
+    assert done.failure is not None
+    assert named in done.failure.message
+    assert "hush" not in done.failure.message
+
+
 async def test_redirects_are_followed_only_when_asked_and_checked_again(site: str) -> None:
     plain = await run("http.request", {"url": f"{site}/moved"})
     assert msgspec.json.decode(plain.output)["status"] == 302
