@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -35,6 +35,8 @@ from windlass.runtimes.port import (
     TrustedNote,
     WaitFor,
 )
+
+_LEVELS = get_args(Level)
 
 
 class TaskFailure(Exception):
@@ -166,7 +168,9 @@ class TaskContext:
         self.patch[key] = to_json(value)
 
     def log(self, level: Level, message: str, /, **metadata: object) -> None:
-        """Write a line to the run's log. Beyond the limits, lines are only counted."""
+        """Write a line to the run's log. Beyond the limits, lines are only counted. Raises ValueError."""
+        if level not in _LEVELS:
+            raise ValueError(f"a log level is one of {', '.join(_LEVELS)}, not {level!r}")
         with self._lock:
             if len(self.logs) >= self._activation.limits.log_lines or self._log_room <= 0:
                 self.logs_lost += 1

@@ -111,6 +111,12 @@ def where(ctx: TaskContext) -> list[object]:
     return [ctx.run_id, ctx.attempt, ctx.idempotency_key]
 
 
+@handler("orders.shouts")
+def shouts(ctx: TaskContext) -> None:
+    """Log at a level that there is not."""
+    ctx.log("fatal", "oh no")  # type: ignore[arg-type]  # the point of it
+
+
 @handler("orders.unkept")
 def unkept() -> Receipt:
     """Give something else than it says."""
@@ -150,7 +156,7 @@ async def fails_later(input: str) -> Any:
     return fails.function(input)
 
 
-REGISTRY = HandlerRegistry([charge, count, ask, fails, fails_later, where, unkept, sleeps, extends, blocks])
+REGISTRY = HandlerRegistry([charge, count, ask, fails, fails_later, where, shouts, unkept, sleeps, extends, blocks])
 
 
 async def run(type: str, input: object = None, notes: list[TrustedNote] | None = None, **fields: Any) -> Completion:
@@ -178,6 +184,14 @@ async def test_models_in_and_out() -> None:
     assert [(line.message, line.metadata) for line in done.logs] == [("charged", b'{"item":"tea"}')]
     assert notes == [Progress(0.5, "half"), Heartbeat(b'{"seen":3}')]
     assert done.runtime.startswith("python 3")
+
+
+async def test_a_log_level_that_there_is_not_is_the_handlers_mistake() -> None:
+    done = await run("orders.shouts")
+    assert code_of(done) == failures.USER_ERROR
+    assert done.failure is not None
+    assert "debug, info, warn, error, not 'fatal'" in done.failure.message
+    assert done.logs == ()
 
 
 @pytest.mark.parametrize("type", ["orders.fails", "orders.fails_later"])
@@ -351,8 +365,8 @@ def test_descriptions_carry_the_schemas() -> None:
 
 def test_registry_takes_modules_and_refuses_doubles() -> None:
     registry = HandlerRegistry()
-    assert registry.add_module(__name__) == 10
-    assert len(registry) == 10
+    assert registry.add_module(__name__) == 11
+    assert len(registry) == 11
     with pytest.raises(BadHandler, match=r"orders\.charge"):
         registry.add(handler("orders.charge")(lambda: None))
     with pytest.raises(BadHandler, match="no handlers"):
