@@ -119,13 +119,13 @@ async def _why(engine: Engine, state: RunState, reason: Reason) -> tuple[str, st
     queue, (kind, needs) = reason.queue, split_kind(reason.task_kind)
     if not sessions:
         lack = "every worker that is there stops or is cut off" if there else "no worker is connected"
-        return f"{reason.what}; {lack}", f"start one: windlass worker --queue {queue}"
+        return f"{reason.what}; {lack}", _start_one(queue, kind)
     on_queue = [s for s in sessions if queue in s.queues]
     if not on_queue:
         served = ", ".join(sorted({q for s in sessions for q in s.queues}))
         return (
             f"{reason.what}; no worker serves queue {queue!r} (workers serve: {served})",
-            f"start one: windlass worker --queue {queue}",
+            _start_one(queue, kind),
         )
     able = [s for s in on_queue if kind in s.kinds]
     if not able:
@@ -172,6 +172,12 @@ async def used_units(engine: Engine, record: SessionRecord) -> dict[str, int]:
     return used
 
 
+async def tasks_held(engine: Engine, record: SessionRecord) -> int:
+    """Tasks that a worker holds; of one that this engine does not look after, or is cut off, by its leases."""
+    connected = engine.dispatch.connected.get(record.session)
+    return len(connected.held if connected is not None else await engine.sessions.leases_of(record.session))
+
+
 def _saved_for(engine: Engine, record: SessionRecord, ring: QueueKey) -> str:
     """What another task needs, if this worker keeps its units for that one."""
     connected = engine.dispatch.connected.get(record.session)
@@ -206,6 +212,12 @@ async def _short_of(engine: Engine, able: list[SessionRecord], ring: QueueKey) -
             continue
         full.append(f"{session.worker} has {max(0, free[name])} of {session.offer[name]} {name} free")
     return f"it needs {what}, which is in use now: {', '.join(full)}", "wait, or start more workers that offer it"
+
+
+def _start_one(queue: str, kind: str) -> str:
+    handler = kind.partition(":")[2]
+    code = f" --handlers MODULE, a module that registers {handler!r}" if handler else ""
+    return f"start one: windlass worker --queue {queue}{code}"
 
 
 def _advice(kind: str, sessions: list[SessionRecord]) -> str:

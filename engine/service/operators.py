@@ -10,7 +10,7 @@ from windlass.engine.core.decide import Rejection
 from windlass.engine.core.units import split_kind, units_of
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
-from windlass.engine.queues import depths, lacking, used_units
+from windlass.engine.queues import depths, lacking, tasks_held, used_units
 from windlass.engine.reading import page_key, page_position, page_size, page_token
 from windlass.engine.records import (
     MessageRecord,
@@ -68,7 +68,7 @@ class QueueServicer(queue_service_pb2_grpc.QueueServiceServicer):
             runtimes=[common_pb2.RuntimeInfo(name=name, version=version) for name, version in record.versions.items()],
             handlers=[kind.partition(":")[2] for kind in record.kinds if ":" in kind],
             slots=record.slots,
-            running=len(connected.held) if connected else 0,
+            running=await tasks_held(self._engine, record),
             labels=record.labels,
             sdk=record.sdk,
             active_guards=record.active_guards,

@@ -112,6 +112,8 @@ async def test_why_a_queued_task_does_not_run(served: Served) -> None:
     foreign = await served.start("foreign", queue="other")
     assert "'python:rare'" in (await why(served, foreign))[1]
     await stranger.vanish()
+    lacking = (await why(served, foreign))[1]
+    assert "windlass worker --queue other --handlers MODULE, a module that registers 'rare'" in lacking
     busy = await served.worker(lambda task: TestWorker.HOLD, name="busy", credits=1)
     await busy.until(lambda: bool(busy.held))
     assert (await why(served, run_id))[0] == ["leased"]

@@ -16,6 +16,7 @@ from windlass.definition.compile import compile_canonical
 from windlass.engine.core.commands import Signal
 from windlass.engine.engine import Engine, Options
 from windlass.engine.errors import EngineError
+from windlass.engine.queues import tasks_held
 from windlass.engine.service import starts
 from windlass.storage.memory import MemoryWorld
 from windlass.storage.port import Storage
@@ -158,6 +159,18 @@ async def test_a_worker_takes_its_session_to_the_other_engine(engines: Pair) -> 
     assert again.session_id == worker.session_id
     again.finish(again.held[0], "there")
     assert (await wait(first, run_id)).context["done"] == b'"there"'
+
+
+async def test_every_engine_knows_what_a_worker_holds_also_when_it_is_cut_off(engines: Pair) -> None:
+    first, second = engines
+    await register(first, one_task())
+    worker = await TestWorker(first, lambda task: TestWorker.HOLD).connect()
+    await start(first, "task", {})
+    await worker.until(lambda: bool(worker.held))
+    record = await second.sessions.find(worker.session_id)
+    assert [await tasks_held(engine, record) for engine in engines] == [1, 1]
+    await worker.vanish()
+    assert [await tasks_held(engine, record) for engine in engines] == [1, 1]
 
 
 async def test_the_stream_at_the_old_engine_is_told_that_it_is_replaced(engines: Pair) -> None:
