@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import click
@@ -28,7 +28,29 @@ async def list_workers(client: Client, screen: Screen, queue: str, limit: int) -
     """List workers, with what they can run and how busy they are."""
     headers = ("worker", "state", "busy", "units used", "runtimes", "queues", "host", "isolation missing")
     none = "no workers; start one with: windlass worker"
-    await screen.rows(headers, client.workers(queue=queue), _worker, limit=limit, none=none)
+    found = client.workers(queue=queue) if screen.json else _told_apart(client.workers(queue=queue))
+    await screen.rows(headers, found, _worker, limit=limit, none=none)
+
+
+async def _told_apart(found: AsyncIterator[queue_service_pb2.Worker]) -> AsyncIterator[queue_service_pb2.Worker]:
+    """Of workers with one id, which come one after another, each shows its instance: they are two programs."""
+    last: queue_service_pb2.Worker | None = None
+    twins = False
+    async for each in found:
+        if last is not None:
+            again = each.worker_id == last.worker_id
+            yield _with_instance(last) if twins or again else last
+            twins = again
+        last = each
+    if last is not None:
+        yield _with_instance(last) if twins else last
+
+
+def _with_instance(each: queue_service_pb2.Worker) -> queue_service_pb2.Worker:
+    shown = queue_service_pb2.Worker()
+    shown.CopyFrom(each)
+    shown.worker_id = f"{each.worker_id} (instance {each.instance_id[:8] or each.session_id[-8:]})"
+    return shown
 
 
 def _worker(each: queue_service_pb2.Worker) -> tuple[Any, ...]:
