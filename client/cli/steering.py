@@ -200,9 +200,11 @@ async def resolve_incident(
     by: str,
 ) -> None:
     """Repair a parked run and let it go on: try the same point again, skip it, or let it fail."""
-    state = await client.resolve_incident(run, incident_id, action, set=dict(edits), output=result, by=by)
+    run_id = await client.run_id_of(run)
+    known = {each.incident_id async for each in client.incidents(run_id=run_id)}  # of other items or branches
+    state = await client.resolve_incident(run_id, incident_id, action, set=dict(edits), output=result, by=by)
     shown = "parked on another incident" if state == "incident" else state
-    if state == "incident" and (again := await parked_at(client, await client.run_id_of(run), since=incident_id)):
+    if state == "incident" and (again := await parked_at(client, run_id, but=known)):
         raise Stop(f"the repair is recorded, and run {run} is again {again}", PARKED)
     _answer(screen, {"run": run, "state": state}, f"{run} is {shown}")
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Container
 
 from windlass.client.cli.failures import PARKED, STILL_OPEN, Stop
 from windlass.client.cli.plain import harmless
@@ -51,24 +52,18 @@ async def _stop_at_incident(client: Client, started: Started) -> None:
         raise Stop(f"run {started.run_id} is {parked}", PARKED)
 
 
-async def parked_at(client: Client, run_id: str, *, since: str = "") -> str:
+async def parked_at(client: Client, run_id: str, *, but: Container[str] = ()) -> str:
     """Where a run is parked and what repairs it, by its first incident; "" if somebody has resolved it meanwhile.
 
-    With `since`, an incident of the run, only what was opened after that one.
+    `but`: ids of incidents that are not meant.
     """
     async for each in client.incidents(run_id=run_id):
-        if not since or _number(each.incident_id) > _number(since):
+        if each.incident_id not in but:
             return (
                 f"parked on an incident in state {each.state}: {each.code}: {each.message}; "
                 f"repair it with: windlass incidents resolve {run_id} {each.incident_id}"
             )
     return ""
-
-
-def _number(incident_id: str) -> int:
-    """An incident is called after the event that opened it."""
-    number = incident_id.rpartition(":")[2]
-    return int(number) if number.isdecimal() else 0
 
 
 async def _tell_why(client: Client, started: Started) -> None:

@@ -209,6 +209,20 @@ def test_a_parked_run_goes_by_its_own_id_and_says_when_it_is_parked_again(
     assert "completed" in windlass.good("get", "lacking-1")
 
 
+def test_of_several_incidents_each_is_repaired_by_itself(windlass: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "both.yaml").write_text(
+        "workflow: both\ninitial: work\non_unhandled: incident\nstates:\n  work:\n    parallel:\n      branches:\n"
+        "        a: {task: {runtime: javascript, code: '1'}, input: {path: nothing}}\n"
+        "        b: {task: {runtime: javascript, code: '1'}, input: {path: nothing}}\n"
+    )
+    windlass.good("register", str(tmp_path / "both.yaml"))
+    windlass.good("start", "both", "--id", "both-1")
+    first, second = json.loads(windlass.good("incidents", "list", "--run", "both-1", "-o", "json"))
+    skip = ("--action", "skip")
+    assert "another incident" in windlass.good("incidents", "resolve", "both-1", first["incident_id"], *skip)
+    assert "completed" in windlass.good("incidents", "resolve", "both-1", second["incident_id"], *skip)
+
+
 def test_waiting_for_what_nobody_works_at_says_so(windlass: Terminal) -> None:
     given = ("--input", '{"name": "Ada"}', "--queue", "nobody", "--wait", "--timeout", "5")
     code, _, err = windlass("start", "hello", *given)
