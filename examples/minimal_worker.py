@@ -158,7 +158,9 @@ def main(engine: str) -> int:
                 session = one_session(stub, session, stopped)
             except grpc.RpcError as error:
                 print(f"{engine}: {error.code().name} {error.details()}", file=sys.stderr)
-                return 1
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    return 1
+                stopped.wait(1)  # the engine is there and cannot serve now: its store is away, say
     return 0
 
 

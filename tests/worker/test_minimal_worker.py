@@ -85,3 +85,27 @@ async def test_what_a_lost_answer_carried_comes_back_at_once(method: str, epochs
         finally:
             process.kill()
             await process.wait()
+
+
+class OutageEngine(FakeEngine):
+    """Its store is away when the worker comes."""
+
+    refusals = 2
+
+    async def RegisterWorker(self, request: wire.RegisterWorkerRequest, context: Any) -> wire.RegisterWorkerResponse:
+        if self.refusals:
+            self.refusals -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the store does not answer")
+        return await super().RegisterWorker(request, context)
+
+
+async def test_an_engine_that_cannot_serve_now_is_asked_again() -> None:
+    async with OutageEngine(lease_s=600) as engine:
+        task = engine.submit("python", handler="shout", input=b'{"text": "hello"}')
+        process = await asyncio.create_subprocess_exec(sys.executable, str(SCRIPT), engine.address)
+        try:
+            await asyncio.wait_for(task.done.wait(), 30)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
