@@ -30,6 +30,7 @@ from windlass.storage.postgres_connections import (
     cut,
     lost,
     translated,
+    words,
 )
 from windlass.storage.postgres_group import Group, Member, commit_version
 from windlass.storage.postgres_schema import FENCED, TOO_OLD
@@ -162,7 +163,7 @@ class Committer:
         elif code == TOO_OLD:
             group.fail(Conflict("its snapshot is too old to be checked"))
         elif lost(error):
-            _log.warning("the answer to a commit of %d transactions was lost: %s", len(group.members), error)
+            _log.warning("the answer to a commit of %d transactions was lost: %s", len(group.members), words(error))
             cut(self._connection)
             await self._reconnect()
             group.fail(Forgotten())
@@ -186,7 +187,7 @@ class Committer:
                 await self._connect()
                 return
             except DRIVER_ERRORS as error:
-                _log.warning("no connection to commit on: %s; trying again", error)
+                _log.warning("no connection to commit on: %s; trying again", words(error))
                 cut(self._connection)
                 await asyncio.sleep(_RECONNECT_SECONDS)
 

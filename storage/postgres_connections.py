@@ -103,13 +103,18 @@ def lost(error: BaseException) -> bool:
     return isinstance(error, _LOST)
 
 
+def words(error: BaseException) -> str:
+    """What an error says; one that says nothing, as a timeout of asyncio, is named."""
+    return str(error) or type(error).__name__
+
+
 def translated(error: Exception) -> Exception:
     """What an error of a query that changed nothing is to us: `Conflict` (try again) or a `StorageError`."""
     code = getattr(error, "sqlstate", None)
     if code in _RETRYABLE:
         return Conflict(str(error))
     if lost(error):
-        return ConnectionLost(str(error) or type(error).__name__)
+        return ConnectionLost(words(error))
     if isinstance(error, asyncpg.PostgresError):
         return _REFUSED.get(str(code), StorageError)(f"PostgreSQL refused: {error} ({code})")
     return error
@@ -118,7 +123,7 @@ def translated(error: Exception) -> Exception:
 def connect_error(error: Exception, options: PostgresOptions) -> StorageError:
     """What a failed first connection is to whoever opens the store."""
     if lost(error):
-        return Unavailable(f"no answer from PostgreSQL at {options.place}: {str(error) or type(error).__name__}")
+        return Unavailable(f"no answer from PostgreSQL at {options.place}: {words(error)}")
     return StorageError(f"PostgreSQL at {options.place} refuses the connection: {error}")
 
 

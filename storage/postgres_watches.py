@@ -16,7 +16,7 @@ import logging
 import uuid
 from typing import Final
 
-from windlass.storage.postgres_connections import DRIVER_ERRORS, Connection, PostgresOptions, connect, cut
+from windlass.storage.postgres_connections import DRIVER_ERRORS, Connection, PostgresOptions, connect, cut, words
 from windlass.storage.watches import WATCHES_MAX, LocalWatch
 
 POLL_SECONDS: Final = 5.0
@@ -125,7 +125,7 @@ class Listener:
                     await self._listen()
                 await self._compare()
             except DRIVER_ERRORS as error:
-                _log.warning("watches cannot be asked for: %s; trying again", error)
+                _log.warning("watches cannot be asked for: %s; trying again", words(error))
                 cut(self._connection)
                 self._connection = None
                 await asyncio.sleep(_RECONNECT_SECONDS)

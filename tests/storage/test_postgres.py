@@ -14,7 +14,7 @@ from tests.storage.records import found, write_records
 from windlass.storage.own_writes import counter_sum
 from windlass.storage.port import StorageError, StoreFormat, Transaction, Watch
 from windlass.storage.postgres import PostgresStorage, open_postgres
-from windlass.storage.postgres_connections import Connection, connect, parse_url
+from windlass.storage.postgres_connections import Connection, connect, parse_url, words
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -254,3 +254,8 @@ async def test_driver_errors_do_not_leak(store: tuple[PostgresStorage, Connectio
         await get(storage, b"k")
     with pytest.raises(StorageError, match="PostgreSQL refused"):
         await put(storage, {b"k": b"v"})
+
+
+def test_an_error_without_words_is_named_in_the_log() -> None:
+    assert words(TimeoutError()) == "TimeoutError"  # what asyncio says of a server that does not answer
+    assert words(OSError("no route")) == "no route"
