@@ -34,8 +34,14 @@ def check_names(
         if name in _MOMENT_OF_MAP and name not in known and "map" not in place:
             report.warn(place, f"{name!r} exists only inside a map")
         elif name not in ROOTS and name not in known and (inputs is None or name not in inputs):
-            _tell(name, place, everything, closed=inputs is not None, report=report)
+            there = everything if _of_an_item(place) else everything - set(_MOMENT_OF_MAP)
+            _tell(name, place, there, closed=inputs is not None, report=report)
     _check_hidden(model, report)
+
+
+def _of_an_item(place: Place) -> bool:
+    """True inside the step of a map; its `items` are read before there is any item."""
+    return "map" in place and place[place.index("map") + 1 :][:1] != ("items",)
 
 
 def _tell(name: str, place: Place, known: set[str], *, closed: bool, report: Report) -> None:

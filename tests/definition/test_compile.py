@@ -268,3 +268,14 @@ def test_what_a_later_version_refuses_is_loaded_and_says_so_where_it_is_used() -
         core.ExpressionError, match=r"`a.matches\(b\)` was registered with .* refused now: matches needs"
     ):
         when.evaluate({"a": "1", "b": "1"})
+
+
+def test_the_items_of_a_map_are_not_taken_for_a_misspelled_item() -> None:
+    text = """
+    workflow: fan
+    initial: go
+    states: {go: {map: {items: items, task: {runtime: python, handler: work}, input: {path: itemz}}}}
+    """
+    (only,) = compile_document(loads(text)).warnings
+    assert "did you mean 'item'" in str(only)
+    assert "itemz" in str(only)
