@@ -56,8 +56,8 @@ def explain(
 
 def _run_reasons(state: RunState) -> Iterator[Reason]:
     limit = next((due for timer, due in state.timers if timer == "run:timeout"), 0)
-    if state.stage == "start":
-        due = next((due for timer, due in state.timers if timer == "run:start"), 0)
+    due = next((due for timer, due in state.timers if timer == "run:start"), 0)
+    if state.stage == "start" and (due or not state.paused_us):  # one that was started paused does not wait for a time
         yield Reason(
             kind="delayed_start", what="it starts later", since_us=state.created_us, due_us=due, limit_us=limit
         )

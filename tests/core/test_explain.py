@@ -119,3 +119,8 @@ def test_times_and_durations() -> None:
         assert time_us(value, now) == expected, value
     for value in (True, None, "soon", "2023-11-14T22:13:20", [], float("nan"), ""):
         assert time_us(value, now) is None, value
+
+
+def test_what_was_started_paused_does_not_wait_for_a_time() -> None:
+    world = World(workflow(state("s", task()))).start(paused=True)
+    assert list(reasons(world)) == ["paused"]
