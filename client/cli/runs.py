@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
@@ -180,9 +181,20 @@ async def explain(client: Client, screen: Screen, run: str) -> None:
         screen.value(plain(reply))
         return
     screen.say(f"{reply.run.ref.run_id} is {state_name(reply.run.state)} in {reply.run.current_state or 'no state'}")
-    for each in reply.explanations:
+    for line in _reasons(reply.explanations):
+        screen.say(line)
+
+
+def _reasons(explanations: Iterable[workflow_service_pb2.Explanation]) -> Iterator[str]:
+    """A line for each reason, with the branches and items that it is for: those of a map mostly share theirs."""
+    paths: dict[tuple[str, str], list[str]] = {}
+    for each in explanations:
         due = f" (until {local_time(each.due_time)})" if each.HasField("due_time") else ""
-        screen.say(f"  {each.kind}: {each.summary}{due}" + (f"; {each.advice}" if each.advice else ""))
+        text = each.summary + due + (f"; {each.advice}" if each.advice else "")
+        paths.setdefault((each.kind, text), []).append(each.path)
+    for (kind, text), shared in paths.items():
+        named = ", ".join(path for path in shared if path)
+        yield f"  {kind} {named}: {text}" if named else f"  {kind}: {text}"
 
 
 COMMANDS = (start, get, list_runs, history, query, explain)
