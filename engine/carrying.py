@@ -115,7 +115,7 @@ async def append_outbox(unit: Unit, work: Work, effect: fx.AppendOutbox) -> None
     assert work.state is not None
     unit.outbox_rows += 1
     sequence = (work.state.seq << OUTBOX_SHIFT) + unit.outbox_rows
-    record = OutboxRecord(work.run_id, sequence, effect.name, effect.payload, unit.now_us)
+    record = OutboxRecord(work.run_id, sequence, effect.name, effect.payload, work.now_us)
     place = unit.outbox_rows.to_bytes(2, "big")
     for suffix, value in chunks_of(pack(record)):
         unit.tr.set_versionstamped_key(keys.outbox(work.ns) + b"\x33", place + suffix, value)
@@ -137,7 +137,7 @@ async def consume_signal(unit: Unit, work: Work, effect: fx.ConsumeSignal) -> No
 async def open_escalation(unit: Unit, work: Work, effect: fx.OpenEscalation) -> None:
     assert work.state is not None
     record = EscalationRecord(
-        work.ns, effect.escalation_id, work.run_id, work.state.workflow, "pending", effect.details, unit.now_us
+        work.ns, effect.escalation_id, work.run_id, work.state.workflow, "pending", effect.details, work.now_us
     )
     set_record(unit.tr, keys.escalations(work.ns, "pending", effect.escalation_id), pack(record))
 
@@ -150,7 +150,7 @@ async def close_escalation(unit: Unit, work: Work, effect: fx.CloseEscalation) -
     record = unpack(EscalationRecord, value)
     clear_large(unit.tr, key, len(value))
     closed = msgspec.structs.replace(
-        record, status=effect.status, values=effect.values, by=effect.by, closed_us=unit.now_us
+        record, status=effect.status, values=effect.values, by=effect.by, closed_us=work.now_us
     )
     set_record(unit.tr, keys.escalations(work.ns, effect.status, effect.escalation_id), pack(closed))
 
@@ -162,7 +162,7 @@ INCIDENT_CHARACTERS: Final = 8000
 async def open_incident(unit: Unit, work: Work, effect: fx.OpenIncident) -> None:
     assert work.state is not None
     code, message = effect.code[:INCIDENT_CHARACTERS], effect.message[:INCIDENT_CHARACTERS]
-    record = IncidentRecord(work.ns, work.run_id, effect.incident_id, work.state.workflow, code, message, unit.now_us)
+    record = IncidentRecord(work.ns, work.run_id, effect.incident_id, work.state.workflow, code, message, work.now_us)
     unit.tr.set(keys.incidents(work.ns, work.run_id, effect.incident_id), pack(record))
 
 

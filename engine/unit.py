@@ -113,7 +113,7 @@ class Unit:
     async def apply(self, work: Work, command: Command) -> Decision:
         """Decide, stage the outcome, carry out its effects."""
         decision: Decision | None = None
-        now = self.now_us if not _virtual(work, command) else await self._virtual_now(work)
+        now = work.now_us = self.now_us if not _virtual(work, command) else await self._virtual_now(work)
         if "#" in (path := getattr(command, "path", "")):
             await self._load_item(work, tree.owner_of(path))
         while decision is None:

@@ -30,6 +30,7 @@ class Work:
         "events",
         "item_bytes",
         "loaded",
+        "now_us",
         "ns",
         "packed",
         "run_id",
@@ -41,6 +42,7 @@ class Work:
         self, ns: str, run_id: str, definition: Definition, state: RunState | None, before_bytes: int = 0
     ) -> None:
         self.ns, self.run_id, self.definition = ns, run_id, definition
+        self.now_us = 0  #: when its last command was decided, by its namespace's clock
         self.packed = keys.of_run(ns, run_id)
         self.before = self.state = state
         self.before_bytes = before_bytes

@@ -15,6 +15,7 @@ from windlass.engine import keys
 from windlass.engine.service.server import SERVICES, PortInUse, Server
 from windlass.v1 import admin_service_pb2 as pb
 from windlass.v1 import common_pb2
+from windlass.v1 import human_task_service_pb2 as people_pb
 from windlass.v1 import workflow_service_pb2 as run_pb
 
 DAY_SECONDS = 86_400
@@ -156,6 +157,19 @@ async def test_a_delayed_start_goes_by_the_clock_of_its_namespace(served: Served
     assert (await served.run(run_id, "sim")).state == common_pb2.RUN_STATE_PENDING
     await advance(served, by=seconds(1))
     assert (await served.run(run_id, "sim")).state == common_pb2.RUN_STATE_COMPLETED
+
+
+async def test_a_question_and_an_incident_are_dated_by_the_clock_of_their_namespace(served: Served) -> None:
+    await simulated(served)
+    lacking = {"task": {"runtime": "python", "handler": "pay"}, "input": {"path": "nothing"}}
+    for name, after in (("asks", {"escalate": {"to": "ada", "message": "?"}}), ("stops", lacking)):
+        states = {"rest": {"delay": "1d", "next": "then"}, "then": after}
+        await served.register({"workflow": name, "initial": "rest", "states": states}, ns="sim")
+        await served.start(name, namespace="sim")
+    await advance(served, by=seconds(DAY_SECONDS))
+    (asked,) = (await served.people.ListEscalations(people_pb.ListEscalationsRequest(namespace="sim"))).escalations
+    (parked,) = (await served.runs.ListIncidents(run_pb.ListIncidentsRequest(namespace="sim"))).incidents
+    assert [each.create_time.seconds for each in (asked, parked)] == [BEGIN + DAY_SECONDS] * 2
 
 
 async def test_time_that_cannot_be_moved(served: Served) -> None:
