@@ -215,10 +215,11 @@ class Link:
         self._wake.set()
         return [each.task for each in self._tasks]
 
-    def hang_up(self) -> None:
+    def hang_up(self) -> list[TaskKey]:
         """Say what is left, then end."""
         self.closed = True
         self._wake.set()
+        return []
 
     async def next(self) -> pb.StreamTasksResponse | None:
         """Wait for something to say, and say all of it; None at the end. Raises EngineError SESSION_NOT_FOUND,
@@ -265,7 +266,7 @@ class Link:
             mine = self._workers.dispatch.disconnect(self.session.record.session, self) is not None
             if mine and self.session.record.draining and not self.session.held:
                 try:
-                    await self._workers.sessions.end(self.session.record.session, "the worker drained")
+                    await self._workers.sessions.end(self.session.record.session, "the worker drained", unbegun=True)
                 except StorageError as error:
                     log.warning("a drained worker's session could not be ended, it will lapse: %s", error)
         await self.settle()

@@ -53,9 +53,9 @@ class Mailbox:
     def lapsed(self) -> None:
         self._filled.set()
 
-    def hang_up(self) -> None:
+    def hang_up(self) -> list[TaskKey]:
         """The worker has ended its session: a poll that still waits is answered empty."""
-        self._filled.set()
+        return self.replaced()
 
     def replaced(self) -> list[TaskKey]:
         """A poll that still waits here is answered empty; its successor finds the session where it is now."""

@@ -53,6 +53,7 @@ class _Closing(NamedTuple):
     reason: str
     ended: bool = False  #: by its worker
     unattended: bool = False
+    interrupted: bool = False  #: its worker may have begun what it still held
 
 
 _LAPSED: Final = _Closing("the worker's lease lapsed")
@@ -182,9 +183,12 @@ class Sessions(Loop):
             raise _unknown(session_id)
         return unpack(SessionRecord, value)
 
-    async def end(self, session_id: str, reason: str) -> None:
-        """The worker says goodbye: its leases go back at once, without counting as attempts."""
-        await self._close(session_id, _Closing(reason, ended=True))
+    async def end(self, session_id: str, reason: str, *, unbegun: bool = False) -> None:
+        """The worker says goodbye: its leases go back at once, without counting as attempts.
+
+        `unbegun`: it has begun nothing of what it holds; else nobody knows.
+        """
+        await self._close(session_id, _Closing(reason, ended=True, interrupted=not unbegun))
 
     async def all(self) -> list[SessionRecord]:
         """Every session in the store."""
@@ -256,12 +260,23 @@ class Sessions(Loop):
 
         self._closing[session_id] = why
         if closed := await self._storage.transact(body):
-            self._hang_up(session_id, lambda outlet: outlet.hang_up() if why.ended else outlet.lapsed())
-            tasks = [task for task, _ in await self.leases_of(session_id)]
-            await self._return(tasks, not (why.ended or why.unattended), why.reason, unattended=why.unattended)
+            await self._return_all(session_id, why)
             self._expires.pop(session_id, None)
         self._closing.pop(session_id, None)
         return closed
+
+    async def _return_all(self, session_id: str, why: _Closing) -> None:
+        """The leases of a session that is closed. Its worker can have begun what was sent, and nothing else."""
+        unsent: list[TaskKey] = []
+        if why.ended:
+            self._hang_up(session_id, lambda outlet: unsent.extend(outlet.hang_up()))
+            await self._return(unsent, False, why.reason)
+        else:
+            self._hang_up(session_id, lambda outlet: outlet.lapsed())
+        tasks = [task for task, _ in await self.leases_of(session_id)]
+        crashed = not (why.ended or why.unattended)
+        how = {"unattended": why.unattended, "interrupted": why.interrupted}
+        await self._return(tasks, crashed, why.reason, **how)
 
     def suspect(self, session_ids: Iterable[str]) -> None:
         """A commit is unknown that may have leased tasks to these sessions: look for leases nobody delivered."""

@@ -114,8 +114,10 @@ class GrpcWire:
 
     async def leave(self, session_id: str) -> None:
         """See Wire."""
+        # A worker leaves when it holds nothing: what the engine has given it by then is on its way, and has not begun.
+        request = wire.DrainWorkerRequest(session_id=session_id, close=True, unbegun=True)
         with self._errors_named():
-            await self._stub.DrainWorker(wire.DrainWorkerRequest(session_id=session_id, close=True), timeout=2)
+            await self._stub.DrainWorker(request, timeout=2)
 
     async def close(self) -> None:
         """See Wire."""

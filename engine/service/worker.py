@@ -269,7 +269,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         session.drain()
         held = len(session.held)
         if request.close:
-            await self._workers.sessions.end(request.session_id, "the worker said goodbye")
+            await self._workers.sessions.end(request.session_id, "the worker said goodbye", unbegun=request.unbegun)
         return pb.DrainWorkerResponse(held=held)
 
     @rpc_stream

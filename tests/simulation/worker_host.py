@@ -170,7 +170,7 @@ class SimulatedWire:
             raise wire_error(aborted.status) from None
 
     async def leave(self, session_id: str) -> None:
-        request = pb.DrainWorkerRequest(session_id=session_id, close=True)
+        request = pb.DrainWorkerRequest(session_id=session_id, close=True, unbegun=True)
         try:
             await self._network.call(
                 self._stream.near,

@@ -1408,19 +1408,25 @@ class DrainWorkerRequest(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
+    UNBEGUN_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """From RegisterWorker."""
     close: _builtins.bool
-    """End the session now and return what it still holds."""
+    """End the session now and return what it still holds. That counts as given back with INTERRUPTED: nobody knows whether
+    it had begun. Release what had not begun before, or say `unbegun`.
+    """
+    unbegun: _builtins.bool
+    """With `close`: nothing of what it still holds, by the engine's book, has begun; it was on its way, say."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         close: _builtins.bool = ...,
+        unbegun: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "session_id", b"session_id", "unbegun", b"unbegun"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
