@@ -14,6 +14,7 @@ import msgspec
 from windlass.engine.claims import Claims
 from windlass.engine.clock import Clock
 from windlass.engine.core.definition import Definition
+from windlass.engine.deadlines import Deadlines
 from windlass.engine.definitions import Definitions
 from windlass.engine.dispatch import Dispatch
 from windlass.engine.errors import EngineError
@@ -23,7 +24,7 @@ from windlass.engine.link import Workers
 from windlass.engine.members import Members
 from windlass.engine.modules import Modules, ReadCode
 from windlass.engine.notices import Notices
-from windlass.engine.sessions import Deadlines, Sessions
+from windlass.engine.sessions import Sessions
 from windlass.engine.sweeping import Sweeper
 from windlass.engine.timers import Timers
 from windlass.engine.transition import HISTORY_KEEP, Transition

@@ -12,8 +12,6 @@ a lease are reported lost.
 
 One engine looks after a session, by its record: the one that it registered with, or that it polls. On a shared store
 other calls of its worker may reach others; these watch what they hear of, and lease nothing and take nothing back.
-
-A worker judges its attempts' deadlines itself; `Deadlines` is the second pair of eyes, for workers that do not.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ import msgspec
 
 from windlass.engine import keys, step_types
 from windlass.engine.clock import Clock
-from windlass.engine.connected import Connected, Held, Outlet
+from windlass.engine.connected import Connected, Outlet
 from windlass.engine.core import commands as cmd
 from windlass.engine.definitions import DEFAULT_NAMESPACE
 from windlass.engine.dispatch import Dispatch
@@ -334,63 +332,3 @@ def _unknown(session_id: str) -> EngineError:
             "INVALID_FIELD", "session_id is missing: it is in the answer to registering", field="session_id"
         )
     return EngineError("SESSION_NOT_FOUND", "the worker's session has lapsed; register again", session=session_id)
-
-
-class Deadlines(Loop):
-    """Judges start-to-close and heartbeat deadlines of the leases of connected workers, a little after the worker
-    should.
-    """
-
-    def __init__(self, clock: Clock, dispatch: Dispatch, leases: Leases, interval_seconds: float = 0.25) -> None:
-        super().__init__("deadlines")
-        self._clock, self._dispatch, self._leases, self._interval = clock, dispatch, leases, interval_seconds
-        dispatch.on_held = self.wake
-
-    async def turn(self) -> float | None:
-        """Time out what is overdue. Sleeps without end while no worker holds a lease."""
-        now = self._clock.now_us()
-        overdue: list[tuple[TaskKey, cmd.TaskTimedOut]] = []
-        holders: list[Connected] = []
-        unheard: list[tuple[Connected, TaskKey, Held]] = []
-        watching = False
-        for session in self._dispatch.connected.values():
-            for task, held in session.held.items():
-                due = held.due_us()
-                watching = True
-                if held.unheard is not None:
-                    unheard.append((session, task, held))
-                if due and due <= now:
-                    kind = "start_to_close" if held.deadline_us and held.deadline_us <= now else "heartbeat"
-                    overdue.append((task, self._command(task, kind, held.deadline_us)))
-                    holders.append(session)
-        for (task, judged), holder, told in zip(overdue, holders, await self._leases.report(overdue), strict=True):
-            if told.error is None and task in holder.held and holder.held[task].deadline_us > judged.lease_us:
-                continue  # it was extended, and not through here; if that is over, too, the next turn says so
-            self.done["attempts_timed_out"] += told.error is None
-            self._dispatch.end(holder, task)  # or it ended elsewhere, as with a result given to another engine
-            holder.outlet.send_stop(task, "timed_out" if told.error is None else "lost")
-        for session, task, held in unheard:
-            if held.again_us <= now and _has_room(session):
-                await self._send_again(session, task, held)
-        return self._interval if watching else None
-
-    async def _send_again(self, session: Connected, task: TaskKey, held: Held) -> None:
-        """A task of which nothing was heard since it went out in an answer: once more, when the worker has a credit.
-
-        A draining worker grants none; it gives the task back.
-        """
-        if not await self._leases.stands(session.record.session, task):
-            self._dispatch.end(session, task)  # its result was given to another engine
-        if session.held.get(task) is held and held.unheard is not None and _has_room(session):
-            session.credits -= not session.record.draining
-            session.outlet.send_tasks([held.unheard])
-            held.unheard = None
-
-    def _command(self, task: TaskKey, kind: str, lease_us: int) -> cmd.TaskTimedOut:
-        jitter = self._clock.random.random()
-        return cmd.TaskTimedOut(path=task[3], visit=task[2], epoch=task[4], kind=kind, jitter=jitter, lease_us=lease_us)
-
-
-def _has_room(session: Connected) -> bool:
-    """Whether a task may be sent to it once more; while it drains, to be given back."""
-    return session.credits > 0 or session.record.draining

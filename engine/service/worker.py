@@ -11,6 +11,7 @@ from typing import Final
 import grpc
 
 from windlass.engine.connected import Connected
+from windlass.engine.eager import send_unheard
 from windlass.engine.errors import EngineError
 from windlass.engine.inbound import beats_in, known
 from windlass.engine.leases import Report, parse_token, token_of
@@ -155,12 +156,18 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         wait_us = convert.span_us(request.wait_timeout, "wait_timeout") or POLL_MAX_US
         polled = await self._poll(request.session_id, request.number, max(1, request.max_tasks))
         with polled.open():
+            await self._send_unheard(polled)
             await wait(polled.filled, wait_s(min(wait_us, POLL_MAX_US), by_s))
         return await self._polled(polled)
 
     async def _poll(self, session_id: str, number: int, most: int) -> Poll:
         connected, mailbox = await self._mailbox(session_id)
         return Poll(self._workers.dispatch, connected, mailbox, number, min(most, TASKS_MAX))
+
+    async def _send_unheard(self, poll: Poll) -> None:
+        """What is due to be sent once more comes with this answer: the next moment with credits may be as short."""
+        workers = self._workers
+        await send_unheard(poll.connected, workers.dispatch, workers.leases, workers.clock.now_us())
 
     async def _polled(self, poll: Poll) -> pb.PollTasksResponse:
         """What came for a poll; nothing if a newer one has taken its place."""
@@ -216,6 +223,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         poll = await self._poll(request.session_id, request.number, request.max_tasks)
         with poll.open():  # so that the transaction which records a result may lease the run's next task
             accepted, rejected = await self._report(request.session_id, results)
+            await self._send_unheard(poll)
             if self._workers.dispatch.has_queued(poll.connected):
                 await wait(poll.filled, wait_s(AT_HAND_US, by_s))
         more = await self._polled(poll)

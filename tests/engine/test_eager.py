@@ -167,6 +167,26 @@ async def test_a_task_that_nothing_is_heard_of_is_sent_once_more(served: Served)
     await served.closed(started.run.run_id)
 
 
+async def test_it_comes_with_the_next_poll_however_short_that_is(served: Served) -> None:
+    """Polls may all be over before the engine looks at its leases by itself."""
+    session = await register(served)
+    started = await start(served, session)
+    await served.engine.deadlines.stop()
+    served.advance(UNHEARD_SECONDS)
+    (again,) = await poll(served, session, 0.001)
+    assert again.task_token == started.task.task_token
+    assert not await poll(served, session, 0.001)
+
+
+async def test_it_comes_with_the_answer_to_results_unless_it_is_among_these(served: Served) -> None:
+    session = await register(served)
+    started = [(await start(served, session)).task for _ in range(2)]
+    await served.engine.deadlines.stop()
+    served.advance(UNHEARD_SECONDS)
+    tasks = (await complete(served, session, started[0], max_tasks=2)).tasks
+    assert [task.task_token for task in tasks] == [started[1].task_token]
+
+
 async def test_it_is_sent_again_for_a_credit_and_not_before_there_is_one(served: Served) -> None:
     worker = await served.worker(lambda task: HOLD, credits=1)
     await worker.until(lambda: bool(worker.session_id))
