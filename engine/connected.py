@@ -67,7 +67,8 @@ class Assignment:
         """Key and value of the lease in the store; `packed` is the run's part of the key."""
         _, _, visit, path, epoch = self.task
         needs = split_kind(self.needy[2])[1] if self.needy is not None else ""
-        record = LeaseRecord(epoch, self.deadline_us, self.heartbeat_us, needs)
+        poll = self.to.poll if self.eager is None else 0
+        record = LeaseRecord(epoch, self.deadline_us, self.heartbeat_us, needs, poll=poll)
         return keys.lease_of(self.session, packed, visit, path), pack(record)
 
 
@@ -85,7 +86,7 @@ class Outlet(Protocol):
 class Connected:
     """A worker session connected to this engine."""
 
-    __slots__ = ("capacity", "credits", "ended", "held", "mine", "outlet", "record", "reserved", "rings")
+    __slots__ = ("capacity", "credits", "ended", "held", "mine", "outlet", "poll", "record", "reserved", "rings")
 
     def __init__(self, record: SessionRecord, outlet: Outlet) -> None:
         self.record, self.outlet = record, outlet
@@ -95,6 +96,7 @@ class Connected:
         self.rings: list[QueueKey] = [(record.namespace, q, k) for q in record.queues for k in record.kinds]
         self.capacity = Capacity(record.offer) if record.offer else None
         self.ended: set[TaskKey] | None = None  #: leases that ended while those in the store are being read
+        self.poll = 0  #: the number of the worker's poll of the moment, if it numbers them
         self.mine = True  #: this engine looks after it; else another one does, and this one has heard of it by a call
 
     def drain(self) -> None:
@@ -105,12 +107,13 @@ class Connected:
         """Take back all credits, also those that transactions have taken and may yet give back."""
         self.credits = -self.reserved
 
-    def take_over(self, task: TaskKey, lease: LeaseRecord, now_us: int) -> None:
-        """A lease of the session that the store has from before this connection."""
+    def take_over(self, task: TaskKey, lease: LeaseRecord, now_us: int, *, arrived: bool = False) -> None:
+        """A lease of the session that the store has from before this connection. `arrived`: its worker names it."""
         if task in self.held or (self.ended is not None and task in self.ended):
             return
         beat_us = lease.heartbeat_us if self.mine else 0  # the signs of life go to whoever looks after the session
         held = self.held[task] = Held(lease.deadline_us, beat_us, now_us, units_of(lease.needs))
+        held.poll = 0 if arrived else lease.poll
         if held.needs and self.capacity is not None:
             self.capacity.take(held.needs)
 
@@ -133,7 +136,7 @@ class Connected:
 class Held:
     """A lease this engine watches: its start-to-close deadline and its last heartbeat, wall clock µs; what it takes."""
 
-    __slots__ = ("again_us", "deadline_us", "heard_us", "heartbeat_us", "needs", "stopping", "unheard")
+    __slots__ = ("again_us", "deadline_us", "heard_us", "heartbeat_us", "needs", "poll", "stopping", "unheard")
 
     def __init__(self, deadline_us: int, heartbeat_us: int, heard_us: int, needs: Units = ()) -> None:
         self.deadline_us, self.heartbeat_us, self.heard_us = deadline_us, heartbeat_us, heard_us
@@ -141,6 +144,7 @@ class Held:
         self.stopping = False  #: its worker was told to stop it
         self.unheard: Assignment | None = None  #: it went out in an answer that may have been lost
         self.again_us = 0  #: when to send that again
+        self.poll = 0  #: if that poll is repeated, the task was in an answer that was lost before this engine had it
 
     def send_again(self, unheard: Assignment) -> None:
         """Unless something is heard of the task by then."""
@@ -148,7 +152,7 @@ class Held:
 
     def heard(self, now_us: int) -> None:
         """A sign of life of the task."""
-        self.heard_us, self.unheard = now_us, None
+        self.heard_us, self.unheard, self.poll = now_us, None, 0
 
     def due_us(self) -> int:
         """When this lease must be judged; 0 = never."""

@@ -4,6 +4,11 @@ Theory of operation. What one answer carried is kept until the next poll comes: 
 A worker that numbers its polls and repeats one under its number, because the answer was lost, gets the same tasks
 again, as far as their leases still stand. Only the newest poll of a session counts: an older one that still waits here
 (its caller gave up, and nobody told us) is answered empty and takes nothing.
+
+A mailbox that is younger than the answer, because the engine was restarted or is another one, does not have it. But
+each lease says for which poll it was made, and was in the answer to that one at the earliest. So those of the poll that
+is repeated never arrived: they go back to their queue, from where they most often come with the answer to the repeat.
+What was made for an earlier poll, and not sent before its engine went away, is told from what arrived by its timeout.
 """
 
 from __future__ import annotations
@@ -116,6 +121,7 @@ class Poll:
     def __init__(self, dispatch: Dispatch, connected: Connected, mailbox: Mailbox, number: int, most: int) -> None:
         """`number`: the worker's of this poll, 0 = none; `most`: how many tasks it takes."""
         self._dispatch, self.connected, self.mailbox, self.most = dispatch, connected, mailbox, most
+        self.number = connected.poll = number
         self.filled = mailbox.begin(number, connected.held)
 
     @property

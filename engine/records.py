@@ -36,6 +36,7 @@ class LeaseRecord(Stored, frozen=True):
     heartbeat_us: int = 0  #: longest gap between heartbeats; 0 = not asked
     needs: str = ""  #: units of the worker that it takes, as canonical text (core/units.py)
     stop: str = ""  #: why its worker is to stop the task; until that answers, it has the lease all the same
+    poll: int = 0  #: number of the worker's poll it was leased for; 0 = not known, or known to have arrived
 
 
 class QueuedRecord(Stored, frozen=True):

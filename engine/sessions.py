@@ -117,13 +117,29 @@ class Sessions(Loop):
             claimed = set(found if held is None else held)
             for task, lease in found.items():
                 if task in claimed:
-                    session.take_over(task, lease, now)
+                    session.take_over(task, lease, now, arrived=held is not None)
                     session.heed(task, lease)
         if session.held:
             self._dispatch.on_held()  # else nobody might look at their deadlines
+        if held is not None:
+            polled = [task for task, lease in found.items() if task in claimed and lease.poll]
+            await self._arrived(session.record.session, polled)
         lost = [task for task in found if task not in claimed and task not in session.held]
         await self._return(lost, False, "its worker came back without it", undelivered=True)
         return [task for task in claimed if task not in found]
+
+    async def _arrived(self, session_id: str, tasks: list[TaskKey]) -> None:
+        """The worker has these, so no answer to a poll brings them again, also if it counts its polls anew now."""
+
+        async def body(tr: Transaction) -> None:
+            for ns, run_id, visit, path, epoch in tasks:
+                key = keys.lease_of(session_id, keys.of_run(ns, run_id), visit, path)
+                value = await tr.get(key)
+                if value is not None and (lease := unpack(LeaseRecord, value)).epoch == epoch:
+                    tr.set(key, pack(msgspec.structs.replace(lease, poll=0)))
+
+        if tasks:
+            await self._storage.transact(body)
 
     async def recall(self, session: Connected, named: Iterable[TaskKey]) -> None:
         """Take over leases that the worker names and that are not known here: another engine may have leased them to
@@ -135,8 +151,25 @@ class Sessions(Loop):
         leases, now = dict(await self.leases_of(session.record.session)), self._clock.now_us()
         for task in unknown:
             if (lease := leases.get(task)) is not None:
-                session.take_over(task, lease, now)
+                session.take_over(task, lease, now, arrived=True)
         self._dispatch.on_held()
+
+    async def give_back_lost(self, session: Connected, number: int) -> None:
+        """The poll of this number has come: if leases are known here from the store only, and were made for it, it is
+        repeated, and the answer that carried them was lost.
+        """
+        lost = [task for task, held in session.held.items() if number and held.poll == number]
+        if lost:
+            await self._return(lost, False, "its worker asks again for the answer that carried it", undelivered=True)
+
+    async def leave_if_moved(self, session_id: str) -> None:
+        """The worker may have polled another engine, and come back before this one has seen that: then what the other
+        one's answers carried is not known here.
+        """
+        if self.alone or session_id not in self._dispatch.connected:
+            return
+        if moved(self._dispatch, await self.find(session_id)):
+            await self._leave(session_id)
 
     async def renew(self, session_id: str) -> None:
         """A heartbeat. Raises EngineError SESSION_NOT_FOUND if the session has lapsed, INVALID_FIELD for none."""

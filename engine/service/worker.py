@@ -156,11 +156,14 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         wait_us = convert.span_us(request.wait_timeout, "wait_timeout") or POLL_MAX_US
         polled = await self._poll(request.session_id, request.number, max(1, request.max_tasks))
         with polled.open():
+            await self._workers.sessions.give_back_lost(polled.connected, polled.number)
             await self._send_unheard(polled)
             await wait(polled.filled, wait_s(min(wait_us, POLL_MAX_US), by_s))
         return await self._polled(polled)
 
     async def _poll(self, session_id: str, number: int, most: int) -> Poll:
+        if number:
+            await self._workers.sessions.leave_if_moved(session_id)
         connected, mailbox = await self._mailbox(session_id)
         return Poll(self._workers.dispatch, connected, mailbox, number, min(most, TASKS_MAX))
 
@@ -222,6 +225,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         await self._workers.sessions.renew(request.session_id)
         poll = await self._poll(request.session_id, request.number, request.max_tasks)
         with poll.open():  # so that the transaction which records a result may lease the run's next task
+            await self._workers.sessions.give_back_lost(poll.connected, poll.number)
             accepted, rejected = await self._report(request.session_id, results)
             await self._send_unheard(poll)
             if self._workers.dispatch.has_queued(poll.connected):
