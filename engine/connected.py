@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -72,6 +73,11 @@ class Assignment:
         return keys.lease_of(self.session, packed, visit, path), pack(record)
 
 
+def never_sent(waiting: Iterable[Assignment]) -> list[TaskKey]:
+    """Of what waits to be sent, that which its worker cannot have: a first task was in the answer to its start."""
+    return [each.task for each in waiting if each.eager is None]
+
+
 class Outlet(Protocol):
     """The way to one worker: its stream, or the answers of its polls."""
 
@@ -79,8 +85,8 @@ class Outlet(Protocol):
     def send_stop(self, task: TaskKey, reason: str) -> None: ...
     def send_drain(self) -> None: ...
     def lapsed(self) -> None: ...
-    def hang_up(self) -> list[TaskKey]: ...  # what it will not send
-    def replaced(self) -> list[TaskKey]: ...  # what it has not sent
+    def hang_up(self) -> list[TaskKey]: ...  # what it has never sent, and will not
+    def replaced(self) -> list[TaskKey]: ...  # what it has never sent
 
 
 class Connected:

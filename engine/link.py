@@ -20,7 +20,7 @@ from typing import Final
 
 from windlass.engine import step_types
 from windlass.engine.clock import Clock
-from windlass.engine.connected import Assignment, Connected
+from windlass.engine.connected import Assignment, Connected, never_sent
 from windlass.engine.core import commands as cmd
 from windlass.engine.core import jsontext, units
 from windlass.engine.core.limits import OUTPUT_BYTES_MAX
@@ -213,7 +213,7 @@ class Link:
         message = "another stream has taken over this session: drop its tasks, and register without it"
         self._over = EngineError("SESSION_REPLACED", message)
         self._wake.set()
-        return [each.task for each in self._tasks]
+        return never_sent(self._tasks)
 
     def hang_up(self) -> list[TaskKey]:
         """Say what is left, then end."""

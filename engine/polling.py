@@ -18,7 +18,7 @@ import contextlib
 from collections import deque
 from collections.abc import Container, Iterator
 
-from windlass.engine.connected import Assignment, Connected
+from windlass.engine.connected import Assignment, Connected, never_sent
 from windlass.engine.core.commands import Failure, TaskFailed
 from windlass.engine.dispatch import Dispatch
 from windlass.engine.tasks import TASKS_MAX, failed_unsent, next_tasks, task_cancel
@@ -64,7 +64,7 @@ class Mailbox:
 
     def replaced(self) -> list[TaskKey]:
         """A poll that still waits here is answered empty; its successor finds the session where it is now."""
-        unsent = [each.task for each in self._tasks]
+        unsent = never_sent(self._tasks)
         self._tasks.clear()
         self._filled.set()
         return unsent

@@ -9,6 +9,7 @@ import pytest
 from tests.engine.documents import one_task
 from tests.engine.plain import chain, complete, register, start
 from tests.engine.served import Served, seconds, serving
+from windlass.engine.connected import UNHEARD_US
 from windlass.storage.memory import MemoryWorld
 from windlass.v1 import worker_service_pb2 as pb
 
@@ -110,3 +111,18 @@ async def test_a_worker_that_resumed_may_count_from_the_beginning(pair: tuple[Se
     await resume(one, session, task)
     await nothing(two, session, 1)
     assert (await complete(two, session, task)).accepted_task_tokens
+
+
+async def test_a_first_task_that_waits_to_be_sent_again_stays_with_its_worker(
+    pair: tuple[Served, Served],
+) -> None:
+    one, two = pair
+    session = await register(one)
+    started = await start(one, session)
+    one.engine.dispatch.grant(session, 1)  # as if a poll had just ended that it was to go with
+    one.advance(UNHEARD_US / 1e6)
+    await one.engine.deadlines.turn()
+    await nothing(two, session, 1)
+    await one.engine.sessions.turn()
+    assert session not in one.engine.dispatch.connected
+    assert (await complete(two, session, started.task)).accepted_task_tokens
