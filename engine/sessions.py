@@ -163,12 +163,13 @@ class Sessions(Loop):
             await self._return(lost, False, "its worker asks again for the answer that carried it", undelivered=True)
 
     async def leave_if_moved(self, session_id: str) -> None:
-        """The worker may have polled another engine, and come back before this one has seen that: then what the other
-        one's answers carried is not known here.
+        """The worker may have polled another engine before it turned to this one, which has not seen that yet: what the
+        other one's answers carried is not known here, and what is leased here is not known there.
         """
         if self.alone or session_id not in self._dispatch.connected:
             return
-        if moved(self._dispatch, await self.find(session_id)):
+        value = await self._storage.read(lambda tr: tr.get(keys.session(session_id)))
+        if value is not None and moved(self._dispatch, unpack(SessionRecord, value)):
             await self._leave(session_id)
 
     async def renew(self, session_id: str) -> None:

@@ -108,6 +108,7 @@ def started_out(ns: str, started: Started) -> pb.StartRunResponse:
 async def start_one(engine: Engine, request: pb.StartRunRequest) -> pb.StartRunResponse:
     """StartRun."""
     engine.check_accepting()
+    await engine.sessions.leave_if_moved(request.eager_session_id)  # else its new engine takes the lease for a stray
     plan = plan_of(engine, request, eager=True)
     answer = started_out(plan.namespace, await engine.transition.run(lambda unit: start(unit, plan)))
     if plan.eager is not None and (task := plan.eager.message()) is not None:

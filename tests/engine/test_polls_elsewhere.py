@@ -126,3 +126,12 @@ async def test_a_first_task_that_waits_to_be_sent_again_stays_with_its_worker(
     await one.engine.sessions.turn()
     assert session not in one.engine.dispatch.connected
     assert (await complete(two, session, started.task)).accepted_task_tokens
+
+
+async def test_an_engine_that_the_worker_has_left_leases_it_no_first_task(pair: tuple[Served, Served]) -> None:
+    """The engine that it is with now would take that lease for one that was never delivered."""
+    one, two = pair
+    session = await register(one)
+    await nothing(two, session, 1)
+    assert not (await start(one, session)).HasField("task")
+    assert (await start(two, session)).HasField("task")
