@@ -204,6 +204,14 @@ class Session:
         return int(self._message_bytes * MESSAGE_SHARE_MOST)
 
     def _put_credits(self, message: wire.StreamTasksRequest) -> bool:
+        """Credits for the room there is.
+
+        Of those taken back some may have been used: the engine takes what is left, and does not say how much that was.
+        Whoever grants before the tasks arrive that they went to is counted as many too many there. That heals: the
+        first task too many finds no credit here and takes none, so both sides count the same again. Until then a task
+        may wait here that another worker had room for, no longer than anything that does not begin. An exact count
+        would have the engine say what it took, and worker and engine ask each other whether they know that.
+        """
         if self.draining or self._engine_draining:
             return False
         room = int(min(self.capacity - self.working, self._left))

@@ -12,6 +12,8 @@ from windlass.engine.errors import EngineError
 from windlass.engine.records import SessionRecord
 from windlass.engine.unit import Unit
 from windlass.engine.work import After, TaskKey
+from windlass.v1 import worker_service_pb2 as pb
+from windlass.worker.session import Session
 
 
 class Stream:
@@ -132,3 +134,37 @@ async def test_a_task_leased_while_its_worker_reconnects_comes_back(monkeypatch:
             await first._task
         connected = engine.dispatch.connected[worker.session_id]
         assert (connected.credits, connected.reserved) == (1, 0)
+
+
+def say(worker: Session, dispatch: Dispatch, credits: int) -> None:
+    """The worker says so many credits, and the engine hears it."""
+    message = worker.outgoing()
+    assert message is not None
+    assert message.credits == credits
+    dispatch.grant("s", message.credits)
+
+
+def arrives(worker: Session, token: bytes) -> None:
+    worker.received(pb.StreamTasksResponse(tasks=[pb.Task(task_token=token)]), 0)
+
+
+def test_a_credit_too_many_is_gone_with_the_first_task_that_it_brings(dispatch: Dispatch) -> None:
+    """What crosses a task that is on its way cannot be counted exactly: neither side knows what the other one knew."""
+    engine, worker = connect(dispatch, 0), Session(pb.RegisterWorkerRequest(), capacity=2)
+    worker.received(pb.StreamTasksResponse(registered=pb.RegisterWorkerResponse(session_id="s")), 0)
+    say(worker, dispatch, 2)
+    assert reserve(dispatch)
+    deliver(dispatch, engine)  # and is on its way
+    worker.capacity = 0
+    say(worker, dispatch, -2)
+    worker.capacity = 1
+    say(worker, dispatch, 1)
+    arrives(worker, b"a")
+    assert (worker._credit, engine.credits) == (0, 1)
+    assert reserve(dispatch)
+    deliver(dispatch, engine)
+    arrives(worker, b"b")
+    assert (worker._credit, engine.credits) == (0, 0)
+    worker.capacity = 4
+    say(worker, dispatch, 2)
+    assert (worker._credit, engine.credits) == (2, 2)

@@ -25,6 +25,8 @@ class Work:
         self.executed: Counter[str] = Counter()
         #: Tasks that workers were given: run, visit, path, epoch, session.
         self.delivered: set[tuple[str, int, str, int, str]] = set()
+        #: Credits that the workers' present streams have taken back, by session.
+        self.taken_back: Counter[str] = Counter()
         #: Runs that go in circles, for somebody to end.
         self.weary: set[str] = set()
         #: Results that workers were told are recorded: run, visit, path, epoch.

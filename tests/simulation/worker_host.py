@@ -123,6 +123,7 @@ class SimulatedWire:
         if self._stream.down.over:
             raise WireError(Refusal("STREAM_ENDED", "the stream is over", passing=True), "UNAVAILABLE")
         self._stream.send(message.SerializeToString(), up=True)
+        self._work.taken_back[self._session_id] += max(0, -message.credits)
         for result in message.results:
             self._results.add(result.task_token)
             if self._network.random.random() < self._network.weather.ghost:
@@ -145,6 +146,7 @@ class SimulatedWire:
         message.ParseFromString(data)
         if message.HasField("registered"):
             self._session_id = message.registered.session_id
+            self._work.taken_back[self._session_id] = 0
         for task in message.tasks:
             _, run_id, visit, path, epoch = parse_token(task.task_token)
             self._work.delivered.add((run_id, visit, path, epoch, self._session_id))
