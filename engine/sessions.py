@@ -238,7 +238,9 @@ class Sessions(Loop):
                 await self._leave(record.session)
         for session_id in [s for s, expires in self._expires.items() if expires <= now]:
             await self._lapse(session_id, now)
-        await self._return(await self._strays.find({record.session for record in records}), False, "not delivered")
+        undelivered, left = await self._strays.find({record.session for record in records})
+        await self._return(undelivered, False, "not delivered")
+        await self._return(left, False, "its worker's session is gone", interrupted=True)
         due = [expires - now for expires in self._expires.values()]
         if look_us := self._strays.due_us():
             due.append(max(0, look_us - now))

@@ -57,25 +57,28 @@ class Strays:
             return self._again_us
         return self._look_us + LOOK_US if self._storage.shared else 0
 
-    async def find(self, known: set[str]) -> list[TaskKey]:
-        """Leases that were stray at the last look and still are. `known`: sessions that have a record."""
+    async def find(self, known: set[str]) -> tuple[list[TaskKey], list[TaskKey]]:
+        """Leases that were stray at the last look and still are: those that were not delivered, and those whose session
+        is gone, of which nobody knows. `known`: sessions that have a record.
+        """
         now = self._clock.now_us()
         if now < self._again_us:
-            return []
+            return [], []
         self._again_us = now + SUSPECT_US
         again_whole = bool(self._seen or self._ended) or (self._storage.shared and now >= self._look_us + LOOK_US)
         whole = not self._look_us or again_whole
         stray: set[TaskKey] = set()
+        left: set[TaskKey] = set()
         ended, self._ended = self._ended, set()
         for session_id in list(self._dispatch.connected) if whole else list(self._suspects):
-            stray.update(await self._of(session_id, known))
+            (stray if session_id in known else left).update(await self._of(session_id, known))
         if whole:
             self._look_us = now
-            stray.update(await self._orphans(known))
+            left.update(await self._orphans(known))
         self._end(ended & self._ended)
         self._suspects = {session: until for session, until in self._suspects.items() if until > now}
-        again, self._seen = stray & self._seen, stray - self._seen
-        return sorted(again)
+        seen, self._seen = self._seen, (stray | left) - self._seen
+        return sorted((stray - left) & seen), sorted(left & seen)
 
     async def _of(self, session_id: str, known: set[str]) -> list[TaskKey]:
         session = self._dispatch.connected.get(session_id)

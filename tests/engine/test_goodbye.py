@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
 from tests.engine.documents import one_task
 from tests.engine.plain import CODE, poll, register
 from tests.engine.served import Served, serving
-from windlass.engine import tasks
+from windlass.engine import keys, tasks
+from windlass.storage.memory import MemoryWorld
+from windlass.storage.port import Transaction
 from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as pb
 
@@ -65,3 +68,24 @@ async def test_what_was_not_sent_had_not_begun(served: Served, monkeypatch: pyte
     phases = {work.path: work.phase for work in (await served.run(run_id)).open_work if work.path}
     (other,) = {"a", "b"} - {sent[0].path}
     assert phases == {sent[0].path: "incident", other: "queued"}
+
+
+async def test_an_engine_that_dies_while_it_ends_a_session_leaves_no_at_most_once_task_to_run_again() -> None:
+    """The session's record is gone, its leases are not: whoever finds them cannot know what had begun."""
+    world = MemoryWorld()
+    async with serving(world.open()) as one, serving(world.open()) as two:
+        once = one_task("once", timeouts={"start_to_close": "1h"})
+        once["states"]["work"]["task"]["at_most_once"] = True
+        await one.register(once)
+        run_id, session = await one.start("once"), await register(one)
+        assert await poll(one, session, 20)
+        one.engine.dispatch.disconnect(session, one.engine.dispatch.connected[session].outlet)
+        await one.engine.storage.transact(partial(_cleared, keys.session(session)))
+        for _ in range(3):
+            two.advance(11)
+            await two.engine.sessions.turn()
+        assert (await two.run(run_id)).state == common_pb2.RUN_STATE_INCIDENT
+
+
+async def _cleared(key: bytes, tr: Transaction) -> None:
+    tr.clear(key)
