@@ -89,10 +89,19 @@ async def test_an_answer_that_never_arrives_costs_some_time_and_nothing_else(ser
         assert value((await served.closed(started.run_id)).context["done"]) == 2
 
 
+async def credits_are(served: Served, count: int) -> None:
+    """Wait until the engine knows that the only worker would take so many tasks on its stream."""
+    (session,) = served.engine.dispatch.connected.values()
+    while session.credits != count:  # noqa: ASYNC110 - nobody is told
+        await asyncio.sleep(0.001)
+
+
 async def test_a_worker_without_room_leaves_the_task_to_others(served: Served) -> None:
     await served.register(one_task("long", task=ENDLESS))
     async with Client(served.address) as client, beside(settings(served.address, prefetch=1, drain_s=0.0)) as worker:
+        await credits_are(served, 1)
         await client.start("long", eager=worker)
+        await credits_are(served, 0)  # its credit was on the stream already: it is taken back
         assert not worker.offer()
         postman = Postman(worker)
         waiting = await client.start("task", {"n": 1}, eager=postman)
