@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 from windlass.definition.compile import compile_canonical
 from windlass.engine.code_checks import read_code
@@ -29,6 +30,7 @@ log = logging.getLogger("windlass.engine")
 EXIT_CANNOT_START = 3
 #: The default looks for cycles every 700 allocations, which costs a fifth of the engine's CPU; it makes few cycles.
 GC_THRESHOLD = (50_000, 20, 50)
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 async def open_storage(settings: Settings) -> tuple[Storage, str]:
@@ -93,8 +95,16 @@ async def serve(settings: Settings, ready: asyncio.Event | None = None) -> int:
     """Run an engine until SIGTERM or SIGINT; the exit code. `ready` is set once it serves."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in _STOPS:  # not the loop's own handlers: they end with the loop, before the process does
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    try:
+        return await _serve_until(stop, settings, ready)
+    finally:
+        for number in _STOPS:  # said twice, when all is written: that must not turn the exit code into the signal's
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _serve_until(stop: asyncio.Event, settings: Settings, ready: asyncio.Event | None) -> int:
     try:
         storage, name = await open_storage(settings)
     except (StorageError, OSError, ValueError) as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -121,14 +122,15 @@ async def host(
 
 @contextlib.contextmanager
 def _draining_on(signals: Sequence[int], worker: Worker) -> Iterator[None]:
+    """Not by the loop's own handlers, which end with the loop: a signal that comes when all is done would then kill."""
     loop = asyncio.get_running_loop()
     for number in signals:
-        loop.add_signal_handler(number, worker.drain)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(worker.drain))
     try:
         yield
     finally:
         for number in signals:
-            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _accompanied(worker: Worker, beside: Sequence[Coroutine[Any, Any, None]]) -> None:

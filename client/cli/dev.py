@@ -29,6 +29,7 @@ from windlass.client.cli.parameters import address_option
 from windlass.client.connection import DEFAULT_TARGET
 
 _COLOURS = {"engine": "cyan", "worker": "magenta", "dev": "bold"}
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SERVES = re.compile(r"engine \S+ serves on ")
 _DEATHS, _DEATHS_SECONDS = 5, 60.0  #: a worker that is killed more often than this within this is not started again
 
@@ -79,8 +80,8 @@ class _Dev:
     async def run(self, engine: Sequence[str], worker: Sequence[str]) -> None:
         """Until ctrl-c, or until a child ends by itself, which is an error."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._stopped.set)
+        for number in _STOPS:
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._stopped.set))
         try:
             await self._start("engine", engine)
             if await self._meanwhile(self._serves.wait()):
@@ -92,6 +93,8 @@ class _Dev:
         finally:
             for child in reversed(self._children):
                 await child.stop()
+            for number in _STOPS:  # impatience must not turn the exit code into the signal's
+                signal.signal(number, signal.SIG_IGN)
 
     async def _start(self, name: str, arguments: Sequence[str]) -> None:
         self._children.append(await Child.start(name, *arguments, hear=functools.partial(self._hear, name)))

@@ -62,6 +62,13 @@ class Program:
             self.kill()
             raise AssertionError(f"it does not stop on SIGTERM; it said:\n{self.said}") from None
 
+    def stop_said_often(self) -> int:
+        """SIGTERM again and again until it is gone; gives the exit code."""
+        while True:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(0.001)
+
     def end(self) -> int:
         """Waits until it ends by itself; gives the exit code."""
         return self.process.wait(STOP_SECONDS)
