@@ -99,7 +99,6 @@ async def kinds(client: Client, run_id: str) -> Counter[str]:
     return Counter([event.type async for event in client.history(run_id)])
 
 
-@pytest.mark.timeout(180)
 async def test_task_of_a_frozen_worker_is_done_by_another_and_only_once(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with engine(tmp_path) as running:
@@ -129,7 +128,6 @@ async def test_task_of_a_frozen_worker_is_done_by_another_and_only_once(tmp_path
     assert "the lease could not be renewed in time" in first.said, first.said  # it gave the task up by itself
 
 
-@pytest.mark.timeout(180)
 async def test_result_of_a_worker_that_does_not_know_that_its_lease_is_gone_is_refused(tmp_path: Path) -> None:
     """Our own worker gives such a task up; this one hands it in all the same, in a new session."""
     with engine(tmp_path) as running, grpc.insecure_channel(running.address) as channel:
@@ -155,7 +153,6 @@ async def test_result_of_a_worker_that_does_not_know_that_its_lease_is_gone_is_r
                 other.stop()
 
 
-@pytest.mark.timeout(180)
 async def test_task_of_a_killed_worker_runs_elsewhere_as_its_second_attempt(tmp_path: Path) -> None:
     with engine(tmp_path) as running:
         first = running.worker("first", *HANDLERS)

@@ -124,7 +124,6 @@ class Line:
 
 
 @pytest.mark.long(32)
-@pytest.mark.timeout(300)
 def test_each_hostile_program_ends_in_its_way_and_its_worker_goes_on(tmp_path: Path) -> None:
     with engine(tmp_path, "--log-level", "warning") as running:
         workers = [running.worker(each, "--queue", each, "--slots", "1") for each in QUEUES]

@@ -43,7 +43,6 @@ def running(tmp_path: Path) -> Iterator[Engine]:
         assert "Traceback" not in worker.said, worker.said
 
 
-@pytest.mark.timeout(60)
 def test_only_code_that_a_trusted_key_has_signed_runs(
     running: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,7 +74,6 @@ def test_only_code_that_a_trusted_key_has_signed_runs(
     assert "SIGNED BY" in windlass.good("modules", "list")
 
 
-@pytest.mark.timeout(60)
 def test_wrong_keys_are_refused_before_anything_happens(
     running: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

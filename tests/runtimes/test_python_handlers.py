@@ -26,7 +26,7 @@ from windlass.runtimes.port import (
     Suspend,
     TrustedNote,
 )
-from windlass.runtimes.python import PythonHandlers
+from windlass.runtimes.python import THREADS_NAME, PythonHandlers
 from windlass.runtimes.python_context import Deadline, TaskContext, TaskFailure
 from windlass.runtimes.python_handlers import BadHandler, HandlerRegistry, handler
 
@@ -333,6 +333,9 @@ async def test_an_attempt_that_is_over_leaves_nothing_to_the_garbage_collector()
     gc.disable()
     try:
         await run("orders.count", [1])
+        for thread in threading.enumerate():
+            if thread.name.startswith(THREADS_NAME):  # it has answered, and may still hold what it was given
+                thread.join()
         assert not [each for each in gc.get_objects() if isinstance(each, TaskContext)]
     finally:
         gc.enable()

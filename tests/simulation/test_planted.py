@@ -10,6 +10,5 @@ from tests.simulation.test_simulation import simulated
 
 @pytest.mark.long(12)
 @pytest.mark.parametrize("name", DEFECTS)
-@pytest.mark.timeout(120)
 def test_a_planted_defect_is_caught(name: str) -> None:
     assert simulated("--plant", name, "--within", "16", seconds=110).startswith("caught")

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def simulated(*arguments: str, seconds: int = 170) -> str:
+def simulated(*arguments: str, seconds: int = 590) -> str:
     """What `python -m tests.simulation` prints; the test fails with it if anything failed."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.simulation", *arguments],
@@ -40,14 +40,14 @@ HOURS: Final = ((1, 2400), (4, 800), (5, 2400), (101, 2400), (104, 1600), (106, 
 
 
 @pytest.mark.long(15)
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("first", "count"), STORMS)
 def test_storms_with_fixed_seeds(first: int, count: int) -> None:
     simulated("--first", str(first), "--storms", str(count))
 
 
 @pytest.mark.long(20)
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("first", "hours"), HOURS)
 def test_ten_thousand_hours(first: int, hours: int) -> None:
     assert " 0 failed" in simulated("--first", str(first), "--hours", str(hours))

@@ -90,7 +90,6 @@ def end_of(stored: Stored) -> str:
 
 
 @pytest.mark.long(18)
-@pytest.mark.timeout(300)
 async def test_hostile_and_good_tasks_side_by_side(
     engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
