@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-import pytest
 
 from tests.acceptance.programs import Engine, Program, engine
 from windlass.client import Client
