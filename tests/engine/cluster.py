@@ -134,6 +134,7 @@ def result_of(task: pb.Task, value: Any) -> pb.TaskResult:
 async def running_engine(storage: Storage | None = None, **options: Any) -> AsyncIterator[Engine]:
     """An engine at work on a store, its own in-memory one if none is given."""
     store = storage or MemoryWorld().open(shared=False)
+    options.setdefault("lease_us", 600_000_000)  # workers of tests send no heartbeats
     engine = Engine(store, compile_canonical, options=Options(**options))
     await engine.start()
     try:

@@ -107,7 +107,7 @@ def test_a_poll_that_is_over_takes_no_task_that_a_failed_transaction_gives_back(
 
 
 async def test_a_task_leased_while_its_worker_reconnects_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with running_engine(lease_us=600_000_000) as engine:
+    async with running_engine() as engine:
         await register(engine, one_task())
         first = await TestWorker(engine, lambda task: 1, name="w", credits=1).connect()
         engine.dispatch.backlog.clear()

@@ -45,7 +45,7 @@ class Between:
 
 async def test_a_lease_committed_while_its_session_is_closed_is_returned(tmp_path: Path) -> None:
     store = open_embedded(tmp_path)
-    async with running_engine(store, lease_us=600_000_000) as engine:
+    async with running_engine(store) as engine:
         await register(engine, one_task())
         gone = await TestWorker(engine, lambda task: TestWorker.HOLD, name="gone").connect()
         assert gone.link.session is not None

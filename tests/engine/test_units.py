@@ -295,14 +295,14 @@ async def test_a_wrong_offer_is_refused(served: Served, offer: dict[str, int]) -
 
 async def test_the_leases_are_counted_again_after_a_restart_of_the_engine() -> None:
     store = MemoryWorld().open(shared=False)
-    async with running_engine(store, lease_us=600_000_000) as first:
+    async with running_engine(store) as first:
         await register(first, needing("one", {"gpu": 1}))
         worker = await TestWorker(first, lambda task: HOLD).connect(offer={"gpu": 2})
         for _ in range(2):
             await start(first, "one", {})
         await worker.until(lambda: len(worker.held) == 2)
         waiting = await start(first, "one", {})
-    async with running_engine(store, lease_us=600_000_000) as second:
+    async with running_engine(store) as second:
         again = TestWorker(second, lambda task: HOLD)
         again.held = worker.held
         await again.connect(resume=worker.session_id, offer={"gpu": 2})
