@@ -108,11 +108,15 @@ class Quotas(Loop):
         wait_us = self._measured_us + REFRESH_US - self._clock.now_us()
         if self._asked and wait_us > 0:
             return wait_us / 1e6
-        await self.refresh()
+        await self._look()
         return self.look_us / 1e6 if self._storage.shared else None
 
     async def refresh(self) -> None:
-        """Read the settings of all namespaces, and measure those with limits."""
+        """Know the settings of all namespaces as they are now, and measure those with limits."""
+        async with self._alone:  # a look that began before a change would put the old settings back
+            await self._look()
+
+    async def _look(self) -> None:
         self._asked, self._measured_us = False, self._clock.now_us()
         records = await self._records()
         for name in self._meters.keys() - records.keys():
@@ -145,9 +149,12 @@ class Quotas(Loop):
             meter.let_in -= known
         else:
             meter.let_in.clear()
-        for queue in meter.queued:
+        for queue in tuple(meter.queued):  # others are asked for meanwhile
             head = keys.queue_named(ns, queue)
-            meter.queued[queue] = len(await self._read(head, keys.end(head), meter.record.queued_tasks))
+            if queued := len(await self._read(head, keys.end(head), meter.record.queued_tasks)):
+                meter.queued[queue] = queued
+            else:  # as if it were not asked for: queues that were used once must not be measured for ever
+                del meter.queued[queue]
 
     async def _read(self, begin: bytes, end: bytes, limit: int) -> list[Row]:
         async def body(tr: Transaction) -> list[Row]:
