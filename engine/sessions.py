@@ -206,14 +206,19 @@ class Sessions(Loop):
                 tr.set(keys.session(session_id), pack(record))
             return record
 
-        return await self._storage.transact(body)
+        return self._noted(await self._storage.transact(body))
 
     async def find(self, session_id: str) -> SessionRecord:
         """Raises EngineError SESSION_NOT_FOUND."""
         value = await self._storage.read(lambda tr: tr.get(keys.session(session_id)))
         if value is None:
             raise _unknown(session_id)
-        return unpack(SessionRecord, value)
+        return self._noted(unpack(SessionRecord, value))
+
+    def _noted(self, record: SessionRecord) -> SessionRecord:
+        """Who asks for a session connects it here: the loop must see its end, also if it comes before the next turn."""
+        self._expires.setdefault(record.session, record.expires_us)
+        return record
 
     async def end(self, session_id: str, reason: str, *, unbegun: bool = False) -> None:
         """The worker says goodbye: its leases go back at once, without counting as attempts.

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from tests.engine.documents import instant
-from tests.engine.served import Served, serving
+from tests.engine.plain import register
+from tests.engine.served import DAY, SECOND, Served, serving
 from windlass.engine.quotas import Quotas
 from windlass.engine.records import NamespaceRecord
+from windlass.storage.memory import MemoryWorld
 from windlass.v1 import admin_service_pb2 as admin
+from windlass.v1 import worker_service_pb2 as pb
 
 NS = "small"
 
@@ -75,3 +78,17 @@ async def test_settings_read_before_a_change_do_not_take_the_place_of_the_change
         go_on.set()
         await asyncio.gather(early, update)
         assert quotas._meters[NS].record.open_runs == 7
+
+
+async def test_a_session_that_ended_elsewhere_before_this_engine_looked_is_forgotten() -> None:
+    world = MemoryWorld()
+    async with serving(world.open(), lease_us=5 * SECOND) as one, serving(world.open(), lease_us=5 * SECOND) as two:
+        await two.engine.sessions.stop()  # it looks now and then; all of this may happen in between
+        session = await register(one)
+        await two.workers.DrainWorker(pb.DrainWorkerRequest(session_id=session))
+        assert session in two.engine.dispatch.connected
+        await one.workers.DrainWorker(pb.DrainWorkerRequest(session_id=session, close=True))
+        two.clock.at_us += DAY
+        await two.engine.sessions.turn()
+        assert session not in two.engine.dispatch.connected
+        assert not two.engine.dispatch.rings()
