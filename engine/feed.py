@@ -21,7 +21,7 @@ from windlass.engine.loops import Loop
 from windlass.engine.notices import Notices
 from windlass.engine.reading import get_run
 from windlass.engine.timers import Timers
-from windlass.storage.port import Storage, Transaction, Watch
+from windlass.storage.port import Storage, StorageError, Transaction, Watch
 
 #: The poll behind the watches, in seconds.
 LOOK_SECONDS: Final = 1.0
@@ -49,14 +49,21 @@ class Feed(Loop):
         """Read the counters, react, wait for the next ring."""
         topics = self._watched = self._topics()
         counters, watches = await self._look(topics)
+        try:
+            await self._hear(counters)
+            await _first(watches, self._wake, LOOK_SECONDS)
+        finally:  # also if the store failed on the way: it has room for so many, and keeps those that nobody cancels
+            for watch in watches:
+                watch.cancel()
+        return 0
+
+    async def _hear(self, counters: dict[Topic, bytes | None]) -> None:
         for topic, value in counters.items():
             if self._seen.get(topic, b"") != value:
                 await self._react(topic)
                 self._seen[topic] = value  # not before: what the store failed to tell must be asked again
-        for stale in self._seen.keys() - topics:
+        for stale in self._seen.keys() - counters.keys():
             del self._seen[stale]
-        await _first(watches, self._wake, LOOK_SECONDS)
-        return 0
 
     def _topics(self) -> set[Topic]:
         topics: set[Topic] = {("timers",), ("stops",)}
@@ -104,8 +111,8 @@ def bucket(run_id: str) -> int:
 
 
 async def _first(watches: list[Watch], wake: asyncio.Event, seconds: float) -> None:
-    """Until one of the watches fires or is lost, somebody has a new wish, or the time is over."""
-    waits: list[asyncio.Future[object]] = [asyncio.ensure_future(watch.wait()) for watch in watches]
+    """Until one of the watches fires, somebody has a new wish, or the time is over."""
+    waits: list[asyncio.Future[object]] = [asyncio.ensure_future(_fired(watch)) for watch in watches]
     waits.append(asyncio.ensure_future(wake.wait()))
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -113,5 +120,11 @@ async def _first(watches: list[Watch], wake: asyncio.Event, seconds: float) -> N
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-        for watch in watches:
-            watch.cancel()
+
+
+async def _fired(watch: Watch) -> None:
+    """Ends when it fires. One that is lost is left to the poll: armed anew at once, it might be lost at once again."""
+    try:
+        await watch.wait()
+    except StorageError:
+        await asyncio.Event().wait()
