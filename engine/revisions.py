@@ -72,7 +72,7 @@ class Revisions:
         self._kept: dict[Key, tuple[Definition | str, int]] = {}  #: or why it cannot be compiled
         self._bytes: Counter[str] = Counter()  #: of the documents kept, by namespace
         self._loading: dict[Key, asyncio.Task[Definition | None]] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  #: while they are used
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="revisions")
 
     def get(self, key: Key) -> Definition | None:
@@ -133,6 +133,8 @@ class Revisions:
     def _drop(self, key: Key) -> None:
         if key in self._kept:
             self._bytes[key[0]] -= self._kept.pop(key)[1]
+            if not self._bytes[key[0]]:
+                del self._bytes[key[0]]
 
 
 def _usable(key: Key, found: Definition | str) -> Definition:

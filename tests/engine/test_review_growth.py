@@ -10,8 +10,12 @@ import pytest
 from tests.engine.documents import instant
 from tests.engine.plain import register
 from tests.engine.served import DAY, SECOND, Served, serving
+from windlass.definition.compile import compile_canonical, compile_document
+from windlass.definition.source import from_value
+from windlass.engine.core.definition import Definition
 from windlass.engine.quotas import Quotas
 from windlass.engine.records import NamespaceRecord
+from windlass.engine.revisions import Key, Revisions, patiently
 from windlass.storage.memory import MemoryWorld
 from windlass.v1 import admin_service_pb2 as admin
 from windlass.v1 import worker_service_pb2 as pb
@@ -92,3 +96,17 @@ async def test_a_session_that_ended_elsewhere_before_this_engine_looked_is_forgo
         await two.engine.sessions.turn()
         assert session not in two.engine.dispatch.connected
         assert not two.engine.dispatch.rings()
+
+
+async def loaded(kept: Revisions, key: Key, document: bytes) -> Definition:
+    return kept.get(key) or kept.load(key, document)
+
+
+async def test_namespaces_whose_definitions_are_deleted_leave_nothing_among_the_compiled_ones() -> None:
+    kept = Revisions(compile_canonical)
+    document = compile_document(from_value(instant(description="matches"))).document  # such words are compiled aside
+    for ns in ("one", "two"):
+        await patiently(lambda ns=ns: loaded(kept, (ns, "instant", "1"), document))  # type: ignore[misc]
+        kept.forget(ns, "instant")
+    assert not kept._turns
+    assert not kept._bytes
