@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from windlass.engine.core.state import RunState
 from windlass.engine.work import After, TaskKey
 
-#: Progress reports kept in memory.
+#: Progress reports kept in memory, and the bytes of one: a worker may send as much as a message holds.
 PROGRESS_MAX = 10_000
+PROGRESS_BYTES_MAX = 10_000
 
 RunKey = tuple[str, str]
 
@@ -67,7 +68,12 @@ class Notices:
                 del self._closing[ns, run_id]
 
     def progressed(self, task: TaskKey, progress: bytes) -> None:
-        """A running task reported progress: kept for watchers and readers until the task ends, not stored."""
+        """A running task reported progress: kept for watchers and readers until the task ends, not stored.
+
+        A longer report than PROGRESS_BYTES_MAX is left out.
+        """
+        if len(progress) > PROGRESS_BYTES_MAX:
+            return
         self.progress[task] = progress
         while len(self.progress) > PROGRESS_MAX:
             del self.progress[next(iter(self.progress))]

@@ -8,6 +8,8 @@ from windlass.runtimes import failures, port
 from windlass.v1 import common_pb2
 from windlass.v1 import worker_service_pb2 as wire
 
+#: What is told of a progress message, so that as JSON it stays below what the engine keeps of one report.
+PROGRESS_CHARACTERS = 1500
 #: What a slot adds for framing is not the author's: the wall limit is never asked to be shorter than this.
 SHORTEST_WALL_US = 1_000
 
@@ -119,7 +121,7 @@ def note_of(token: bytes, note: port.TrustedNote) -> wire.TaskHeartbeat | None:
     """Return what the engine is told while the task runs; None for log lines, which go with the result."""
     match note:
         case port.Progress(fraction, message):
-            progress = msgspec.json.encode({"fraction": fraction, "message": message})
+            progress = msgspec.json.encode({"fraction": fraction, "message": message[:PROGRESS_CHARACTERS]})
             return wire.TaskHeartbeat(task_token=token, progress=progress)
         case port.Heartbeat(checkpoint):
             return wire.TaskHeartbeat(task_token=token, checkpoint=checkpoint or b"")

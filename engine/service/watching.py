@@ -30,6 +30,8 @@ from windlass.v1 import workflow_service_pb2 as pb
 BATCH: Final = 200
 #: Of events in one message, below what every gRPC client takes.
 EVENTS_BYTES: Final = 3 << 20
+#: And of what its tasks report of themselves beside the events.
+PROGRESS_BYTES: Final = 900_000
 #: An idle watch says "still here" this often, in seconds, so that both ends notice a dead connection.
 IDLE_SECONDS: Final = 15.0
 
@@ -120,15 +122,24 @@ async def _since(engine: Engine, ns: str, run_id: str, at: int) -> tuple[RunStat
 def _message(
     engine: Engine, state: RunState, events: list[common_pb2.HistoryEvent], at: int, ended: bool
 ) -> pb.WatchRunResponse:
-    progress = [
-        pb.TaskProgress(visit=task[2], path=task[3], progress=value)
-        for task, value in engine.notices.progress.items()
-        if task[:2] == (state.namespace, state.run_id)
-    ]
     return pb.WatchRunResponse(
         events=events,
         resume_token=page_token(str(at)),
         result=convert.run_result(state) if ended else None,
         state=convert.STATES[state.status],
-        progress=progress,
+        progress=_progress(engine, state),
     )
+
+
+def _progress(engine: Engine, state: RunState) -> list[pb.TaskProgress]:
+    """What the run's tasks say of themselves, as far as it fits beside the events."""
+    told: list[pb.TaskProgress] = []
+    room = PROGRESS_BYTES
+    for (ns, run_id, visit, path, _), value in engine.notices.progress.items():
+        if (ns, run_id) == (state.namespace, state.run_id):
+            each = pb.TaskProgress(visit=visit, path=path, progress=value)
+            room -= each.ByteSize()
+            if room < 0:
+                break
+            told.append(each)
+    return told

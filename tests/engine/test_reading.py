@@ -10,6 +10,7 @@ import pytest
 from tests.engine.cluster import TestWorker
 from tests.engine.documents import asking, delayed, instant, one_task, waiting
 from tests.engine.served import Served, payload, refused, refused_stream, serving, value
+from windlass.engine.leases import parse_token
 from windlass.v1 import common_pb2, worker_service_pb2
 from windlass.v1 import definition_service_pb2 as definition_pb
 from windlass.v1 import event_service_pb2 as event_pb
@@ -178,6 +179,21 @@ async def test_a_watch_shows_progress_and_can_begin_now(served: Served) -> None:
     while not (message := await watch.read()).HasField("result"):
         assert message.state == common_pb2.RUN_STATE_RUNNING
     assert message.result.state == common_pb2.RUN_STATE_COMPLETED
+
+
+async def test_progress_never_makes_a_watch_larger_than_a_client_takes(served: Served) -> None:
+    worker = await served.worker(lambda task: TestWorker.HOLD)
+    run_id = await served.start("task")
+    await worker.until(lambda: bool(worker.held))
+    token = worker.held[0].task_token
+    task = parse_token(token)
+    for number in range(500):  # as of a map with so many items
+        served.engine.notices.progressed((*task[:3], f"work#{number}", 1), b"x" * 10_000)
+    mark = worker_service_pb2.TaskHeartbeat(task_token=token, progress=b"x" * (5 << 20))
+    worker.link.receive(worker_service_pb2.StreamTasksRequest(task_heartbeats=[mark]))
+    shown = await served.runs.WatchRun(pb.WatchRunRequest(run_id=run_id)).read()
+    assert 10 < len(shown.progress) < 100
+    assert task not in served.engine.notices.progress
 
 
 async def test_watches_that_are_refused(served: Served) -> None:

@@ -129,6 +129,9 @@ def test_notes_become_heartbeats_and_log_lines_wait_for_the_result() -> None:
     progress = note_of(b"t", port.Progress(0.5, "half"))
     assert progress is not None
     assert json.loads(progress.progress) == {"fraction": 0.5, "message": "half"}
+    wordy = note_of(b"t", port.Progress(0.5, "\1" * 200_000))
+    assert wordy is not None
+    assert len(wordy.progress) < 10_000
     checkpoint = note_of(b"t", port.Heartbeat(b"[1]"))
     assert checkpoint is not None
     assert checkpoint.checkpoint == b"[1]"

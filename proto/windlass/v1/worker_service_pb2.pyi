@@ -957,7 +957,7 @@ class TaskHeartbeat(_message.Message):
     task_token: _builtins.bytes
     """From Task."""
     progress: _builtins.bytes
-    """JSON for people who watch; not recorded. Empty = unchanged."""
+    """JSON for people who watch; not recorded. Empty = unchanged. One of more than 10,000 bytes is left out."""
     checkpoint: _builtins.bytes
     """JSON that the next attempt sees as Task.checkpoint; recorded. Empty = unchanged. At most 100,000 bytes: another one
     fails the attempt with INVALID_ASK, and the reply has the task among those to stop.
