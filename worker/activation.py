@@ -121,7 +121,9 @@ def note_of(token: bytes, note: port.TrustedNote) -> wire.TaskHeartbeat | None:
     """Return what the engine is told while the task runs; None for log lines, which go with the result."""
     match note:
         case port.Progress(fraction, message):
-            progress = msgspec.json.encode({"fraction": fraction, "message": message[:PROGRESS_CHARACTERS]})
+            # A handler's text may hold half of a surrogate pair, as from a file's name: no JSON can.
+            text = message[:PROGRESS_CHARACTERS].encode("utf-8", "replace").decode()
+            progress = msgspec.json.encode({"fraction": fraction, "message": text})
             return wire.TaskHeartbeat(task_token=token, progress=progress)
         case port.Heartbeat(checkpoint):
             return wire.TaskHeartbeat(task_token=token, checkpoint=checkpoint or b"")

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from windlass.runtimes import port
+from windlass.runtimes.python import PythonHandlers
+from windlass.runtimes.python_context import TaskContext
+from windlass.runtimes.python_handlers import HandlerRegistry, handler
 from windlass.v1 import worker_service_pb2 as wire
 from windlass.worker.execution import Execution
 from windlass.worker.journal import Journal
@@ -61,6 +64,29 @@ async def test_codes_that_authors_invent_do_not_pile_up_in_the_worker() -> None:
     failed = execution.tally.failed
     assert (len(failed), failed["KNOWN"], sum(failed.values())) == (101, 2, len(codes))
     await execution.close()
+
+
+@handler("files.read")
+async def read_file(ctx: TaskContext) -> str:
+    """The system gives the name of a file that is no UTF-8 with half of a surrogate pair in it."""
+    ctx.progress(0.5, "reading caf\udce9")
+    return "read"
+
+
+async def test_a_report_that_is_no_text_does_not_cost_the_task_its_answer() -> None:
+    journal = Journal()
+    handlers = PythonHandlers(HandlerRegistry([read_file]))
+    execution = Execution(None, handlers, ModuleCache(None, journal), journal, slots=1)
+    answers: asyncio.Queue[Any] = asyncio.Queue()
+    notes: list[wire.TaskHeartbeat] = []
+    execution.attach(answers.put_nowait, notes.append, nothing, nothing)
+    task = wire.Task(task_token=b"a", runtime="python", handler="files.read")
+    execution.start(task, asyncio.get_running_loop().time())
+    async with asyncio.timeout(20):
+        assert (await answers.get()).output == b'"read"'
+    assert b"reading caf" in notes[0].progress
+    await execution.close()
+    await handlers.close()
 
 
 async def nothing(namespace: str, digest: str) -> Any:
