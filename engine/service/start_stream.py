@@ -46,6 +46,7 @@ class Stream:
         self._open = 0
         self._reading = True
         self._jobs: set[asyncio.Task[None]] = set()
+        self._defect: BaseException | None = None  #: what ended one of them, which nobody foresaw
         self._starting = 0
         self._room = asyncio.Event()
         self._waiters: dict[str, asyncio.Future[RunState]] = {}
@@ -58,6 +59,8 @@ class Stream:
                 await self._wake.wait()
                 await self._pace.turn()
                 self._wake.clear()
+                if self._defect is not None:  # its starts would never be answered
+                    raise self._defect
                 self._pace.carried(len(self._out))
                 while self._out:
                     await self._context.write(pb.StreamRunsResponse(outcomes=self._next_outcomes()))
@@ -111,6 +114,8 @@ class Stream:
 
     def _finished(self, job: asyncio.Task[None]) -> None:
         self._jobs.discard(job)
+        if not job.cancelled():
+            self._defect = self._defect or job.exception()
         self._wake.set()
 
     async def _start(self, starts: Sequence[pb.StreamedStart]) -> None:

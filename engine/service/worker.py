@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import Final
@@ -78,8 +77,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
         finally:
             for task in (reading, writing):
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, grpc.aio.BaseError, EngineError):
-                    await task
+            await asyncio.gather(reading, writing, return_exceptions=True)  # what ended the stream was raised above
 
     async def _read(self, link: Link, context: Context) -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
