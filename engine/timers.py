@@ -3,7 +3,8 @@
 A timer is a key; firing it is the transaction that removes the key and gives the run `TimerFired`, so it happens once
 however many engines look, and a cancelled timer's key is gone. Late is allowed, early is not. After downtime the
 overdue ones fire in order, BATCH at a time, so that a million of them do not starve everything else. The loop sleeps
-until the earliest due time it knows. Timers also carry work that one transaction left to a later one (`postponed.py`).
+until the earliest due time it knows, and looks at the clock now and then. Timers also carry work that one transaction
+left to a later one (`postponed.py`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ BATCH_LOCAL: Final = 64
 BATCH_SHARED: Final = 10
 #: Longest sleep on a shared store, where another engine may arm an earlier timer and its bump be missed.
 LOOK_SECONDS: Final = 1.0
+#: And on a store of one engine: the loop's clock stands still while the machine sleeps, and does not see that the wall
+#: clock, by which timers are due, was set.
+LOOK_ALONE_SECONDS: Final = 30.0
 #: A timer that its run can neither take nor be parked for is tried again after this.
 ASIDE_US: Final = 60_000_000
 #: And one whose run's definition is being compiled.
@@ -84,7 +88,7 @@ class Timers(Loop):
         seconds = (self._sleeping_until_us - self._clock.now_us()) / 1e6 if self._sleeping_until_us else None
         if self._transition.storage.shared:
             return min(seconds if seconds is not None else LOOK_SECONDS, LOOK_SECONDS)
-        return seconds
+        return None if seconds is None else min(seconds, LOOK_ALONE_SECONDS)
 
     async def _look(self, begin: bytes, limit: int) -> list[Row]:
         async def body(tr: Transaction) -> list[Row]:

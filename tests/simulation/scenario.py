@@ -40,6 +40,7 @@ LOOKS: Final = 12
 _POLLS = {
     (feed, "LOOK_SECONDS"): 1.0,
     (timers, "LOOK_SECONDS"): 1.0,
+    (timers, "LOOK_ALONE_SECONDS"): 30.0,
     (sessions, "LOOK_SECONDS"): 2.0,
     (strays, "LOOK_US"): 10_000_000,
 }
