@@ -132,6 +132,8 @@ class PythonHandlers:
             given = _arguments(handler, activation, context)
         except _Unfit as error:
             return failed(failures.BAD_INPUT, str(error))
+        except BaseException as error:  # noqa: BLE001 - of a validator of the author's
+            return _raised(error)
         began_s = asyncio.get_running_loop().time()
         timeout = asyncio.timeout_at(began_s + activation.limits.wall_us / 1e6)
         try:
@@ -156,16 +158,25 @@ class PythonHandlers:
             return failed(failures.BAD_OUTPUT, f"the result cannot be written as JSON: {error}")
         except TaskCancelled:
             return failed(failures.CANCELLED, "the handler saw that it was cancelled")
-        except (SystemExit, KeyboardInterrupt) as error:  # they would end the loop, and with it the worker
-            return _raised(error)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure
-            return _raised(error)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is its attempt's failure: SystemExit
+            return _raised(error)  # would end the loop, and with it the worker; others would leave no answer
         return _success(output, activation, context)
 
     async def _call(self, handler: Handler, given: dict[str, Any]) -> Any:
         if handler.is_async:
             return await handler.function(**given)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(handler.function, **given))
+        call = partial(_in_thread, partial(handler.function, **given))
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _in_thread(call: Callable[[], Any]) -> Any:
+    """No future takes a StopIteration, as from `next` of what is empty: whoever waits for it would wait on."""
+    try:
+        return call()
+    except StopIteration as error:
+        raise RuntimeError("the handler raised StopIteration") from error
 
 
 def _arguments(handler: Handler, activation: Activation, context: TaskContext) -> dict[str, Any]:
@@ -204,7 +215,11 @@ def _validation_message(what: str, error: pydantic.ValidationError) -> str:
 def _raised(error: BaseException) -> Completion:
     told = traceback.format_exception(type(error), error, _authors(error.__traceback__))
     stack = "".join(told)[-_STACK_CHARACTERS:]
-    return Completion(failure=Failure(failures.USER_ERROR, f"{type(error).__name__}: {error}", stack))
+    try:
+        message = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its author's, too
+        message = f"{type(error).__name__}, whose text cannot be had"
+    return Completion(failure=Failure(failures.USER_ERROR, message, stack))
 
 
 def _authors(raised_at: TracebackType | None) -> TracebackType | None:
