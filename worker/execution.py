@@ -187,7 +187,11 @@ class Execution:
         return self._trusted is None or task.runtime == PYTHON or self._trusted.approved(task.module_digest)
 
     async def _fetch_then_submit(self, job: Job) -> None:
-        code = await self._fetched(job.task)
+        try:
+            code = await self._fetched(job.task)
+        except Exception as error:  # noqa: BLE001 - nobody waits for this: a task without an answer would stay for ever
+            self._journal.error("a module could not be had", digest=job.task.module_digest, error=repr(error))
+            code = _unable(job.task, f"module {job.task.module_digest} could not be had: {error!r}")
         if isinstance(code, bytes):
             self._submit(job, code)
         else:

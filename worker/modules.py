@@ -85,7 +85,7 @@ class ModuleCache:
             done.exception()  # read, so that it is not reported as lost when every waiter has been cancelled
 
     async def _load(self, digest: str, fetch: Fetch) -> bytes:
-        code = await asyncio.to_thread(self._read, digest) if self._folder else None
+        code = await self._kept(digest) if self._folder else None
         if code is None:
             code = await fetch(digest)
             if digest_of(code) != digest:
@@ -94,6 +94,13 @@ class ModuleCache:
                 await self._keep(digest, code)
         self._remember(digest, code)
         return code
+
+    async def _kept(self, digest: str) -> bytes | None:
+        try:
+            return await asyncio.to_thread(self._read, digest)
+        except OSError as error:  # a disk that cannot be read costs speed, not tasks
+            self._journal.warning("module not read from disk", digest=digest, error=error)
+            return None
 
     async def _keep(self, digest: str, code: bytes) -> None:
         try:

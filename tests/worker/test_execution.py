@@ -89,5 +89,20 @@ async def test_a_report_that_is_no_text_does_not_cost_the_task_its_answer() -> N
     await handlers.close()
 
 
+async def test_a_task_whose_code_cannot_be_had_for_an_unforeseen_reason_is_given_back() -> None:
+    async def failing(namespace: str, digest: str) -> bytes:
+        raise MemoryError
+
+    journal = Journal()
+    execution = Execution(Liar(), None, ModuleCache(None, journal), journal, slots=1)
+    answers: asyncio.Queue[Any] = asyncio.Queue()
+    execution.attach(answers.put_nowait, print, failing, nothing)
+    task = wire.Task(task_token=b"a", runtime="javascript", module_digest="0" * 64)
+    execution.start(task, asyncio.get_running_loop().time())
+    async with asyncio.timeout(5):
+        assert (await answers.get()).reason == wire.RELEASE_REASON_UNABLE
+    await execution.close()
+
+
 async def nothing(namespace: str, digest: str) -> Any:
     raise AssertionError((namespace, digest))

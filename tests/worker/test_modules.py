@@ -100,3 +100,8 @@ async def test_a_disk_that_cannot_be_written_costs_speed_not_tasks(tmp_path: Pat
     cache = ModuleCache(folder, Journal())
     shutil.rmtree(folder)
     assert await cache.get(DIGEST, Source()) == CODE
+
+
+async def test_a_file_that_cannot_be_read_costs_speed_not_tasks(tmp_path: Path) -> None:
+    (tmp_path / DIGEST).mkdir()  # as a disk that fails, a limit of open files, or rights that somebody changed
+    assert await ModuleCache(tmp_path, Journal()).get(DIGEST, Source()) == CODE
