@@ -171,7 +171,10 @@ class Child:
             self._reaping = asyncio.get_running_loop().create_task(self._reap(self._process))
 
     async def _reap(self, process: subprocess.Popen[bytes]) -> None:
-        code = await asyncio.to_thread(process.wait)
+        try:
+            code = await asyncio.to_thread(process.wait)
+        except RuntimeError:  # the system starts no more threads
+            code = process.wait()  # which takes a moment: it was killed just now
         for transport in self._transports:
             transport.close()
         self.ended.set()
