@@ -74,8 +74,8 @@ class Feed(Loop):
 
     async def _look(self, topics: set[Topic]) -> tuple[dict[Topic, bytes | None], list[Watch]]:
         async def body(tr: Transaction) -> tuple[dict[Topic, bytes | None], list[Watch]]:
-            counters = {topic: await tr.get(keys.bump(*topic), snapshot=True) for topic in topics}
-            return counters, [tr.watch(keys.bump(*topic)) for topic in topics]
+            found = await asyncio.gather(*(tr.get(keys.bump(*topic), snapshot=True) for topic in topics))
+            return dict(zip(topics, found, strict=True)), [tr.watch(keys.bump(*topic)) for topic in topics]
 
         return await self._storage.transact(body)
 

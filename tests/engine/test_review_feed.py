@@ -40,3 +40,32 @@ async def test_watches_that_are_lost_at_once_do_not_make_the_loop_spin() -> None
     assert not waiting.done()
     wake.set()
     await waiting
+
+
+async def test_all_counters_are_read_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster each read is a journey: one after the other, a thousand take longer than a transaction may."""
+    store = MemoryWorld().open()
+    engine = Engine(store, compile_canonical)
+    topics: set[feed.Topic] = {("queue", "default", "q", f"kind-{number}") for number in range(50)}
+    begun: set[bytes] = set()
+    all_begun = asyncio.Event()
+
+    class Slow:
+        async def get(self, key: bytes, *, snapshot: bool = False) -> None:
+            begun.add(key)
+            if len(begun) == len(topics):
+                all_begun.set()
+            await all_begun.wait()
+
+        def watch(self, key: bytes) -> LocalWatch:
+            return LocalWatch(key)
+
+    async def transact(body: Any) -> Any:
+        return await body(Slow())
+
+    monkeypatch.setattr(store, "transact", transact)
+    async with asyncio.timeout(5):
+        counters, watches = await engine.feed._look(topics)
+    assert counters.keys() == topics
+    assert len(watches) == len(topics)
+    await store.close()
