@@ -46,6 +46,11 @@ ACCEPTED_WITHIN_S: Final = 0.003
 #: Results whose recording failed for want of the store are tried again by the engine after this, in seconds.
 RETRY_SECONDS: Final = 0.2
 
+#: Of one stream: messages whose reports are being recorded, and answers that it was not sent yet, beyond which nothing
+#: more is read. Our own workers have fewer; one that sends without end or does not read would take all memory.
+RECORDING_MAX: Final = 64
+UNSAID_MAX: Final = 20_000
+
 #: Pairs of queue and kind that one worker may serve: each is a place in a ring.
 PAIRS_MAX: Final = 10_000
 #: One registration. It is one value of the store (100,000 bytes at most), written again with every renewal.
@@ -74,6 +79,7 @@ class Link:
         self._wake = asyncio.Event()
         self._later: asyncio.TimerHandle | None = None
         self._recording: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()  #: set whenever there may be room for more again
         self.closed = False
         self._over: EngineError | None = None  #: why the session is no longer this stream's
 
@@ -121,7 +127,20 @@ class Link:
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._recording.add(task)
-        task.add_done_callback(self._recording.discard)
+        task.add_done_callback(self._recorded)
+
+    def _recorded(self, task: asyncio.Task[None]) -> None:
+        self._recording.discard(task)
+        self._room.set()
+
+    async def until_room(self) -> None:
+        """Wait until little enough is under way that the next message may be read."""
+        while len(self._recording) >= RECORDING_MAX or self._unsaid() >= UNSAID_MAX:
+            self._room.clear()
+            await self._room.wait()
+
+    def _unsaid(self) -> int:
+        return len(self._out.accepted_task_tokens) + len(self._out.rejected) + len(self._out.cancels)
 
     async def _record(self, reports: Sequence[tuple[TaskKey, Report]]) -> None:
         while True:
@@ -234,6 +253,7 @@ class Link:
             self._later.cancel()
             self._later = None
         out, self._out = self._out, pb.StreamTasksResponse()
+        self._room.set()
         out.tasks.extend(next_tasks(self._tasks, self._refused))
         if not self._tasks and not self.closed:
             self._wake.clear()

@@ -82,6 +82,7 @@ class WorkerServicer(worker_service_pb2_grpc.WorkerServiceServicer):
     async def _read(self, link: Link, context: Context) -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
             link.receive(message)
+            await link.until_room()
 
     async def _write(self, link: Link, context: Context) -> None:
         pace = Pace()
