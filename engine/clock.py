@@ -1,7 +1,11 @@
 """The engine's clock and its ids: the only place where the shell asks for the time of day and for randomness.
 
 Deadlines inside a process are measured by the event loop's own monotonic time; the wall clock only stamps records and
-decides when a stored timer is due. Simulation replaces both functions and runs the loop on virtual time.
+decides when a stored timer is due. Simulation replaces what is read here and runs the loop on virtual time.
+
+The engine's time never goes back, and it never stands still either: when the wall clock was set back by an hour, no
+timer would fire and no silent worker be noticed for that hour. So it then runs at half the pace, as time daemons slew a
+clock, until the wall clock has caught up with it.
 """
 
 from __future__ import annotations
@@ -9,6 +13,10 @@ from __future__ import annotations
 import os
 import random
 import time
+from typing import Final
+
+#: How much slower than real time the engine's time passes while the wall clock is behind it.
+SLEW: Final = 2
 
 
 class Clock:
@@ -16,16 +24,22 @@ class Clock:
 
     def __init__(self) -> None:
         self.random = random.Random(os.urandom(16))
-        self._last = 0
+        self._last, self._ticks = 0, 0
 
     def now_us(self) -> int:
         """Microseconds since the epoch; never goes back within a process."""
-        self._last = max(self._last, self.read_us())
+        ticks = self.read_ticks_us()
+        self._last = max(self.read_us(), self._last + (ticks - self._ticks) // SLEW)
+        self._ticks = ticks
         return self._last
 
     def read_us(self) -> int:
         """The host's wall clock."""
         return time.time_ns() // 1000
+
+    def read_ticks_us(self) -> int:
+        """Microseconds of a clock that nobody sets."""
+        return time.monotonic_ns() // 1000
 
     def new_id(self) -> str:
         """A UUIDv7 as 32 hex digits: 48 bits of milliseconds, 12 of microseconds, 62 random."""

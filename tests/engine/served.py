@@ -63,6 +63,9 @@ class FakeClock(Clock):
         self.at_us += 1
         return self.at_us
 
+    def read_ticks_us(self) -> int:
+        return 0
+
 
 class Served:
     """An engine, its server, and a client's view of it."""
