@@ -100,7 +100,10 @@ class Connection:
 
 
 class Patience:
-    """Decides after each failed try whether there is another, and waits for it."""
+    """Decides after each failed try whether there is another, and waits for it.
+
+    The time is counted from the first failure: a long poll or a stream may have been well for longer than that before.
+    """
 
     def __init__(self, backoff: Backoff, retry_for: float) -> None:
         self._backoff, self._retry_for = backoff, retry_for
@@ -109,12 +112,15 @@ class Patience:
     def restart(self) -> None:
         """Counts anew: a stream has shown signs of life."""
         self._delays = self._backoff.delays()
-        self._deadline = asyncio.get_running_loop().time() + self._retry_for
+        self._deadline: float | None = None
 
     async def after(self, error: WindlassError) -> None:
         """Waits until the next try. Raises the error if another try would not help or there is no time left for it."""
+        now = asyncio.get_running_loop().time()
+        if self._deadline is None:
+            self._deadline = now + self._retry_for
         wait = next(self._delays) + (error.retry_after or 0.0)  # those who are told the same do not come back as one
-        if not _passes(error) or asyncio.get_running_loop().time() + wait > self._deadline:
+        if not _passes(error) or now + wait > self._deadline:
             raise error
         await asyncio.sleep(wait)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -47,6 +48,28 @@ async def test_idle_marks_are_given_only_to_those_who_ask() -> None:
     async with served(Breaking()) as client:
         with_marks = [message async for message in client.watch("my-order", idle=True)]
     assert any(not message.events for message in with_marks)
+
+
+async def test_time_in_which_a_watch_was_quiet_is_no_time_without_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Quiet(Breaking):
+        breaks = asyncio.Event()
+
+        async def WatchRun(self, request: wire.WatchRunRequest, context: Any) -> AsyncIterator[wire.WatchRunResponse]:
+            if not request.resume_token:
+                yield wire.WatchRunResponse(events=[common_pb2.HistoryEvent(number=1)], resume_token="1")
+                await self.breaks.wait()
+                await refuse(context, draining())
+            async for message in super().WatchRun(request, context):
+                yield message
+
+    engine, loop = Quiet(), asyncio.get_running_loop()
+    now = loop.time
+    async with served(engine) as client:
+        watch = client.watch("my-order")
+        await anext(watch)
+        monkeypatch.setattr(loop, "time", lambda: now() + 3600.0)
+        engine.breaks.set()
+        assert (await anext(watch)).events[0].number == 2
 
 
 async def test_a_watch_of_nothing_ends_with_the_engines_word() -> None:
