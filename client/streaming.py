@@ -46,9 +46,11 @@ class Streaming(RunCalls):
     ) -> AsyncIterator[Outcome]:
         """Starts every run of `starts` (made by `start_request`) and yields outcomes as they come, in any order.
 
-        With `wait` also each run's end. Raises WindlassError when the engine stays unreachable; what it had accepted
-        goes on.
+        With `wait` also each run's end. `open_max`: how many are up at a time. Raises WindlassError when the engine
+        stays unreachable; what it had accepted goes on.
         """
+        if open_max < 1:
+            raise ValueError(f"open_max is {open_max}; it must be 1 or more")
         producer = _Producer(wait, open_max)
         patience = Patience(self.connection.backoff, self.connection.retry_for)
         feeding = asyncio.create_task(producer.feed(starts))
@@ -82,6 +84,7 @@ class _Producer:
         self._known: set[int] = set()  #: tags whose `started` the caller has
         self._moved = asyncio.Event()
         self._fed = False
+        self._streams = 0  #: how many have broken
 
     @property
     def done(self) -> bool:
@@ -105,8 +108,11 @@ class _Producer:
             self._moved.set()
 
     async def batches(self) -> AsyncIterator[wire.StreamRunsRequest]:
-        """What goes up; ends (half-closes) when everything is up and no more comes."""
-        while True:
+        """What goes up; ends (half-closes) when everything is up and no more comes, or another stream has taken over:
+        gRPC goes on asking for the messages of a call that has failed, and those would go nowhere.
+        """
+        stream = self._streams
+        while stream == self._streams:
             if self._ready:
                 batch, self._ready = self._ready[:BATCH_MAX], self._ready[BATCH_MAX:]
                 yield wire.StreamRunsRequest(starts=batch)
@@ -123,7 +129,9 @@ class _Producer:
 
     def broken(self) -> None:
         """The stream is gone: what is not done goes up again."""
+        self._streams += 1
         self._ready = list(self._open.values())
+        self._moved.set()
 
     def _outcome(self, wired: wire.StreamedOutcome) -> Outcome | None:
         tag = wired.tag

@@ -152,6 +152,43 @@ async def test_only_so_many_starts_are_open_at_once() -> None:
     assert len(outcomes) == 30
 
 
+async def test_a_stream_that_broke_takes_no_more_starts() -> None:
+    class Once(Producing):
+        again = asyncio.Event()
+
+        async def StreamRuns(
+            self, requests: AsyncIterator[wire.StreamRunsRequest], context: Any
+        ) -> AsyncIterator[wire.StreamRunsResponse]:
+            if not self.streams:
+                self.streams += 1
+                await anext(requests)
+                await refuse(context, draining())
+            self.again.set()
+            async for message in super().StreamRuns(requests, context):
+                yield message
+
+    engine, told = Once(break_after=1000), asyncio.Event()
+    async with served(engine) as client:
+
+        async def starts() -> AsyncIterator[wire.StartRunRequest]:
+            yield client.start_request("hello")
+            await engine.again.wait()
+            yield client.start_request("hello")
+            await told.wait()  # a service that starts the next run when this one is there
+
+        async with asyncio.timeout(10):
+            async for outcome in client.stream(starts()):
+                if outcome.tag == 1:
+                    told.set()
+    assert engine.streams == 2
+
+
+async def test_a_stream_of_no_starts_at_a_time_is_refused() -> None:
+    async with served(Producing(break_after=1)) as client:
+        with pytest.raises(ValueError, match="open_max is 0"):
+            await anext(client.stream([client.start_request("hello")], open_max=0))
+
+
 async def test_an_error_of_the_callers_own_iterable_is_the_callers() -> None:
     async with served(Producing(break_after=1000)) as client:
 
