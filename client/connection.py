@@ -70,15 +70,38 @@ class Connection:
     ) -> None:
         self.target, self.retry_for, self.call_timeout = target, retry_for, call_timeout
         self.backoff = backoff or Backoff()
-        self.channel = (
-            grpc.aio.insecure_channel(target, options=_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
-        )
+        self._credentials = credentials
+        self._made: tuple[grpc.aio.Channel, asyncio.AbstractEventLoop] | None = None
+        self._closed = False
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel. It is made by the first call, since it belongs to the event loop in which it is made: a client
+        may be made before there is one. Raises RuntimeError in another loop, and after `close`.
+        """
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        if self._made is None:
+            self._made = self._open(), loop
+        channel, made_in = self._made
+        if made_in is not loop:
+            raise RuntimeError("this client was used in another event loop first; make one for each loop")
+        return channel
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this client is closed; make another one")
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self.target, options=_OPTIONS)
+        return grpc.aio.secure_channel(self.target, self._credentials, options=_OPTIONS)
 
     async def close(self) -> None:
         """Closes the channel; calls under way are cancelled."""
-        await self.channel.close()
+        self._closed = True
+        if self._made is not None:
+            await self._made[0].close()
 
     async def call(
         self,
@@ -93,6 +116,7 @@ class Connection:
         """
         patience = Patience(self.backoff, self.retry_for)
         while True:
+            self._check_open()  # it may have been closed between two tries
             try:
                 return await method(request, timeout=timeout or self.call_timeout)
             except grpc.aio.AioRpcError as error:

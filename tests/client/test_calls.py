@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from tests.client.scripted import draining, refuse, served, status
-from windlass.client import WindlassError
+from windlass.client import Client, WindlassError
 from windlass.client.connection import Backoff
 from windlass.v1 import common_pb2
 from windlass.v1 import definition_service_pb2 as definitions
@@ -132,6 +133,24 @@ async def test_waiting_with_a_limit_says_that_the_run_goes_on() -> None:
     async with served(Never()) as client:
         with pytest.raises(TimeoutError, match=r"d{32} is still waiting after 0 s; it goes on"):
             await client.wait("my-order", timeout=0)
+
+
+def test_a_client_may_be_made_before_there_is_a_loop_and_belongs_to_the_first_one() -> None:
+    client = Client("127.0.0.1:1", retry_for=0.0)
+    with pytest.raises(WindlassError, match="UNAVAILABLE"):
+        asyncio.run(client.info())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(client.info())
+
+
+async def test_a_closed_client_says_so() -> None:
+    client = Client("127.0.0.1:1")
+    await client.close()
+    with pytest.raises(RuntimeError, match="this client is closed"):
+        await client.info()
+    with pytest.raises(RuntimeError, match="this client is closed"):
+        await anext(client.watch("my-order"))
+    await client.close()
 
 
 def test_backoff_doubles_to_its_limit_and_is_spread() -> None:
