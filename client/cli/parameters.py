@@ -104,6 +104,17 @@ def address_option(ctx: click.Context, param: click.Parameter, value: str) -> st
     return value
 
 
+def given_id(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """The value of an option that takes an id of one's own. Raises BadParameter if an empty one is given.
+
+    That is most often a shell variable that is not set, and the run would be started without what it is to be known by.
+    """
+    source = ctx.get_parameter_source(param.name or "")
+    if not value.strip() and source is not click.core.ParameterSource.DEFAULT:
+        raise click.BadParameter("it is empty; leave the option out if none is meant", ctx, param)
+    return value
+
+
 def _parsed(text: str) -> Any:
     """The value of JSON text. Raises ValueError, also for what Python takes and JSON does not: it could not be sent."""
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from windlass.client.cli.connected import connected, limit_option, wrong
-from windlass.client.cli.parameters import JsonValue, Pair, RunName, Seconds
+from windlass.client.cli.parameters import JsonValue, Pair, RunName, Seconds, given_id
 from windlass.client.cli.plain import local_time, plain, value_of
 from windlass.client.cli.screen import Screen
 from windlass.client.cli.story import detail_of, place_of
@@ -24,7 +24,7 @@ ENDED_BADLY = ("failed", "cancelled", "terminated")
 @click.command()
 @click.argument("workflow", metavar="NAME")
 @click.option("--input", type=JsonValue(), help="What the run gets; @FILE reads a file, @- standard input.")
-@click.option("--id", "workflow_id", default="", help="Your own id of the run.")
+@click.option("--id", "workflow_id", default="", callback=given_id, help="Your own id of the run.")
 @click.option("--revision", default="", help="Revision, as hex or its first 8 digits. Default: the default one.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the output.")
 @click.option("--timeout", type=Seconds(), help="With --wait: how long to wait at most; the run goes on.")
@@ -39,8 +39,15 @@ ENDED_BADLY = ("failed", "cancelled", "terminated")
 @click.option("--run-timeout", "run_timeout", type=Seconds(), help="Time the run may take as a whole.")
 @click.option("--metadata", type=Pair(), multiple=True, help="Text kept with the run; may be repeated.")
 @click.option("--config", type=JsonValue(), help="Laid over the definition's config.")
-@click.option("--idempotency-key", default="", help="Business key: a second start with it gives the first one's run.")
-@click.option("--request-id", default="", help="Repeat a start safely: the same id gives the same run.")
+@click.option(
+    "--idempotency-key",
+    default="",
+    callback=given_id,
+    help="Business key: a second start with it gives the first one's run.",
+)
+@click.option(
+    "--request-id", default="", callback=given_id, help="Repeat a start safely: the same id gives the same run."
+)
 @connected
 async def start(
     client: Client,
@@ -124,7 +131,7 @@ def _work(work: workflow_service_pb2.OpenWork) -> tuple[Any, ...]:
 @click.command("list")
 @click.option("--workflow", default="", help="Only runs of this definition.")
 @click.option("--state", "states", multiple=True, help="Only runs in this state; may be repeated.")
-@click.option("--id", "workflow_id", default="", help="Only runs with this id of yours.")
+@click.option("--id", "workflow_id", default="", callback=given_id, help="Only runs with this id of yours.")
 @click.option("--parent", metavar="RUN", type=RunName(), help="Only children of this run.")
 @click.option("--oldest-first", "ascending", is_flag=True)
 @limit_option

@@ -8,7 +8,7 @@ import click
 
 from windlass.client.cli.connected import connected, limit_option, wrong
 from windlass.client.cli.failures import PARKED, Stop
-from windlass.client.cli.parameters import Assignment, JsonValue, RunName
+from windlass.client.cli.parameters import Assignment, JsonValue, RunName, given_id
 from windlass.client.cli.plain import local_time, plain
 from windlass.client.cli.screen import Screen
 from windlass.client.cli.waiting import parked_at
@@ -112,7 +112,7 @@ _STEP_ENDS = ("RunPaused", "RunClosed", "IncidentOpened")
 @_run
 @click.argument("name")
 @click.argument("value", type=JsonValue(), default="null", metavar="[JSON|@FILE]")
-@click.option("--request-id", default="", help="A second signal with the same id is dropped.")
+@click.option("--request-id", default="", callback=given_id, help="A second signal with the same id is dropped.")
 @connected
 async def signal(client: Client, screen: Screen, run: str, name: str, value: Any, request_id: str) -> None:
     """Send the signal NAME to a run, whether or not it waits for it yet."""
@@ -149,7 +149,7 @@ async def resolve(client: Client, screen: Screen, run: str, wait_id: str, value:
 @click.option("--set", "edits", type=Assignment(), multiple=True, help="Context value of the new run; may be repeated.")
 @click.option("--unset", multiple=True, metavar="KEY", help="Context key to remove; may be repeated.")
 @click.option("--revision", default="", help="Revision of the new run. Default: the old run's.")
-@click.option("--id", "new_workflow_id", default="", help="Your own id of the new run.")
+@click.option("--id", "new_workflow_id", default="", callback=given_id, help="Your own id of the new run.")
 @connected
 async def fork(client: Client, screen: Screen, run: str, edits: tuple[tuple[str, Any], ...], **where: Any) -> None:
     """Start a new run from a point of an old one."""
