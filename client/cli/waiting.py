@@ -22,7 +22,10 @@ _MOVING = ("leased", "deferred", "closed")
 
 
 async def result_of_wait(client: Client, started: Started, timeout: float | None) -> RunResult:
-    """How the run ended. Raises Stop if it stands on an incident, or is still open after `timeout` seconds."""
+    """How the run ended. Raises Stop if it stands on an incident, or is still open after `timeout` seconds.
+
+    Who gives up waiting, or has lost the engine, is told which run goes on: nothing else has named it yet.
+    """
     following = asyncio.create_task(_followed(client, started))
     telling = asyncio.create_task(_tell_why(client, started))
     try:
@@ -32,6 +35,11 @@ async def result_of_wait(client: Client, started: Started, timeout: float | None
         state = state_name(run.state)
         goes_on = "" if state in ("paused", "incident") else "; it goes on"
         raise Stop(f"run {started.run_id} is still {state} after {timeout:g} s{goes_on}", STILL_OPEN) from None
+    except (asyncio.CancelledError, WindlassError):  # ctrl-c is the first one
+        _tell(
+            f"run {started.run_id} is started, and is not waited for any more; windlass watch shows what becomes of it"
+        )
+        raise
     finally:
         telling.cancel()
 
@@ -74,7 +82,11 @@ async def _tell_why(client: Client, started: Started) -> None:
         return  # the watch meets the same error, and reports it
     for each in reply.explanations:
         if each.kind not in _MOVING:
-            sys.stderr.write(f"windlass: still waiting: {harmless(_sentence(each))}\n")
+            _tell(f"still waiting: {_sentence(each)}")
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"windlass: {harmless(text)}\n")
     sys.stderr.flush()
 
 
