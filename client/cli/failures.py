@@ -64,6 +64,7 @@ _ADVICE = {
     "REVISION_NOT_FOUND": "windlass definitions revisions NAME shows them",
     "RUN_ALREADY_STARTED": "use that run, or give --if-open or --if-closed",
     "RUN_CLOSED": "start another, or windlass fork RUN",
+    "RESOURCE_EXHAUSTED": "send less at a time, or a reference to it",
     "RUN_NOT_FOUND": "check the id and --namespace; windlass list shows the runs",
     "RUN_OPEN": "windlass cancel RUN closes it",
     "STORE_UNAVAILABLE": "the engine's store does not answer; look at the engine's log",
@@ -111,6 +112,9 @@ def report(error: Exception) -> int:
 
 
 def _usage(error: click.UsageError) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # `windlass`, `windlass modules`: its message is the help
+        sys.stderr.write(error.format_message().rstrip() + "\n")
+        return WRONG
     command = error.ctx.command_path if error.ctx else "windlass"
     return _line(f"{error.format_message().rstrip('.')}; see: {command} --help", WRONG)
 

@@ -178,5 +178,5 @@ def test_a_defect_shows_where_on_demand(monkeypatch: pytest.MonkeyPatch) -> None
 def test_advice_is_for_reasons_that_exist() -> None:
     from windlass.engine.errors import CODES
 
-    own = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}  # given by the library when no engine has answered
+    own = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}  # given by the library, not by the engine
     assert set(failures._ADVICE) - set(CODES) - own == set()
