@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from windlass.client.cli.children import Child
@@ -26,6 +25,7 @@ from windlass.client.cli.connected import wrong
 from windlass.client.cli.extras import load
 from windlass.client.cli.failures import UNAVAILABLE, Stop
 from windlass.client.cli.parameters import address_option
+from windlass.client.cli.screen import Console
 from windlass.client.connection import DEFAULT_TARGET
 
 _COLOURS = {"engine": "cyan", "worker": "magenta", "dev": "bold"}

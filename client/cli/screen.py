@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.table import Table
 from rich.text import Text
 
@@ -38,6 +38,14 @@ COLOURS = {
 
 #: Between two columns; the longest word kept whole, with room and with little; the least of the first column.
 _GAP, _WORD_MAX, _WORD_MIN, _FOLDED_MIN = 2, 16, 6, 16
+
+
+class Console(RichConsole):
+    """Rich's, but a reader who has had enough (`windlass watch RUN | head`) is no failure of the command."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process with 1."""
+        raise BrokenPipeError
 
 
 class Screen:
