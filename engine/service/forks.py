@@ -98,7 +98,7 @@ async def fork(engine: Engine, request: pb.ForkRunRequest) -> pb.ForkRunResponse
 
     async def work(unit: Unit) -> pb.ForkRunResponse:
         definition = await unit.transition.definitions.resolve(unit.tr, ns, plan.workflow, plan.revision)
-        if state not in definition.states:
+        if state and state not in definition.states:  # none: at its first event a run has entered no state yet
             known = ", ".join(sorted(definition.states))
             raise EngineError(
                 "STATE_NOT_FOUND",

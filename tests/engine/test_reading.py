@@ -243,6 +243,14 @@ async def test_the_past_is_shown_and_forked_from(served: Served) -> None:
     assert (await served.run(run_id)).state == common_pb2.RUN_STATE_COMPLETED
 
 
+async def test_a_fork_from_the_first_event_begins_where_the_run_began(served: Served) -> None:
+    await served.register(LOOP)
+    run_id = await served.start("loop", {"kept": True})
+    fork = pb.ForkRunRequest(run_id=run_id, event_number=1)
+    forked = await served.run((await served.runs.ForkRun(fork)).run.run_id)
+    assert (forked.current_state, value(forked.context["kept"])) == ("step", True)
+
+
 async def test_a_fork_by_state_takes_the_context_of_now(served: Served) -> None:
     await served.register(LOOP)
     run_id = await served.start("loop", {"a": 1})
