@@ -73,10 +73,13 @@ def _problem(error: Any, origin: dict[str, str]) -> str:
 
 def _file(path: str) -> dict[str, Any]:
     try:
-        document = tomllib.loads(Path(path).read_text())
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
+        document = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(f"cannot read the settings file {path}: {why}") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"the settings file {path} is not TOML: {error}") from error
     section = document.get("engine", document)
+    if not isinstance(section, dict):
+        raise SettingsError(f"the settings file {path}: engine is a table, as [engine]")
     return {name: value for name, value in section.items() if not isinstance(value, dict)}

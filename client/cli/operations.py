@@ -131,13 +131,19 @@ def _namespace(each: admin_service_pb2.Namespace) -> tuple[Any, ...]:
     return each.name, local_time(each.create_time), kept, "virtual" if each.virtual_time else "real", each.description
 
 
+#: Numbers that fit the wire.
+_INT32, _INT64 = click.IntRange(0, 2**31 - 1), click.IntRange(0, 2**63 - 1)
+
+
 def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a namespace that both `create` and `update` take."""
     for option in (
-        click.option("--max-attempts", type=click.IntRange(0), help="Attempts of tasks that say none; 0: no limit."),
+        click.option(
+            "--max-attempts", type=click.IntRange(0, 2**31 - 1), help="Attempts of tasks that say none; 0: no limit."
+        ),
         click.option("--starts-per-second", type=click.FloatRange(0), help="Runs started a second; 0: no limit."),
-        click.option("--queued-tasks", type=click.IntRange(0), help="Tasks that wait in one queue; 0: no limit."),
-        click.option("--open-runs", type=click.IntRange(0), help="Runs open at a time; 0: no limit."),
+        click.option("--queued-tasks", type=_INT64, help="Tasks that wait in one queue; 0: no limit."),
+        click.option("--open-runs", type=_INT64, help="Runs open at a time; 0: no limit."),
     ):
         command = option(command)
     return command

@@ -72,10 +72,14 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     except tomllib.TOMLDecodeError as error:
         raise wrong(f"{path} is not TOML: {error}") from error
     section = content.get("worker", content)
+    if not isinstance(section, dict):
+        raise wrong(f"{path}: worker is a table, as [worker]")
     flags = {option.name for option in context.command.params}
     if isinstance(section.get("offer"), dict):  # the only setting that is a table
         section = {**section, "offer": [f"{unit}={amount}" for unit, amount in section["offer"].items()]}
-    given = {key.replace("-", "_"): _as_flag(value) for key, value in section.items() if not isinstance(value, dict)}
+    given: dict[str, Any] = {
+        key.replace("-", "_"): _as_flag(value) for key, value in section.items() if not isinstance(value, dict)
+    }
     if "offer" in given:
         given["offer"] = [str(given["offer"])]
     if unknown := sorted(set(given) - flags):
@@ -252,9 +256,11 @@ def _chosen(settings: Any, flags: dict[str, Any]) -> Any:
     )
 
 
-def _as_flag(value: Any) -> Any:
-    """A list in the file is what a flag takes separated by commas."""
-    return ",".join(map(str, value)) if isinstance(value, list) else value
+def _as_flag(value: Any) -> str:
+    """What a flag takes is text: a list in the file stands for values separated by commas, true for `true`."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -144,7 +144,12 @@ async def resolve(client: Client, screen: Screen, run: str, wait_id: str, value:
 
 @click.command()
 @_run
-@click.option("--event", "event_number", type=click.IntRange(1), help="From the state entered last at this event.")
+@click.option(
+    "--event",
+    "event_number",
+    type=click.IntRange(1, 2**63 - 1),
+    help="From the state entered last at this event; 1: from the beginning.",
+)
 @click.option("--state", default="", help="From this state, with the context as it is now.")
 @click.option("--set", "edits", type=Assignment(), multiple=True, help="Context value of the new run; may be repeated.")
 @click.option("--unset", multiple=True, metavar="KEY", help="Context key to remove; may be repeated.")

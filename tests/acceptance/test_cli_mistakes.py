@@ -289,6 +289,31 @@ def test_a_setting_that_the_engine_does_not_take_is_the_workers(running: Engine,
     assert "no engine yet" not in worker.said
 
 
+@pytest.mark.parametrize(
+    ("program", "text", "says"),
+    [
+        ("engine", "engine = 3", "[engine]"),
+        ("engine", "listen = '\udcff'", "cannot read"),
+        ("worker", "worker = 3", "[worker]"),
+        ("worker", "drain_seconds = 2026-01-01", "'2026-01-01' is not a number of seconds"),
+        ("worker", "slots = true", "--slots"),
+    ],
+)
+def test_a_settings_file_of_the_wrong_shape_is_no_defect(tmp_path: Path, program: str, text: str, says: str) -> None:
+    settings = tmp_path / "windlass.toml"
+    settings.write_bytes(text.encode("utf-8", "surrogateescape"))
+    told = Program(tmp_path / "log", program, "--config", str(settings))
+    assert told.end() == 2, told.said
+    assert says in told.said
+
+
+@pytest.mark.parametrize("option", ["--open-runs", "--queued-tasks", "--max-attempts"])
+def test_a_number_that_does_not_fit_the_wire(windlass: Terminal, option: str) -> None:
+    code, _, err = windlass("namespace", "create", "many", option, str(2**64))
+    assert code == 2
+    assert option in one_line(err)
+
+
 def test_a_wrong_setting_of_the_worker_is_named(tmp_path: Path) -> None:
     for arguments, word in (
         (("--runtimes", "cobol"), "cobol"),
