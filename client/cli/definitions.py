@@ -268,7 +268,10 @@ async def download(client: Client, screen: Screen, digest: str, file: Path) -> N
     """Write a stored module to FILE."""
     data = await client.get_module(digest)
     _write(data, digest, file)
-    screen.say(f"{len(data)} bytes written to {file}")
+    if screen.json:
+        screen.value({"digest": digest.removeprefix("sha256:"), "file": str(file), "size_bytes": len(data)})
+    else:
+        screen.say(f"{len(data)} bytes written to {file}")
 
 
 def _key(file: Path) -> SigningKey:

@@ -252,7 +252,8 @@ def test_modules_go_up_and_come_down(windlass: Terminal, tmp_path: Path) -> None
     windlass.good("modules", "download", digest, str(tmp_path / "copy.wasm"))
     assert (tmp_path / "copy.wasm").read_bytes() == (EXAMPLES / "orders" / "charge.wasm").read_bytes()
     assert digest in windlass.good("modules", "list")
-    windlass.good("modules", "download", f"sha256:{digest}", str(tmp_path / "again.wasm"))  # as definitions name it
+    again = ("modules", "download", f"sha256:{digest}", str(tmp_path / "again.wasm"))  # as definitions name it
+    assert json.loads(windlass.good(*again, "-o", "json"))["digest"] == digest
     assert (tmp_path / "again.wasm").read_bytes() == (tmp_path / "copy.wasm").read_bytes()
 
 
