@@ -13,7 +13,7 @@ from windlass.client.connection import Patience
 from windlass.client.errors import WindlassError, error_of_call
 from windlass.client.part import Part
 from windlass.client.signing import SigningKey
-from windlass.client.values import Json, encode, new_id
+from windlass.client.values import Json, choice, encode, new_id
 from windlass.definition.source import Authored, load
 from windlass.v1 import common_pb2
 from windlass.v1 import definition_service_pb2 as wire
@@ -126,7 +126,7 @@ class DefinitionCalls(Part):
             namespace=self.namespace,
             workflow=workflow,
             revision=revision,
-            format=wire.RenderGraphRequest.Format.ValueType(_GRAPHS[format]),
+            format=wire.RenderGraphRequest.Format.ValueType(choice("format", format, _GRAPHS)),
         )
         return (await self.connection.call(self._definitions.RenderGraph, request)).graph
 

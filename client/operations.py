@@ -108,6 +108,8 @@ class Operations(Part):
 
         By a span (a number is seconds), to an instant, or with neither to the next timer that is due.
         """
+        if by is not None and to is not None:
+            raise ValueError("advance by a span or to an instant: give one of the two")
         request = wire.AdvanceTimeRequest(namespace=self.namespace, by=span(by), to=instant(to), request_id=new_id())
         if by is None and to is None:
             request.next_timer = True

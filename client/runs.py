@@ -14,6 +14,7 @@ from windlass.client.values import (
     RunResult,
     Started,
     Which,
+    choice,
     decode,
     ids,
     instant,
@@ -91,8 +92,8 @@ class RunCalls(Part):
             revision=revision,
             input=None if input is None else payload(input),
             request_id=request_id or new_id(),
-            open_run_policy=wire.OpenRunPolicy.ValueType(_choice("if_open", if_open, _OPEN_POLICIES)),
-            closed_run_policy=wire.ClosedRunPolicy.ValueType(_choice("if_closed", if_closed, _CLOSED_POLICIES)),
+            open_run_policy=wire.OpenRunPolicy.ValueType(choice("if_open", if_open, _OPEN_POLICIES)),
+            closed_run_policy=wire.ClosedRunPolicy.ValueType(choice("if_closed", if_closed, _CLOSED_POLICIES)),
             queue=queue,
             priority=priority,
             start_time=instant(start_at),
@@ -264,9 +265,3 @@ class RunCalls(Part):
             namespace=self.namespace, run_id=run_id, workflow_id=workflow_id, event_number=event_number
         )
         return (await self.connection.call(self._workflows.GetStateAt, request)).run
-
-
-def _choice(option: str, given: str, choices: Mapping[str, int]) -> int:
-    if given not in choices:
-        raise ValueError(f"{option} is {given!r}; it can be {', '.join(choices)}")
-    return choices[given]

@@ -33,14 +33,14 @@ class SigningKey:
         self.public_key = key.public_key().public_bytes_raw()
 
     @classmethod
-    def load(cls, file: Path) -> SigningKey:
+    def load(cls, file: str | Path) -> SigningKey:
         """Read a PEM file without a passphrase. Raises BadKey, ModuleNotFoundError (the extra is not installed)."""
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         try:
-            key = load_pem_private_key(file.read_bytes(), password=None)
+            key = load_pem_private_key(Path(file).read_bytes(), password=None)
         except OSError as error:
             raise BadKey(f"cannot read the key {file}: {error.strerror}") from error
         except TypeError as error:

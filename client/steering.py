@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from windlass.client.runs import RunCalls
-from windlass.client.values import Json, Started, Which, decode, ids, json_by_key, new_id, payload, state_name
+from windlass.client.values import Json, Started, Which, choice, decode, ids, json_by_key, new_id, payload, state_name
 from windlass.v1 import workflow_service_pb2 as wire
 
 _EFFECTS = {1: "requested", 2: "already_requested", 3: "already_closed"}
@@ -77,7 +77,7 @@ class Steering(RunCalls):
             namespace=self.namespace,
             run_id=run_id,
             workflow_id=workflow_id,
-            source=wire.CancelRunRequest.Source.ValueType(_SOURCES[source]),
+            source=wire.CancelRunRequest.Source.ValueType(choice("source", source, _SOURCES)),
             reason=reason,
             request_id=request_id or new_id(),
         )
@@ -220,13 +220,11 @@ class Steering(RunCalls):
 
         Gives the state after the call. Raises WindlassError (RUN_NOT_FOUND, INCIDENT_NOT_FOUND, INCIDENT_RESOLVED).
         """
-        if action not in _REPAIRS:
-            raise ValueError(f"action is {action!r}; it can be {', '.join(_REPAIRS)}")
         request = wire.ResolveIncidentRequest(
             namespace=self.namespace,
             run_id=await self.run_id_of(run),
             incident_id=incident_id,
-            action=wire.ResolveIncidentRequest.Action.ValueType(_REPAIRS[action]),
+            action=wire.ResolveIncidentRequest.Action.ValueType(choice("action", action, _REPAIRS)),
             set=json_by_key(set),
             output=payload(output),
             by=by,

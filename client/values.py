@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -118,6 +119,13 @@ def ids(which: Which) -> tuple[str, str]:
     if not which:
         raise ValueError("a run id or workflow id is needed, and this one is empty")
     return (which, "") if _RUN_ID.match(which) else ("", which)
+
+
+def choice(option: str, given: str, choices: Mapping[str, int]) -> int:
+    """The number on the wire of an option that has a few names. Raises ValueError with the names there are."""
+    if given not in choices:
+        raise ValueError(f"{option} is {given!r}; it can be {', '.join(choices)}")
+    return choices[given]
 
 
 def state_name(state: int) -> str:

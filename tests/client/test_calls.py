@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +14,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from tests.client.scripted import draining, refuse, served, status
 from windlass.client import Client, WindlassError
 from windlass.client.connection import Backoff
+from windlass.client.signing import BadKey, SigningKey
 from windlass.v1 import common_pb2
 from windlass.v1 import definition_service_pb2 as definitions
 from windlass.v1 import workflow_service_pb2 as wire
@@ -151,6 +154,21 @@ async def test_a_closed_client_says_so() -> None:
     with pytest.raises(RuntimeError, match="this client is closed"):
         await anext(client.watch("my-order"))
     await client.close()
+
+
+async def test_a_name_that_is_none_is_answered_with_those_there_are() -> None:
+    async with Client("127.0.0.1:1") as client:
+        with pytest.raises(ValueError, match="format is 'svg'; it can be mermaid, dot"):
+            await client.graph("hello", format="svg")
+        with pytest.raises(ValueError, match="source is 'me'; it can be user, "):
+            await client.cancel("my-order", source="me")
+        with pytest.raises(ValueError, match="give one of the two"):
+            await client.advance_time(5, to=datetime.now(UTC))
+
+
+def test_a_key_is_read_from_a_path_as_text_too(tmp_path: Path) -> None:
+    with pytest.raises(BadKey, match="cannot read the key"):
+        SigningKey.load(str(tmp_path / "nope.pem"))
 
 
 def test_backoff_doubles_to_its_limit_and_is_spread() -> None:
