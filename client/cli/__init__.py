@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -76,6 +77,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code; errors are reported on stderr in one line."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the library's own lines about sockets; ours say what to do
     _open_what_is_closed()
+    _write_what_can_be_written()
     try:
         code = cli.main(args=arguments, prog_name="windlass", standalone_mode=False)
         sys.stdout.flush()  # here and not at exit, so that a full disk has its line and its exit code
@@ -101,6 +103,12 @@ def _open_what_is_closed() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
+
+
+def _write_what_can_be_written() -> None:
+    """A character that the terminal's encoding does not have is escaped: what was asked for has been done by then."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _silence() -> None:

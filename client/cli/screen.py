@@ -68,7 +68,8 @@ class Screen:
     def value(self, value: Any, *, compact: bool = False) -> None:
         """A JSON value, whatever the output is."""
         indent = None if compact else 2
-        sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+        in_ascii = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")  # JSON has escapes of its own
+        sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=in_ascii) + "\n")
         sys.stdout.flush()
 
     def fields(self, rows: Iterable[tuple[str, Any]], whole: Message | dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -57,6 +58,21 @@ def test_standard_streams_may_be_closed(windlass: Terminal, running: Engine, clo
         done = subprocess.run(["sh", "-c", line, sys.executable], capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
         assert done.stderr.count("\n") == (code == 4 and "2>&-" not in closed), done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_an_encoding_does_not_have_is_escaped(
+    windlass: Terminal, running: Engine, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    run = parcel(windlass)
+    with heard("signal", run, "gone → there", "--engine", running.address, stdout=subprocess.PIPE) as program:
+        said, err = program.communicate()
+    assert (program.returncode, err) == (0, "")
+    assert "gone \\u2192 there" in said
+    with heard("history", run, "-o", "json", "--engine", running.address, stdout=subprocess.PIPE) as program:
+        events = json.loads(program.communicate()[0])
+    assert any("gone → there" in str(event) for event in events)
 
 
 def test_who_gives_up_waiting_is_told_which_run_goes_on(windlass: Terminal, running: Engine) -> None:
