@@ -145,7 +145,7 @@ class Patience:
             self._deadline = now + self._retry_for
         wait = next(self._delays) + (error.retry_after or 0.0)  # those who are told the same do not come back as one
         if not _passes(error) or now + wait > self._deadline:
-            raise error
+            raise error from None  # gRPC's own says nothing that this one does not
         await asyncio.sleep(wait)
 
 

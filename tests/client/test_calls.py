@@ -65,6 +65,7 @@ async def test_a_refusal_is_not_repeated_and_tells_everything_it_knows() -> None
     assert error.metadata == {"workflow": "hello"}
     assert [(each.field, each.description) for each in error.violations] == [("input.name", "is missing")]
     assert str(error) == "INPUT_SCHEMA_MISMATCH: the input does not fit"
+    assert error.__suppress_context__  # a traceback shows this one, and no page of gRPC's before it
     assert len(engine.requests) == 1
 
 
