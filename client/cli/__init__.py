@@ -115,8 +115,3 @@ def _silence() -> None:
     """Nothing more may be written, also not at exit."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: it is no file, as in tests
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def main() -> None:
-    """Entry point of the `windlass` script."""
-    sys.exit(run())

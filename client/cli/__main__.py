@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from windlass.client.cli import main
+from windlass.client.program import main
 
 if __name__ == "__main__":
     main()

@@ -114,3 +114,29 @@ def test_an_id_that_is_empty_is_a_mistake(windlass: Terminal, option: str) -> No
     assert code == 2
     assert option in err
     assert windlass.good("list") == before
+
+
+#: Presses ctrl-c as soon as gRPC is imported, before or after which there is nothing to wait for.
+PRESSED_WHILE_LOADING = """
+import os, signal, sys
+from windlass.client.program import main
+
+class Pressing:
+    def find_spec(self, name, *_):
+        if name == "grpc":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, getattr(signal, sys.argv.pop(1)))
+sys.meta_path.insert(0, Pressing())
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("as_before", "code", "out"), [("default_int_handler", 130, ""), ("SIG_IGN", 0, "windlass 0.")]
+)
+def test_ctrl_c_while_the_program_loads_has_no_traceback(as_before: str, code: int, out: str) -> None:
+    command = [sys.executable, "-c", PRESSED_WHILE_LOADING, as_before, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert done.stdout.startswith(out)
