@@ -10,6 +10,7 @@ import grpc
 
 from windlass.client.connection import CALL_TIMEOUT, DEFAULT_TARGET, RETRY_FOR, Connection
 from windlass.client.definitions import DefinitionCalls
+from windlass.client.messages import Messages
 from windlass.client.operations import Operations
 from windlass.client.people import People
 from windlass.client.steering import Steering
@@ -17,7 +18,7 @@ from windlass.client.streaming import Streaming
 from windlass.client.watching import Watching
 
 
-class Client(Steering, Streaming, Watching, DefinitionCalls, People, Operations):
+class Client(Steering, Streaming, Watching, Messages, DefinitionCalls, People, Operations):
     """Calls an engine.
 
     ```python

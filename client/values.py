@@ -110,6 +110,11 @@ class RunResult:
 Which: TypeAlias = "str | common_pb2.RunRef | Started"
 
 
+def is_run_id(text: str) -> bool:
+    """Whether it looks like one of the engine's; ids of one's own that do are taken for one."""
+    return bool(_RUN_ID.match(text))
+
+
 def ids(which: Which) -> tuple[str, str]:
     """run_id and workflow_id; one of the two is empty. Text that looks like a run id is one."""
     if isinstance(which, Started):
@@ -118,7 +123,7 @@ def ids(which: Which) -> tuple[str, str]:
         return (which.run_id, "") if which.run_id else ("", which.workflow_id)
     if not which:
         raise ValueError("a run id or workflow id is needed, and this one is empty")
-    return (which, "") if _RUN_ID.match(which) else ("", which)
+    return (which, "") if is_run_id(which) else ("", which)
 
 
 def choice(option: str, given: str, choices: Mapping[str, int]) -> int:

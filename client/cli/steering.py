@@ -8,13 +8,13 @@ import click
 
 from windlass.client.cli.connected import connected, limit_option, wrong
 from windlass.client.cli.failures import PARKED, Stop
-from windlass.client.cli.parameters import Assignment, JsonValue, RunName, given_id
+from windlass.client.cli.parameters import Assignment, JsonValue, RunName, Seconds, given_id
 from windlass.client.cli.plain import local_time, plain
 from windlass.client.cli.screen import Screen
 from windlass.client.cli.waiting import parked_at
 from windlass.client.cli.watching import line_of
 from windlass.client.client import Client
-from windlass.client.values import state_name
+from windlass.client.values import is_run_id, state_name
 from windlass.v1 import workflow_service_pb2
 
 _run = click.argument("run", metavar="RUN", type=RunName())
@@ -122,6 +122,46 @@ async def signal(client: Client, screen: Screen, run: str, name: str, value: Any
 
 
 @click.command()
+@click.argument("name")
+@click.argument("key")
+@click.argument("value", type=JsonValue(), default="null", metavar="[JSON|@FILE]")
+@click.option(
+    "--keep", "ttl", type=Seconds(), help="How long it is kept for waits that open later. Default: not at all."
+)
+@click.option(
+    "--id",
+    "message_id",
+    default="",
+    callback=given_id,
+    help="A second message with it is refused while this one is kept.",
+)
+@connected
+async def publish(client: Client, screen: Screen, name: str, key: str, value: Any, **options: Any) -> None:
+    """Send the signal NAME to all runs that wait for it with the business key KEY (`correlate`)."""
+    reply = await client.publish(name, key, value, **options)
+    if screen.json:
+        screen.value(plain(reply))
+        return
+    for each in reply.runs:
+        screen.say(f"{each.run_id} has the signal {name}")
+    if reply.kept:
+        screen.say("kept for waits that open later")
+    elif not reply.runs:
+        screen.say(f"no run waits for {name} with the key {key}; --keep SECONDS keeps it for later ones")
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN_ID")
+@connected
+async def delete(client: Client, screen: Screen, run_id: str) -> None:
+    """Remove a closed run and its history for good. Only by its run id: an id of your own may be another run's now."""
+    if not is_run_id(run_id):
+        raise wrong(f"{run_id!r} is not a run id of 32 hex digits; windlass get shows the one of a run")
+    await client.delete(run_id)
+    _answer(screen, {"run": run_id}, f"{run_id} is removed, with its history")
+
+
+@click.command()
 @_run
 @click.argument("name")
 @click.argument("value", type=JsonValue(), default="null", metavar="[JSON|@FILE]")
@@ -221,4 +261,4 @@ def _answer(screen: Screen, whole: dict[str, Any], text: str) -> None:
         screen.say(text)
 
 
-COMMANDS = (cancel, terminate, fail, pause, unpause, step, signal, update, resolve, fork, incidents)
+COMMANDS = (cancel, terminate, fail, pause, unpause, step, signal, publish, update, resolve, fork, delete, incidents)

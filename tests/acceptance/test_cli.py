@@ -14,6 +14,17 @@ import pytest
 from tests.acceptance.programs import EXAMPLES, Engine, Terminal, engine
 from windlass.v1 import common_pb2, worker_service_pb2, worker_service_pb2_grpc
 
+#: Waits for a signal that is not sent to it but published with its number.
+PAID = """
+workflow: paid
+initial: bill
+states:
+  bill:
+    wait: {signals: [paid], correlate: number}
+    transitions: [{to: done}]
+  done: {}
+"""
+
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
@@ -77,6 +88,30 @@ def test_signals_move_a_run_and_updates_change_it(windlass: Terminal) -> None:
     code, _, err = windlass("signal", "parcel-1", "delivered")
     assert code == 3
     assert "RUN_CLOSED" in err
+
+
+def test_a_message_reaches_the_runs_that_wait_with_its_key(windlass: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "paid.yaml").write_text(PAID)
+    windlass.good("register", str(tmp_path / "paid.yaml"))
+    run = windlass.good("start", "paid", "--input", '{"number": "A-7"}').split()[1]
+    assert "no run waits for paid" in windlass.good("publish", "paid", "A-8")
+    reply = json.loads(windlass.good("publish", "paid", "A-7", '{"euros": 5}', "-o", "json"))
+    assert [each["run_id"] for each in reply["runs"]] == [run]
+    assert "kept" in windlass.good("publish", "paid", "A-9", "--keep", "60", "--id", "once")
+    code, _, err = windlass("publish", "paid", "A-9", "--id", "once")
+    assert (code, "MESSAGE_DUPLICATE" in err) == (3, True)
+    windlass.good("start", "paid", "--input", '{"number": "A-9"}', "--wait")
+
+
+def test_a_closed_run_is_removed_by_its_run_id_only(windlass: Terminal) -> None:
+    run = windlass.good("start", "delivery", "--id", "gone", "--input", '{"parcel": "P"}').split()[1]
+    code, _, err = windlass("delete", run)
+    assert (code, "RUN_OPEN" in err) == (3, True)
+    windlass.good("terminate", run)
+    code, _, err = windlass("delete", "gone")
+    assert (code, "32 hex digits" in err) == (2, True)
+    assert "is removed" in windlass.good("delete", run)
+    assert windlass("get", run)[0] == 4
 
 
 def test_a_run_is_stepped_through_one_state_at_a_time(windlass: Terminal) -> None:
