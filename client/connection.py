@@ -28,8 +28,9 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     # An engine that restarts is back within a second or two; the library's default waits up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # Despite its name: how long one try to connect may take, with TLS and over slow networks, too.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Channels of one process are separate: closing one client must not disturb another.
