@@ -8,7 +8,7 @@ from typing import Final
 import asyncpg
 
 from windlass.storage.port import Rows
-from windlass.storage.postgres_connections import Connection, PostgresOptions, connect, cut
+from windlass.storage.postgres_connections import Connection, ConnectionLost, PostgresOptions, connect, cut
 
 _QUERY: Final = """
 SELECT -1 AS tag, uuid_send(boot) AS key, int8send(version) AS value FROM head WHERE $1
@@ -45,9 +45,12 @@ class Reader:
     async def fetch(self, first: bool, keys: list[bytes], ranges: list[RangeRead]) -> list[asyncpg.Record]:
         """Records of tag, key and value: tag 0 for `keys`, the place from 1 on for `ranges`, -1 for the version.
 
-        `first` begins a snapshot, and asks for its version: its `key` is then the boot. Raises what the driver raises.
+        `first` begins a snapshot, and asks for its version: its `key` is then the boot. Raises what the driver raises,
+        and `ConnectionLost` if the snapshot went with its connection: another connection would show another state.
         """
         if self.connection is None or self.connection.is_closed():
+            if not first:
+                raise ConnectionLost("the connection was lost between two reads, and the snapshot with it")
             self.connection = await connect(self._options, "reader")
             self._statement = await self.connection.prepare(_QUERY)
             self.ready_since = None

@@ -162,6 +162,32 @@ async def test_reads_older_than_what_is_remembered_run_again(store: tuple[Postgr
     assert attempts == 2
 
 
+async def test_what_is_read_after_a_lost_connection_is_of_one_state(store: tuple[PostgresStorage, Connection]) -> None:
+    """The connection goes between two reads, and another engine commits: the body runs again, as a whole."""
+    storage, connection = store
+    await put(storage, {b"a": b"1", b"b": b"1"})
+    attempts = 0
+
+    async def body(tx: Transaction) -> tuple[bytes | None, bytes | None]:
+        nonlocal attempts
+        attempts += 1
+        first = await tx.get(b"a")
+        if attempts == 1:
+            await _cut_readers(storage, connection)
+            await put(storage, {b"a": b"2", b"b": b"2"})
+        return first, await tx.get(b"b")
+
+    assert await storage.read(body) == (b"2", b"2")
+
+
+async def _cut_readers(storage: PostgresStorage, connection: Connection) -> None:
+    for reader in [reader.connection for reader in storage._snapshots._all if reader.connection is not None]:
+        gone = asyncio.Event()
+        reader.add_termination_listener(lambda _connection, gone=gone: gone.set())
+        await connection.execute("SELECT pg_terminate_backend($1)", reader.get_server_pid())
+        await gone.wait()
+
+
 async def test_commits_are_serializable(store: tuple[PostgresStorage, Connection]) -> None:
     """The isolation level that a call runs under, as the server tells it from inside."""
     storage, connection = store
