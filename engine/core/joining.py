@@ -12,7 +12,7 @@ from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Failure
 from windlass.engine.core.definition import Join, MapBody, ParallelBody
 from windlass.engine.core.events import NodeOpened, NodesStopped, WorkHeld
-from windlass.engine.core.opening import create_items, open_item, window
+from windlass.engine.core.opening import create_items, defer_items, open_item, spawned_enough, window
 from windlass.engine.core.state import Node, RunState
 from windlass.engine.core.tree import child_path, good
 from windlass.engine.core.turn import Turn
@@ -159,6 +159,9 @@ def _go_on(turn: Turn, path: str, node: Node, body: MapBody, extra: Extra) -> No
         if turn.state.paused_us:
             if not turn.state.held:
                 turn.apply(WorkHeld(turn.now_us))
+            return
+        if spawned_enough(turn):
+            defer_items(turn, path)
             return
         if opened < created:
             _open_ready(turn, child_path(path, f"#{opened}"), body, opened)

@@ -160,7 +160,7 @@ def create_items(turn: Turn, path: str, body: MapBody, extra: Extra) -> None:
     What is too much at once is deferred. A list that is none any more (the context was edited) is an incident.
     """
     node = turn.must(path)
-    first, token = node.counts[CREATED], f"map:{turn.state.visit}:{path}"
+    first = node.counts[CREATED]
     if any(incident.kind == "items" and incident.path == path for incident in turn.state.incidents):
         return
     try:
@@ -169,18 +169,20 @@ def create_items(turn: Turn, path: str, body: MapBody, extra: Extra) -> None:
         incidents.from_problem(turn, path, "items", problem)
         return
     values = _chunk(turn, found[first:], node.counts[TOTAL] - first)
-    if not values:
-        defer(turn, token)
+    if not values or spawned_enough(turn):
+        defer_items(turn, path)
         return
     free = window(body) - (node.counts[OPENED] - node.counts[SUCCEEDED] - node.counts[FAILED])
-    nodes = tuple(
-        _new_item(turn, child_path(path, f"#{number}"), body.branch, number, value, number - first < free)
-        for number, value in enumerate(values, first)
-    )
+    nodes = _new_items(turn, path, body.branch, first, values, free)
     turn.items_created += len(nodes)
     turn.apply(ItemsOpened(turn.now_us, path, first, nodes))
     if len(nodes) < min(free, node.counts[TOTAL] - first):
-        defer(turn, token)
+        defer_items(turn, path)
+
+
+def spawned_enough(turn: Turn) -> bool:
+    """Whether the inputs of the children that were started in this turn are as much as one transaction should hold."""
+    return turn.spawned_bytes > MAP_CHUNK_BYTES
 
 
 def _chunk(turn: Turn, found: list[msgspec.Raw], wanted: int) -> list[bytes]:
@@ -193,6 +195,15 @@ def _chunk(turn: Turn, found: list[msgspec.Raw], wanted: int) -> list[bytes]:
     return values
 
 
+def _new_items(turn: Turn, path: str, branch: Branch, first: int, values: list[bytes], free: int) -> tuple[Node, ...]:
+    nodes: list[Node] = []
+    for number, value in enumerate(values, first):
+        nodes.append(_new_item(turn, child_path(path, f"#{number}"), branch, number, value, number - first < free))
+        if spawned_enough(turn):
+            break
+    return tuple(nodes)
+
+
 def _new_item(turn: Turn, path: str, branch: Branch, number: int, value: bytes, start: bool) -> Node:
     if not start:
         return Node("ready", kind_of(branch), item=value)
@@ -202,6 +213,11 @@ def _new_item(turn: Turn, path: str, branch: Branch, number: int, value: bytes, 
 def open_item(turn: Turn, path: str, branch: Branch, number: int, value: bytes) -> Node:
     node = open_branch(turn, path, branch, item_extra(number, value))
     return msgspec.structs.replace(node, item=value)
+
+
+def defer_items(turn: Turn, path: str) -> None:
+    """Leave the next items of this map to a decision of its own."""
+    defer(turn, f"map:{turn.state.visit}:{path}")
 
 
 def defer(turn: Turn, token: str) -> None:

@@ -64,6 +64,7 @@ def start(
     queue: str = "",
 ) -> None:
     parent = ParentRef(turn.state.run_id, turn.state.visit, path, policy, detach)
+    turn.spawned_bytes += len(given)
     turn.owe(
         StartChild(
             run_id=run_id,

@@ -97,7 +97,7 @@ class Turn:
 
     __slots__ = (
         "closed", "definition", "effects", "entries", "epoch", "events", "items", "items_created", "later",
-        "look_for_event", "now_us", "repaired", "reply", "state", "taken", "view", "work",
+        "look_for_event", "now_us", "repaired", "reply", "spawned_bytes", "state", "taken", "view", "work",
     )  # fmt: skip
 
     def __init__(self, definition: Definition, state: RunState, view: View, now_us: int) -> None:
@@ -114,6 +114,7 @@ class Turn:
         self.entries = 0  #: states entered in this turn
         self.work = 0.0  #: done in this turn
         self.items_created = 0
+        self.spawned_bytes = 0  #: inputs of the children started in this turn
         self.epoch = 0  #: lease epoch that newly opened nodes begin at
         self.look_for_event = False  #: an event transition may take something from the inbox
         self.reply = b""
