@@ -5,9 +5,10 @@ Theory of operation
 `Transition.run` (transition.py) opens a `Unit` for every attempt of a transaction. The work gives commands to runs;
 each command is decided by the pure core, staged in memory, and its effects are turned into writes. One run may get
 several commands (a batch of results): its record is read once and written once. Effects that concern another run (a
-parent, a child) are queued and given to it in the same transaction, up to FOLLOW_UPS_MAX; what is left over is stored
-as timers that are due at once. Nothing leaves the unit before the commit: tasks for workers, wake-ups and answers lie
-in `after` until then. An attempt that is run again or fails gives back the worker slots it had reserved.
+parent, a child) are queued and given to it in the same transaction, up to FOLLOW_UPS_MAX and FOLLOW_UPS_BYTES; what is
+left over is stored as timers that are due at once. Nothing leaves the unit before the commit: tasks for workers,
+wake-ups and answers lie in `after` until then. An attempt that is run again or fails gives back the worker slots it had
+reserved.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ DEADLINE_SLACK_US: Final = 5_000_000
 
 #: Commands to other runs and starts of children carried out in the same transaction before the rest is put off.
 FOLLOW_UPS_MAX: Final = 200
+#: The same by the bytes of the runs concerned: each is written anew, its history grows, and all must fit together.
+FOLLOW_UPS_BYTES: Final = 1_000_000
 
 
 class Unit:
@@ -59,6 +62,7 @@ class Unit:
         self.children: deque[tuple[str, StartChild]] = deque()
         self.awaited: deque[tuple[str, str, SubscribeMessage]] = deque()  #: of new waits, which a kept message may end
         self.eager: FirstTask | None = None  #: who wants the first task of the run that is started here
+        self.run_bytes = 0  #: of the records of runs that were loaded, and of the inputs of those that are made
         self.outbox_rows = 0
         self.postponed = 0
         self._put_off_as = ""
@@ -76,6 +80,7 @@ class Unit:
                 )
             state = unpack(RunState, value)
             definition = await self._definition(ns, state)
+            self.run_bytes += len(value)
             work = self._works[ns, run_id] = Work(ns, run_id, definition, state, len(value))
         return work
 
@@ -271,14 +276,10 @@ class Unit:
 
     async def write(self) -> None:
         """Carry out what is owed to other runs, then write every changed run."""
-        for _ in range(FOLLOW_UPS_MAX):
-            if self.children:
-                await self.transition.start_child(self, *self.children.popleft())
-            elif self.follow_ups:
-                await self.transition.follow_up(self, *self.follow_ups.popleft())
-            elif self.awaited:
-                await self.transition.give_kept(self, *self.awaited.popleft())
-            else:
+        for done in range(FOLLOW_UPS_MAX):
+            if done and self.run_bytes > FOLLOW_UPS_BYTES:  # one at least, or what is put off might never be done
+                break
+            if not await self._carry_out_next():
                 break
         for awaited in self.awaited:
             await self.transition.give_kept(self, *awaited, later=True)
@@ -290,6 +291,20 @@ class Unit:
             if work.events or work.state is not work.before:
                 write_run(self, work)
         self._bump()
+
+    async def _carry_out_next(self) -> bool:
+        """The next of what is owed to other runs; whether there was any."""
+        if self.children:
+            ns, child = self.children.popleft()
+            self.run_bytes += len(child.input)
+            await self.transition.start_child(self, ns, child)
+        elif self.follow_ups:
+            await self.transition.follow_up(self, *self.follow_ups.popleft())
+        elif self.awaited:
+            await self.transition.give_kept(self, *self.awaited.popleft())
+        else:
+            return False
+        return True
 
     def put_off(self, ns: str, run_id: str, work: Postponed) -> None:
         """Store work as a timer that is due at once. Several for one run keep their order.
