@@ -204,7 +204,12 @@ class FoundationTransaction:
         elif self._watches:
             reads = [self._native.get(self._prefix + watch.key) for watch in self._watches]
             self._unarmed = [(watch, await read) for watch, read in zip(self._watches, reads, strict=True)]
-        await self._native.commit()
+        try:
+            await self._native.commit()
+        except asyncio.CancelledError:  # it may have been done: then they are armed, and nobody would give them up
+            for _, native in joined:
+                native.cancel()
+            raise
         if self.writes:
             self.commit_version = self._native.committed_version()
         for watch, native in joined:
