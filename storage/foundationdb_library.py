@@ -96,7 +96,7 @@ class Library:
     def __init__(self, path: str = LIBRARY) -> None:
         shared = _loaded(path)
         for name, (result, *arguments) in _SIGNATURES.items():
-            function = getattr(shared, f"fdb_{name}")
+            function = _function(shared, f"fdb_{name}", path)
             function.restype, function.argtypes = result, arguments
             setattr(self, name, function)
         self.process = os.getpid()
@@ -180,6 +180,15 @@ def _loaded(path: str) -> ctypes.CDLL:
         ) from error
 
 
+def _function(shared: ctypes.CDLL, name: str, path: str) -> Any:
+    try:
+        return getattr(shared, name)
+    except AttributeError as error:
+        raise ClientLibraryMissing(
+            f"{path} is not FoundationDB's client library of the 7.3 series, or later: it has no {name}"
+        ) from error
+
+
 _library: Library | None = None
 _library_lock = threading.Lock()
 
@@ -187,7 +196,7 @@ _library_lock = threading.Lock()
 def library(path: str = LIBRARY) -> Library:
     """The process's one `Library`, loaded at first use, when `path` counts. A forked child must not use its parent's.
 
-    Raises `ClientLibraryMissing`, and `FoundationError` if the library is older than the 7.3 series.
+    Raises `ClientLibraryMissing`, also if the library is older than the 7.3 series, or `FoundationError`.
     """
     global _library
     with _library_lock:
