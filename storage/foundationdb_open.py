@@ -11,6 +11,7 @@ against FoundationDB's limits, not against ours.
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -28,6 +29,7 @@ DEFAULT_CLUSTER_FILE: Final = "/etc/foundationdb/fdb.cluster"
 PREFIX_BYTES_MAX: Final = 64
 START_SECONDS: Final = 5.0
 DEADLINE_SECONDS: Final = 10.0
+DEADLINE_SECONDS_LEAST: Final = 0.001
 #: Conflicts are cured by another attempt soon; a longer wait only adds latency.
 RETRY_DELAY_SECONDS_MAX: Final = 0.1
 _FORMAT_KEY: Final = b"format"
@@ -49,9 +51,10 @@ async def open_foundationdb(
     stands in for the client library in tests.
 
     Raises `ClientLibraryMissing`; `Unavailable` if the cluster does not answer; `StoreFormat` if what lies under the
-    prefix is not a store this program knows; `StorageError` for an unusable cluster file or prefix.
+    prefix is not a store this program knows; `StorageError` for an unusable cluster file, prefix or deadline.
     """
     _check_prefix(prefix)
+    _check_deadline(deadline_seconds)
     database = Database(
         str(cluster_file),
         timeout_ms=int(deadline_seconds * 1000),
@@ -81,7 +84,7 @@ async def open_foundationdb_url(url: str) -> FoundationDBStorage:
     return await open_foundationdb(
         unquote(parts.path) or DEFAULT_CLUSTER_FILE,
         prefix=options.get("prefix", DEFAULT_PREFIX.decode()).encode(),
-        deadline_seconds=float(options.get("deadline", DEADLINE_SECONDS)),
+        deadline_seconds=_seconds(options.get("deadline", str(DEADLINE_SECONDS))),
         library_path=options.get("library", LIBRARY),
     )
 
@@ -103,6 +106,19 @@ def _packed(prefix: bytes) -> bytes:
 def _check_prefix(prefix: bytes) -> None:
     if not 0 < len(prefix) <= PREFIX_BYTES_MAX:
         raise StorageError(f"prefix {prefix!r}: 1 to {PREFIX_BYTES_MAX} bytes are needed")
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise StorageError(f"deadline {text!r} is not a number of seconds") from error
+
+
+def _check_deadline(seconds: float) -> None:
+    """The library takes milliseconds, and 0 of them for none, so that a cluster that is away is waited for for ever."""
+    if not DEADLINE_SECONDS_LEAST <= seconds < math.inf:
+        raise StorageError(f"deadline {seconds:g}: at least {DEADLINE_SECONDS_LEAST:g} seconds are needed")
 
 
 async def _first_contact(database: Database, cluster_file: str, prefix: bytes, seconds: float) -> None:

@@ -107,6 +107,37 @@ async def test_url_that_is_not_understood(url: str) -> None:
         await open_foundationdb_url(url)
 
 
+@pytest.mark.parametrize("deadline", ["0", "0.0001", "-1", "soon", "nan", "inf"])
+async def test_deadline_that_would_be_none(deadline: str) -> None:
+    """To the client library, zero milliseconds are no bound at all: every call would wait for ever."""
+    with pytest.raises(StorageError, match="deadline"):
+        await open_foundationdb_url(f"foundationdb:///f?deadline={deadline}")
+
+
+async def test_library_of_another_series_is_explained() -> None:
+    """As one that lacks a function: the C library stands in for it."""
+    with pytest.raises(ClientLibraryMissing, match=r"libc\.so\.6 .*7\.3"):
+        Library("libc.so.6")
+
+
+async def test_watch_of_a_caller_that_was_cancelled_keeps_no_place() -> None:
+    """Its commit had come through, so that the library's watch was armed, and nobody could give it up any more."""
+
+    async def body(tx: Transaction) -> Watch:
+        return tx.watch(b"bell")
+
+    async with over_fake() as (storage, cluster):
+        calling = asyncio.create_task(storage.transact(body))
+        await asyncio.sleep(0)  # up to its commit
+        cluster.network.drained()  # on the loop's thread: the answer has come, and the caller is not told yet
+        assert len(cluster.watches) == 1
+        calling.cancel()
+        await asyncio.wait([calling])
+        assert calling.cancelled()
+        await asyncio.to_thread(cluster.network.drained)
+        assert storage.pending == 0
+
+
 async def test_the_librarys_own_size_limit_has_its_name() -> None:
     """A long prefix makes a transaction too large for the cluster that is not too large by our count."""
 
