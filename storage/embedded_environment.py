@@ -19,6 +19,7 @@ from windlass.storage.embedded_files import (
     named,
     open_environment,
     stored_version,
+    sync_names,
 )
 from windlass.storage.embedded_layer import NO_LAYER, Layer
 from windlass.storage.embedded_transaction import View
@@ -36,6 +37,7 @@ class OpenEnvironment:
         try:
             self.environment = open_environment(directory, map_bytes, readonly=False)
             initialise(self.environment, directory)
+            sync_names(directory)
             self.environment.reader_check()
         except BaseException:
             self._lock.release()

@@ -9,6 +9,7 @@ Keys that begin with 0xff are the store's own: its format, and the version of it
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -118,6 +119,21 @@ def open_environment(directory: Path, map_bytes: int, *, readonly: bool) -> lmdb
         )
     except (lmdb.Error, OSError) as error:
         raise named(error, directory) from error
+
+
+def sync_names(directory: Path) -> None:
+    """Make the names of its files, and its own, outlive a loss of power: to sync a file does not do that.
+
+    Those above it, too, for it may have been made with them. Some file systems cannot do it, and some directories may
+    be entered but not read; then nothing more can be done.
+    """
+    for place in (directory.absolute(), *directory.absolute().parents):
+        with contextlib.suppress(OSError):
+            opened = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
 
 
 def check_format(environment: lmdb.Environment, directory: Path) -> None:

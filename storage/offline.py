@@ -26,6 +26,7 @@ from windlass.storage.embedded_files import (
     named,
     open_environment,
     stored_version,
+    sync_names,
 )
 from windlass.storage.port import Row, StorageError, StoreFormat
 from windlass.storage.sizes import KEYS_END
@@ -181,10 +182,10 @@ def _check_pages(directory: Path) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Make the files of a directory, and their names, outlive a loss of power."""
-    for name in (directory / DATA_FILE, directory):
-        opened = os.open(name, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+    """Make the file of a store, and its name, outlive a loss of power."""
+    opened = os.open(directory / DATA_FILE, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+    sync_names(directory)

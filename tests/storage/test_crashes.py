@@ -9,6 +9,7 @@ the calls.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -90,3 +91,32 @@ def test_commit_is_synced_before_it_is_acknowledged(tmp_path: Path) -> None:
     calls = re.findall(r"(?:fdatasync|pwrite64|pwritev|writev|write)\(\d+", before.partition('"asked"')[2])
     kinds = ["root" if call == f"pwrite64({root[1]}" else call.split("(")[0] for call in calls]
     assert re.search(r"p?write(64|v) fdatasync root", " ".join(kinds))
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """What was synced by name: the program's own calls, not LMDB's, which syncs its file only."""
+    found: set[Path] = set()
+    fsync = os.fsync
+
+    def seen(file: int) -> None:
+        found.add(Path(os.readlink(f"/proc/self/fd/{file}")))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    return found
+
+
+async def test_names_of_a_new_store_outlive_a_loss_of_power(tmp_path: Path, synced: set[Path]) -> None:
+    """A file that is synced can still lose its name, if the directory is not."""
+    storage = open_embedded(tmp_path / "new" / "store")
+    assert {tmp_path, tmp_path / "new", tmp_path / "new" / "store"} <= synced
+    await storage.close()
+
+
+async def test_names_of_a_backup_outlive_a_loss_of_power(tmp_path: Path, synced: set[Path]) -> None:
+    await open_embedded(tmp_path / "store").close()
+    synced.clear()
+    offline.backup(tmp_path / "store", tmp_path / "new" / "copy")
+    copy = tmp_path / "new" / "copy"
+    assert {tmp_path, tmp_path / "new", copy, copy / "data.mdb"} <= synced
