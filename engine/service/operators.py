@@ -27,7 +27,7 @@ from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.status import rpc
 from windlass.engine.starting import check_name
-from windlass.engine.unit import Unit
+from windlass.engine.unit import FOLLOW_UPS_BYTES, Unit
 from windlass.v1 import common_pb2, event_service_pb2, event_service_pb2_grpc, queue_service_pb2, queue_service_pb2_grpc
 
 #: Waits that one published message may reach.
@@ -180,15 +180,8 @@ async def _publish(
     rows = await unit.tr.get_range(head, keys.end(head), limit=REACH_MAX)
     response = event_service_pb2.PublishMessageResponse()
     for row, _ in rows:
-        run_id, wait_id = str(keys.unpack(row)[4]), str(keys.unpack(row)[5])
-        try:
-            await unit.give(ns, run_id, Signal(name=name, payload=payload, wait_id=wait_id))
-        except (Rejection, EngineError) as refused:
-            if refused.reason not in ("RUN_CLOSED", "RUN_NOT_FOUND", "WAIT_NOT_OPEN"):
-                raise  # the content does not fit: its sender must know
-            unit.tr.clear(row)  # the wait is gone: so is its subscription
-            continue
-        response.runs.append(common_pb2.RunRef(namespace=ns, run_id=str(run_id)))
+        if await _reached(unit, ns, row, name, payload):
+            response.runs.append(common_pb2.RunRef(namespace=ns, run_id=str(keys.unpack(row)[4])))
     if ttl_us and (given or not response.runs):
         expires = unit.now_us + ttl_us
         delivered = bool(response.runs)
@@ -198,3 +191,20 @@ async def _publish(
         unit.tr.set(keys.expiry(expires, "message", ns, name, key, message_id), b"")
         response.kept = not response.runs
     return response
+
+
+async def _reached(unit: Unit, ns: str, subscription: bytes, name: str, payload: bytes) -> bool:
+    """Give a message to one wait, or leave that to the next transactions if this one is large. Whether it is open."""
+    *_, run_id, wait_id = map(str, keys.unpack(subscription))
+    signal = Signal(name=name, payload=payload, wait_id=wait_id)
+    if unit.run_bytes > FOLLOW_UPS_BYTES:
+        unit.put_off(ns, run_id, signal)
+        return True
+    try:
+        await unit.give(ns, run_id, signal)
+    except (Rejection, EngineError) as refused:
+        if refused.reason not in ("RUN_CLOSED", "RUN_NOT_FOUND", "WAIT_NOT_OPEN"):
+            raise  # the content does not fit: its sender must know
+        unit.tr.clear(subscription)  # the wait is gone: so is its subscription
+        return False
+    return True

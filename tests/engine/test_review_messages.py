@@ -36,3 +36,15 @@ async def test_a_message_goes_to_one_of_many_waits_and_a_wait_finds_it_behind_ma
             value((await served.closed(await served.start("any", {"order": "7"}))).context["got"]) for _ in range(120)
         ]
         assert sorted(each["paid"] for each in seen) == list(range(120))
+
+
+async def test_a_message_reaches_all_its_waits_however_large_their_runs_are_together() -> None:
+    """No transaction holds them all: those that it does not reach at once it reaches soon."""
+    wait = {"signals": ["paid"], "correlate": "order"}
+    async with asyncio.timeout(20), serving() as served:
+        await served.register(waiting("any", wait=wait))
+        runs = [await served.start("any", {"order": "7", "rest": "x" * 900_000}) for _ in range(12)]
+        told = await served.events.PublishMessage(message(5))
+        assert sorted(run.run_id for run in told.runs) == sorted(runs)
+        for run_id in runs:
+            assert value((await served.closed(run_id)).context["got"]) == {"paid": 5}
