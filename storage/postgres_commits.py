@@ -152,7 +152,10 @@ class Committer:
         self._recent.record(self._loop.time(), group.written(version))
         for number, member in enumerate(group.members):
             for watch in member.tx.watches:
-                self._listener.arm(watch)
+                if watch in group.rung:
+                    watch.fire()
+                else:
+                    self._listener.arm(watch)
             member.succeed(commit_version(version, number) if member.tx.writes else 0)
 
     async def _failed(self, group: Group, error: Exception) -> None:

@@ -21,7 +21,7 @@ from windlass.storage.own_writes import OwnWrites
 from windlass.storage.postgres_conflicts import Written
 from windlass.storage.postgres_schema import GROUP_BITS
 from windlass.storage.postgres_transaction import PostgresTransaction
-from windlass.storage.postgres_watches import Listener
+from windlass.storage.postgres_watches import Listener, PostgresWatch
 
 GROUP_MEMBERS_MAX: Final = 1_000
 GROUP_BYTES_MAX: Final = 4_000_000
@@ -76,6 +76,9 @@ class Group:
         self._stamped: dict[tuple[bytes, bytes, int], bytes] = {}
         self._touched: set[bytes] = set()
         self._written = Written(commit_version(last_version, 0).to_bytes(8, "big"))
+        #: Watches of members whose keys a member after them writes: they fire with the commit that would arm them.
+        self.rung: set[PostgresWatch] = set()
+        self._watches: list[PostgresWatch] = []
 
     def full(self) -> bool:
         return len(self.members) >= GROUP_MEMBERS_MAX or self._own.weight >= GROUP_BYTES_MAX
@@ -89,6 +92,8 @@ class Group:
         tx = member.tx
         if member.reads_from is not None and self._written.meets(tx.reads):
             return False
+        self._ring(tx.own)
+        self._watches += tx.watches
         number = len(self.members)
         self.members.append(member)
         self._lay_over(tx.own)
@@ -99,6 +104,9 @@ class Group:
             keys = (*tx.own.values, *tx.own.added, *tx.write_conflicts)
             self._written.add(keys, tx.own.cleared, [prefix for prefix, _, _ in tx.own.stamped])
         return True
+
+    def _ring(self, own: OwnWrites) -> None:
+        self.rung.update(watch for watch in self._watches if own.knows(watch.key) or watch.key in own.added)
 
     def again(self, last_version: int) -> Group:
         """A new group of those who have no answer yet."""
@@ -138,7 +146,7 @@ class Group:
         values = sorted(self._own.values.items())
         sets = [(key, value) for key, value in values if value is not None]
         stamps = [(prefix, n, suffix, value) for (prefix, suffix, n), value in self._stamped.items()]
-        watches = [w for m in self.members for w in m.tx.watches if listener.enlist(w)]
+        watches = [w for m in self.members for w in m.tx.watches if w not in self.rung and listener.enlist(w)]
         return (
             oldest,
             *_columns(points, 3),

@@ -159,3 +159,31 @@ async def test_of_an_attempt_that_is_retried_is_lost(interleaving: Storage) -> N
         await fired(kept[0])
     await put(interleaving, {b"watched": b"v"})
     await fired(kept[1])
+
+
+async def test_fires_for_a_commit_that_came_together_with_its_own_and_after_it(
+    backend: Backend, storage: Storage
+) -> None:
+    """Commits that share one call to the disk or the server are in an order all the same."""
+    ran: list[Transaction] = []
+
+    async def arming(tx: Transaction) -> Watch:
+        ran.append(tx)
+        tx.set(b"mine", b"")
+        return tx.watch(b"k")
+
+    async def setting(tx: Transaction) -> None:
+        ran.append(tx)
+        tx.set(b"k", b"v")
+
+    async def clearing(tx: Transaction) -> None:
+        ran.append(tx)
+        tx.clear_range(b"k", b"l")
+
+    for turn in range(backend.crowd):
+        ran.clear()
+        change = clearing if turn % 2 else setting
+        watch, _ = await asyncio.gather(storage.transact(arming), storage.transact(change))
+        if ran[-1].commit_version > ran[0].commit_version > 0:
+            await fired(watch)
+        watch.cancel()
