@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.storage.backends import Backend
 from tests.storage.bodies import get, number, put, rows
 from tests.storage.model import Model, Operation, operations, play
+from tests.storage.records import do_once, found
 from windlass.storage.own_writes import counter_value
 from windlass.storage.port import Storage, Transaction
 
@@ -25,6 +26,26 @@ async def test_counter_read_and_written(backend: Backend, storage: Storage) -> N
 
     await asyncio.gather(*(storage.transact(increment) for _ in range(backend.crowd)))
     assert number(await get(storage, b"n")) == backend.crowd
+
+
+async def test_cancelled_callers_leave_nothing_half_and_hold_nothing(backend: Backend, storage: Storage) -> None:
+    """Each is cancelled some turns of the loop after it began, as far as its commit and beyond: what it did is whole or
+    not there, and what it had of the store is free for those who come after it.
+    """
+    names = [b"record/%d" % name for name in range(backend.crowd)]
+
+    async def cut_off(turns: int) -> None:
+        calls = [asyncio.create_task(do_once(storage, name)) for name in names]
+        for call in calls:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    for turns in range(4):
+        await cut_off(turns)
+    await asyncio.gather(*(do_once(storage, name) for name in names))
+    assert await found(storage) == (set(names), len(names))
 
 
 async def test_counter_added_to(backend: Backend, storage: Storage) -> None:
