@@ -1,4 +1,6 @@
-"""Two engines on one store that others share: in memory with the conflicts of FoundationDB, and PostgreSQL for real."""
+"""Two engines on one store that others share: in memory with the conflicts of FoundationDB, over FoundationDB's adapter
+and a stand-in for its library, and PostgreSQL for real.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,15 @@ import pytest
 from tests.engine.cluster import TestWorker, register, result_of, show_run, start, wait
 from tests.engine.documents import delayed, one_task, waiting
 from tests.storage import backends_postgres
+from tests.storage.backends_foundationdb import over_fake
+from tests.storage.fdb_fake import FakeLibrary
 from windlass.definition.compile import compile_canonical
 from windlass.engine.core.commands import Signal
 from windlass.engine.engine import Engine, Options
 from windlass.engine.errors import EngineError
 from windlass.engine.queues import tasks_held
 from windlass.engine.service import starts
+from windlass.storage.foundationdb_open import open_foundationdb
 from windlass.storage.memory import MemoryWorld
 from windlass.storage.port import Storage
 from windlass.storage.postgres import open_postgres
@@ -32,6 +37,14 @@ async def stores(kind: str) -> AsyncIterator[tuple[Storage, Storage]]:
     if kind == "memory":
         world = MemoryWorld()
         pair: tuple[Storage, Storage] = (world.open(), world.open())
+    elif kind == "foundationdb":
+        async with over_fake() as (one, cluster):
+            two = await open_foundationdb("f", native=FakeLibrary(cluster))
+            try:
+                yield one, two
+            finally:
+                await two.close()
+        return
     else:
         url = backends_postgres.fresh_url()
         pair = (await open_postgres(url), await open_postgres(url))
@@ -42,7 +55,7 @@ async def stores(kind: str) -> AsyncIterator[tuple[Storage, Storage]]:
             await store.close()
 
 
-@pytest.fixture(params=["memory", "postgres"])
+@pytest.fixture(params=["memory", "foundationdb", "postgres"])
 async def engines(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
     if request.param == "postgres" and (why := backends_postgres.missing()):
         pytest.skip(why)
