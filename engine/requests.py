@@ -12,7 +12,7 @@ from typing import Final
 from windlass.engine import keys
 from windlass.engine.core.state import CLOSED
 from windlass.engine.errors import EngineError
-from windlass.engine.records import RequestRecord, get_large, pack, set_record, unpack
+from windlass.engine.records import RequestRecord, clear_large, get_large, pack, set_record, unpack
 from windlass.engine.unit import Unit
 
 #: How long an answer is remembered unless the caller says otherwise: one day.
@@ -31,6 +31,7 @@ async def recall(unit: Unit, ns: str, request_id: str, method: str, digest: byte
         return None
     record = unpack(RequestRecord, value)
     if record.expires_us <= unit.now_us and not await still_open(unit, ns, record):
+        clear_large(unit.tr, keys.request(ns, request_id), len(value))  # the next answer takes its place, not its parts
         return None
     if record.method != method or record.digest != digest:
         raise EngineError(

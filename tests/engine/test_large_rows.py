@@ -112,3 +112,23 @@ async def test_large_work_put_off_is_done_later_and_leaves_nothing(served: Serve
     for run_id in runs:
         assert value((await served.closed(run_id)).context["got"]) == {"go": BIG}
     assert [key for key, _ in await served.dump() if keys.describe(key).startswith("TIMER")] == []
+
+
+async def test_a_request_id_is_used_again_before_its_expired_answer_is_swept(served: Served) -> None:
+    """The old answer's parts go with it, or the new one cannot be read, nor the store be swept any more."""
+    answers = []
+    for note in (BIG * 2, BIG):
+        await served.start("ask", {"order": 1})
+        (asked,) = await questions(served, state=people_pb.ESCALATION_STATE_OPEN)
+        answers.append(
+            people_pb.ReplyEscalationRequest(
+                escalation_id=asked.escalation_id, approved=True, values=payload({"note": note}), request_id="once"
+            )
+        )
+        await served.engine.sweeper.stop()
+        served.advance(2 * DAY / SECOND)
+        first, again = [await served.people.ReplyEscalation(answers[-1]) for _ in range(2)]
+        assert first == again
+    served.advance(2 * DAY / SECOND)
+    await served.engine.sweeper.turn()
+    assert not [key for key, _ in await served.dump() if keys.describe(key).startswith(("REQUEST", "EXPIRY"))]
