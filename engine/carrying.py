@@ -12,6 +12,7 @@ from windlass.engine.core import effects as fx
 from windlass.engine.core.commands import ChildClosed, Continue
 from windlass.engine.core.units import kind_of
 from windlass.engine.records import (
+    ESCALATION_STATES,
     EscalationRecord,
     IncidentRecord,
     LeaseRecord,
@@ -139,6 +140,8 @@ async def open_escalation(unit: Unit, work: Work, effect: fx.OpenEscalation) -> 
     record = EscalationRecord(
         work.ns, effect.escalation_id, work.run_id, work.state.workflow, "pending", effect.details, work.now_us
     )
+    for status in ESCALATION_STATES:  # of the same question, if its step is tried again
+        clear_large(unit.tr, keys.escalations(work.ns, status, effect.escalation_id))
     set_record(unit.tr, keys.escalations(work.ns, "pending", effect.escalation_id), pack(record))
 
 

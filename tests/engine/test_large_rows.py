@@ -132,3 +132,25 @@ async def test_a_request_id_is_used_again_before_its_expired_answer_is_swept(ser
     served.advance(2 * DAY / SECOND)
     await served.engine.sweeper.turn()
     assert not [key for key, _ in await served.dump() if keys.describe(key).startswith(("REQUEST", "EXPIRY"))]
+
+
+async def test_a_question_that_is_asked_again_has_one_answer_the_last(served: Served) -> None:
+    """A retried step asks under the same id; what was kept of the first answer must not get into the second."""
+    document = {**asking("again"), "on_unhandled": "incident"}
+    states = document["states"]
+    document["states"] = {"ask": {**states["ask"], "transitions": [{"on": "approved", "to": "yes"}]}, "yes": {}}
+    await served.register(document)
+    run_id = await served.start("again", {"order": BIG})
+    for note, approved in ((BIG, False), ("short", False), ("at last", True)):
+        (asked,) = await questions(served, state=people_pb.ESCALATION_STATE_OPEN)
+        reply = people_pb.ReplyEscalationRequest(
+            escalation_id=asked.escalation_id, approved=approved, values=payload({"note": note})
+        )
+        answered = (await served.people.ReplyEscalation(reply)).escalation
+        assert value(answered.values) == {"note": note}
+        for incident in (await served.runs.ListIncidents(run_pb.ListIncidentsRequest(run_id=run_id))).incidents:
+            again = run_pb.ResolveIncidentRequest(run_id=run_id, incident_id=incident.incident_id)
+            again.action = run_pb.ResolveIncidentRequest.ACTION_RETRY
+            await served.runs.ResolveIncident(again)
+    assert (await served.closed(run_id)).state == common_pb2.RUN_STATE_COMPLETED
+    assert await questions(served, state=people_pb.ESCALATION_STATE_REJECTED) == []
