@@ -20,7 +20,7 @@ def write_run(unit: Unit, work: Work) -> None:
     """Write what a unit changed of one run. Raises EngineError PAYLOAD_TOO_LARGE for a record beyond all limits."""
     state, before, tr = work.state, work.before, unit.tr
     assert state is not None
-    set_large(tr, keys.run_of(work.packed), pack(state), work.before_bytes)
+    set_large(tr, keys.run_of(work.packed), pack(_compacted(unit, work)), work.before_bytes)
     if work.cleared and before is not None and has_items(work.definition):
         begin = keys.items(work.ns, work.run_id)
         tr.clear_range(begin, keys.end(begin))
@@ -35,7 +35,6 @@ def write_run(unit: Unit, work: Work) -> None:
         set_large(tr, keys.event_of(work.packed, first), encode_events(work.events))
     if before is None or before.status != state.status:
         _write_listing(unit, state, before)
-    _compact(unit, work)
     unit.after.touched.append((work.ns, work.run_id, state.seq))
 
 
@@ -52,8 +51,8 @@ def _write_listing(unit: Unit, state: RunState, before: RunState | None) -> None
         unit.after.closed.append(state)
 
 
-def _compact(unit: Unit, work: Work) -> None:
-    """Begin a fresh log now and then, so that a run that loops for years keeps a bounded history.
+def _compacted(unit: Unit, work: Work) -> RunState:
+    """Begin a fresh log now and then, so that a run that loops for years keeps a bounded history: the state after it.
 
     The new log begins with an event of its own that carries the whole state. What lies before the fresh log made
     last time is dropped: so at least `history_keep` events are always there. A run whose map may be open is passed
@@ -62,15 +61,15 @@ def _compact(unit: Unit, work: Work) -> None:
     state, before, keep = work.state, work.before, unit.transition.history_keep
     assert state is not None
     if before is None or state.seq // keep == before.seq // keep or state.status in CLOSED:
-        return
+        return state
     if has_items(work.definition) and state.node is not None:
-        return
+        return state
     after, event = compacted(state, {}, unit.now_us)
-    set_large(unit.tr, keys.run_of(work.packed), pack(after), work.before_bytes)
     set_large(unit.tr, keys.event_of(work.packed, after.seq), encode_events([event]))
     if state.compacted:
         unit.tr.clear_range(keys.events(work.ns, work.run_id), keys.event_of(work.packed, state.compacted))
     work.state = after
+    return after
 
 
 #: Outbox rows removed with their run; of more than these the sweeper removes the rest, so many at a time.

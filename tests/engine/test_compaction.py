@@ -9,10 +9,11 @@ import pytest
 from tests.engine.cluster import TestWorker, register, running_engine, start, wait
 from windlass.engine import keys
 from windlass.engine.checking import check_store
+from windlass.engine.core.commands import Signal
 from windlass.engine.core.events import Compacted
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
-from windlass.engine.reading import history, oldest_number
+from windlass.engine.reading import get_run, history, oldest_number
 from windlass.engine.records import get_large
 from windlass.engine.service import forks
 from windlass.v1 import common_pb2
@@ -81,3 +82,19 @@ async def test_the_record_does_not_grow_with_the_loop() -> None:
     async with running_engine(history_keep=KEEP) as engine:
         long = (await looped(engine, 3000))[1]
     assert abs(long - short) < 40  # numbers got longer, nothing else
+
+
+async def test_the_log_of_a_run_with_a_large_record_is_begun_afresh_too() -> None:
+    """The record and the fresh log's first event hold it all; written more often, they fit into no transaction."""
+    task = {"task": {"runtime": "javascript", "code": "input"}}
+    branches = dict.fromkeys("abc", task) | {"d": {"wait": "go"}}
+    states = {"work": {"parallel": {"branches": branches}, "next": "end"}, "end": {}}
+    async with running_engine(history_keep=20) as engine:
+        await register(engine, {"workflow": "large", "initial": "work", "states": states})
+        worker = await TestWorker(engine, lambda task: "x" * 900_000).connect()
+        run_id = await start(engine, "large", {"given": "x" * 900_000})
+        await worker.until(lambda: len(worker.accepted) == 3)
+        for _ in range(30):
+            await engine.transition.give("default", run_id, Signal(name="other", payload=b"1"))
+        assert (await engine.storage.read(lambda tr: get_run(tr, "default", run_id))).compacted
+        assert await check_store(engine.storage) == []
