@@ -142,7 +142,8 @@ class Transaction(Protocol):
     ) -> Awaitable[Rows]:
         """Rows with begin <= key < end in key order (from the end if `reverse`), at most `limit` of them if not 0.
 
-        Conflicts only as far as it read: with a limit, up to the last row returned.
+        Conflicts only as far as it read: with a limit, up to the last row returned. Await it before you write into the
+        range: a cluster gives a long one in parts, and asks for the later ones when it is awaited.
         """
         ...
 
