@@ -21,14 +21,14 @@ from windlass.engine.connected import Connected
 from windlass.engine.core.decide import Rejection
 from windlass.engine.core.units import split_kind
 from windlass.engine.dispatch import Dispatch
-from windlass.engine.errors import EngineError
+from windlass.engine.errors import EngineError, store_failed
 from windlass.engine.loops import Loop
 from windlass.engine.queues import kinds_in
 from windlass.engine.records import QueuedRecord, unpack
 from windlass.engine.revisions import Loading
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
-from windlass.storage.port import Refused, Row, StorageError, Transaction
+from windlass.storage.port import Row, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Claims(Loop):
         except BaseException as error:
             self._dispatch.claiming.discard(ring)
             self._dispatch.found(ring)
-            if not isinstance(error, Exception) or (isinstance(error, StorageError) and not isinstance(error, Refused)):
+            if not isinstance(error, Exception) or store_failed(error, limit):
                 raise
             await self._apart(ring, limit, error)
             return

@@ -12,6 +12,8 @@ from typing import Final
 
 import grpc
 
+from windlass.storage.port import Refused, StorageError, TransactionTooOld
+
 DOMAIN: Final = "windlass"
 
 _INVALID, _MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
@@ -112,3 +114,12 @@ class EngineError(Exception):
     def code(self) -> grpc.StatusCode:
         """The gRPC code of the reason; a reason missing from the table is a defect and shows as INTERNAL."""
         return CODES.get(self.reason, grpc.StatusCode.INTERNAL)
+
+
+def store_failed(error: BaseException, parts: int = 1) -> bool:
+    """Whether the store failed, so that nothing is gained by asking it for less: it refused nothing for its size, and
+    if it took too long, it was one part of work alone that did.
+    """
+    if parts > 1 and isinstance(error, TransactionTooOld):
+        return False
+    return isinstance(error, StorageError) and not isinstance(error, Refused)

@@ -17,12 +17,11 @@ import msgspec
 from windlass.engine import keys
 from windlass.engine.core import commands as cmd
 from windlass.engine.core.decide import Rejection
-from windlass.engine.errors import EngineError
+from windlass.engine.errors import EngineError, store_failed
 from windlass.engine.records import LeaseRecord, unpack
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
 from windlass.engine.work import TaskKey
-from windlass.storage.port import Refused, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +97,9 @@ class Leases:
 
         try:
             return await self._transition.run(work)
-        except StorageError as error:
-            if not isinstance(error, Refused):
+        except Exception as error:  # whatever it is, the neighbours in the batch must not suffer
+            if store_failed(error, len(reports)):
                 raise
-            return await self._apart(reports, error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the neighbours in the batch must not suffer
             return await self._apart(reports, error)
 
     async def _apart(self, reports: Sequence[tuple[TaskKey, Report]], error: Exception) -> list[Told]:
@@ -125,7 +122,7 @@ class Leases:
             except (Rejection, EngineError) as refused:
                 return Told(False, refusal(refused))
             except Exception as error:
-                if isinstance(error, StorageError) and not isinstance(error, Refused):
+                if store_failed(error):
                     raise
                 log.exception("run %s cannot take %s", run_id, type(command).__name__)
             else:

@@ -18,13 +18,13 @@ from windlass.engine.clock import Clock
 from windlass.engine.core.commands import RaiseIncident, TimerFired
 from windlass.engine.core.decide import Rejection
 from windlass.engine.core.effects import StartChild
-from windlass.engine.errors import EngineError
+from windlass.engine.errors import EngineError, store_failed
 from windlass.engine.loops import Loop
 from windlass.engine.records import clear_large, whole_rows
 from windlass.engine.revisions import Loading
 from windlass.engine.transition import Transition
 from windlass.engine.unit import Unit
-from windlass.storage.port import Refused, Row, StorageError, Transaction
+from windlass.storage.port import Row, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Timers(Loop):
         try:
             self.done["timers_fired"] += await self._transition.run_now(lambda unit: self._fire(unit, rows))
         except Exception as error:
-            if isinstance(error, StorageError) and not isinstance(error, Refused):
+            if store_failed(error, len(rows)):
                 raise
             if len(rows) == 1:
                 if isinstance(error, Loading):
@@ -157,7 +157,7 @@ class Timers(Loop):
         try:
             await self._transition.run(work)
         except Exception as worse:
-            if isinstance(worse, StorageError) and not isinstance(worse, Refused):
+            if store_failed(worse):
                 raise
             log.exception("run %s cannot be parked: its timer %s is tried again later", run_id, timer)
             self._aside[key] = self._clock.now_us() + ASIDE_US

@@ -15,14 +15,13 @@ from windlass.engine.core.decide import Rejection
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.eager import FirstTask
 from windlass.engine.engine import Engine
-from windlass.engine.errors import EngineError
+from windlass.engine.errors import EngineError, store_failed
 from windlass.engine.reading import get_run
 from windlass.engine.service import convert
 from windlass.engine.service.asking import Asked, once
 from windlass.engine.service.status import to_engine_error, to_status, wait_s
 from windlass.engine.starting import ClosedPolicy, OpenPolicy, Started, StartPlan, check_name, check_priority, start
 from windlass.engine.unit import Unit
-from windlass.storage.port import Refused, StorageError
 from windlass.v1 import common_pb2
 from windlass.v1 import workflow_service_pb2 as pb
 
@@ -133,7 +132,7 @@ async def start_many(engine: Engine, plans: Sequence[StartPlan]) -> list[Outcome
     try:
         return await engine.transition.run(work)
     except Exception as error:  # noqa: BLE001 - one bad start must not take the batch down
-        if len(plans) == 1 or (isinstance(error, StorageError) and not isinstance(error, Refused)):
+        if len(plans) == 1 or store_failed(error, len(plans)):
             return [to_engine_error(error)] * len(plans)
         return [outcome for plan in plans for outcome in await start_many(engine, [plan])]
 
