@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 # A process started as another user is forked, and gRPC's own handlers crash in the child before it becomes a program.
@@ -26,6 +27,10 @@ settings.load_profile("windlass")
 # `fdb`, imported above for the tests of its tuple format, brings an old `six` whose importer lacks what pytest asks of
 # importers. It has nothing more to import once it is loaded.
 sys.meta_path[:] = [importer for importer in sys.meta_path if hasattr(importer, "find_spec")]
+
+
+# A shell's background jobs ignore ctrl-c, and the programs that tests start and stop with it would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)

@@ -58,12 +58,12 @@ def test_dev_ends_when_its_engine_cannot_start(tmp_path: Path) -> None:
 
 
 def test_whoever_is_told_to_stop_again_and_again_still_says_that_all_went_well(tmp_path: Path) -> None:
-    started = Engine(tmp_path)
-    worker = Program(tmp_path / "worker.log", "worker", "--engine", started.address)
-    while "registered" not in worker.said:
-        assert worker.process.poll() is None, worker.said
-    assert worker.stop_said_often() == 0, worker.said
-    assert started.stop_said_often() == 0, started.said
+    with engine(tmp_path) as started:
+        worker = Program(tmp_path / "worker.log", "worker", "--engine", started.address)
+        while "registered" not in worker.said:
+            assert worker.process.poll() is None, worker.said
+        assert worker.stop_said_often() == 0, worker.said
+        assert started.stop_said_often() == 0, started.said
     dev, _ = _dev_with_its_children(tmp_path)
     assert dev.stop_said_often() == 0, dev.said
 

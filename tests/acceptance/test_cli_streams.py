@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -15,10 +16,16 @@ import pytest
 from tests.acceptance.programs import EXAMPLES, Engine, Terminal, engine
 
 
-def heard(*arguments: str, stdout: int = subprocess.DEVNULL) -> Any:
-    """`windlass ARGUMENTS` as a process of its own, whose errors can be read."""
+@contextlib.contextmanager
+def heard(*arguments: str, stdout: int = subprocess.DEVNULL) -> Iterator[Any]:
+    """`windlass ARGUMENTS` as a process of its own, whose errors can be read; it does not outlive a failing test."""
     command = [sys.executable, "-m", "windlass.client.cli", *arguments]
-    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True) as program:
+        try:
+            yield program
+        except BaseException:
+            program.kill()
+            raise
 
 
 @pytest.fixture(scope="module")
