@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -11,7 +11,8 @@ from windlass.engine import keys
 from windlass.engine.core.state import RunState
 from windlass.engine.core.units import split_kind, units_of
 from windlass.engine.records import SessionRecord, unpack
-from windlass.storage.port import Storage, Transaction
+from windlass.engine.survey import survey
+from windlass.storage.port import Row, Storage, Transaction
 
 if TYPE_CHECKING:
     from windlass.engine.capacity import QueueKey
@@ -25,7 +26,7 @@ SHOWN_MAX: Final = 5
 BEFORE_MAX: Final = 1000
 
 
-class Depth(msgspec.Struct, frozen=True):
+class Depth(msgspec.Struct):
     """One kind of task in one queue."""
 
     queue: str
@@ -46,31 +47,30 @@ async def kinds_in(tr: Transaction, ns: str, queue: str) -> list[str]:
 
 
 async def depths(storage: Storage, ns: str) -> list[Depth]:
-    """Every queue and kind that holds tasks, by skipping from one to the next."""
+    """Every queue and kind that holds tasks, with what it holds."""
+    found = [Depth(queue, kind, 0, 0) for queue, kind in await storage.read(lambda tr: _kinds(tr, ns))]
 
-    async def body(tr: Transaction) -> list[Depth]:
-        found: list[Depth] = []
-        head = keys.queues(ns)
-        begin = head
-        while rows := await tr.get_range(begin, keys.end(head), limit=1, snapshot=True):
-            _, _, queue, kind, *_ = keys.unpack(rows[0][0])
-            prefix = keys.queue(ns, str(queue), str(kind))
-            found.append(await _depth(tr, prefix, str(queue), str(kind)))
-            begin = keys.end(prefix)
-        return found
+    def see(at: int, rows: Sequence[Row]) -> None:
+        if rows:
+            oldest_us = min(int(str(keys.unpack(key)[6])) for key, _ in rows)
+            depth = found[at]
+            depth.queued += len(rows)
+            depth.oldest_us = min(depth.oldest_us or oldest_us, oldest_us)
 
-    return await storage.read(body)
+    await survey(storage, [keys.queue(ns, depth.queue, depth.kind) for depth in found], see)
+    return [depth for depth in found if depth.queued]
 
 
-async def _depth(tr: Transaction, prefix: bytes, queue: str, kind: str) -> Depth:
-    queued, oldest, begin = 0, 0, prefix
-    while rows := await tr.get_range(begin, keys.end(prefix), limit=5000, snapshot=True):
-        for key, _ in rows:
-            since = int(str(keys.unpack(key)[6]))
-            oldest = min(oldest or since, since)
-        queued += len(rows)
-        begin = rows[-1][0] + b"\x00"
-    return Depth(queue, kind, queued, oldest)
+async def _kinds(tr: Transaction, ns: str) -> list[tuple[str, str]]:
+    """The queues and kinds that hold tasks, by skipping from one to the next."""
+    found: list[tuple[str, str]] = []
+    head = keys.queues(ns)
+    begin = head
+    while rows := await tr.get_range(begin, keys.end(head), limit=1, snapshot=True):
+        _, _, queue, kind, *_ = keys.unpack(rows[0][0])
+        found.append((str(queue), str(kind)))
+        begin = keys.end(keys.queue(ns, *found[-1]))
+    return found
 
 
 async def why_queued(engine: Engine, state: RunState, reason: Reason) -> tuple[str, str]:

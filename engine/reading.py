@@ -4,11 +4,12 @@ agree in it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import heapq
 import zlib
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -21,6 +22,8 @@ from windlass.storage.port import Storage, Transaction
 
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 1000
+
+T = TypeVar("T")
 
 
 class Numbered(msgspec.Struct, frozen=True):
@@ -132,15 +135,20 @@ async def list_runs(
     """A page of runs by their start, newest first unless `ascending`, and where to go on from ("" at the end)."""
 
     async def body(tr: Transaction) -> tuple[list[RunState], str]:
-        ids: list[list[str]] = []
-        for name in names or await workflows(tr, ns):
-            for status in states or STATES:
-                ids.append(await _ids(tr, ns, name, status, size + 1, after, ascending))
+        lists = [(name, status) for name in names or await workflows(tr, ns) for status in states or STATES]
+        ids = await _side_by_side(storage, (_ids(tr, ns, *each, size + 1, after, ascending) for each in lists))
         merged = list(heapq.merge(*ids, reverse=not ascending))
-        runs = [await get_run(tr, ns, run_id) for run_id in merged[:size]]
+        runs = await _side_by_side(storage, (get_run(tr, ns, run_id) for run_id in merged[:size]))
         return runs, runs[-1].run_id if len(merged) > size else ""
 
     return await storage.read(body)
+
+
+async def _side_by_side(storage: Storage, reads: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All their answers, asked for at once where each is a journey to another machine; elsewhere none ever waits."""
+    if storage.shared:
+        return await asyncio.gather(*reads)
+    return [await each for each in reads]
 
 
 STATES: Final = (
@@ -166,27 +174,6 @@ async def _ids(tr: Transaction, ns: str, name: str, status: str, limit: int, aft
         end = keys.listing(ns, name, status, after)
     rows = await tr.get_range(begin, end, limit=limit, reverse=not ascending, snapshot=True)
     return [str(keys.unpack(key)[4]) for key, _ in rows]
-
-
-async def count_runs(storage: Storage, ns: str, names: Sequence[str]) -> dict[str, int]:
-    """Runs per state, counted over the index."""
-
-    async def body(tr: Transaction) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for name in names or await workflows(tr, ns):
-            for status in STATES:
-                counts[status] = counts.get(status, 0) + await _count(tr, keys.listing(ns, name, status))
-        return counts
-
-    return await storage.read(body)
-
-
-async def _count(tr: Transaction, head: bytes) -> int:
-    total, begin = 0, head
-    while rows := await tr.get_range(begin, keys.end(head), limit=5000, snapshot=True):
-        total += len(rows)
-        begin = rows[-1][0] + b"\x00"
-    return total
 
 
 async def open_runs(tr: Transaction, ns: str, name: str) -> dict[str, int]:

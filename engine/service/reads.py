@@ -18,7 +18,6 @@ from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.queues import why_queued, why_silent
 from windlass.engine.reading import (
-    count_runs,
     find_run_id,
     get_items,
     get_run,
@@ -33,6 +32,7 @@ from windlass.engine.revisions import patiently
 from windlass.engine.run_rows import clear_run
 from windlass.engine.service import convert, show, starts
 from windlass.engine.service.asking import Asked, namespace_of, once
+from windlass.engine.survey import count_runs
 from windlass.engine.unit import Unit
 from windlass.storage.port import Row, Transaction
 from windlass.v1 import workflow_service_pb2 as pb

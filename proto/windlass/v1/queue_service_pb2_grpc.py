@@ -60,7 +60,7 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DescribeQueue(self, request, context):
-        """Says how a queue stands. A queue that nobody has used yet is empty, not an error.
+        """Says how a queue stands. A queue that nobody has used yet is empty, not an error. Its tasks are counted as in CountRuns.
         Errors: INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -38,7 +38,7 @@ class QueueServiceStub:
     Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
     """
     DescribeQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.DescribeQueueRequest, _queue_service_pb2.DescribeQueueResponse]
-    """Says how a queue stands. A queue that nobody has used yet is empty, not an error.
+    """Says how a queue stands. A queue that nobody has used yet is empty, not an error. Its tasks are counted as in CountRuns.
     Errors: INVALID_FIELD.
     """
 
@@ -52,7 +52,7 @@ class QueueServiceAsyncStub(QueueServiceStub):
     Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
     """
     DescribeQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.DescribeQueueRequest, _queue_service_pb2.DescribeQueueResponse]  # type: ignore[assignment]
-    """Says how a queue stands. A queue that nobody has used yet is empty, not an error.
+    """Says how a queue stands. A queue that nobody has used yet is empty, not an error. Its tasks are counted as in CountRuns.
     Errors: INVALID_FIELD.
     """
 
@@ -75,7 +75,7 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_service_pb2.DescribeQueueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.DescribeQueueResponse, _abc.Awaitable[_queue_service_pb2.DescribeQueueResponse]]:
-        """Says how a queue stands. A queue that nobody has used yet is empty, not an error.
+        """Says how a queue stands. A queue that nobody has used yet is empty, not an error. Its tasks are counted as in CountRuns.
         Errors: INVALID_FIELD.
         """
 

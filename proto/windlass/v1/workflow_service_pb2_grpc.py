@@ -261,7 +261,7 @@ class WorkflowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CountRuns(self, request, context):
-        """Counts runs by state.
+        """Counts runs by state. Of one moment up to 50 000 runs; of more, one that moves meanwhile may count twice or not.
         Errors: INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -74,7 +74,7 @@ class WorkflowServiceStub:
     Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
     """
     CountRuns: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.CountRunsRequest, _workflow_service_pb2.CountRunsResponse]
-    """Counts runs by state.
+    """Counts runs by state. Of one moment up to 50 000 runs; of more, one that moves meanwhile may count twice or not.
     Errors: INVALID_FIELD.
     """
     SignalRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.SignalRunRequest, _workflow_service_pb2.SignalRunResponse]
@@ -210,7 +210,7 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
     """
     CountRuns: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.CountRunsRequest, _workflow_service_pb2.CountRunsResponse]  # type: ignore[assignment]
-    """Counts runs by state.
+    """Counts runs by state. Of one moment up to 50 000 runs; of more, one that moves meanwhile may count twice or not.
     Errors: INVALID_FIELD.
     """
     SignalRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.SignalRunRequest, _workflow_service_pb2.SignalRunResponse]  # type: ignore[assignment]
@@ -397,7 +397,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflow_service_pb2.CountRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_service_pb2.CountRunsResponse, _abc.Awaitable[_workflow_service_pb2.CountRunsResponse]]:
-        """Counts runs by state.
+        """Counts runs by state. Of one moment up to 50 000 runs; of more, one that moves meanwhile may count twice or not.
         Errors: INVALID_FIELD.
         """
 
