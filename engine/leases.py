@@ -120,6 +120,8 @@ class Leases:
             try:
                 await self._transition.give(ns, run_id, command)
             except (Rejection, EngineError) as refused:
+                if refused.reason == "ALREADY_RECORDED":  # by a commit whose answer was lost
+                    return Told(True)
                 return Told(False, refusal(refused))
             except Exception as error:
                 if store_failed(error):

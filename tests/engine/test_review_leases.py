@@ -127,3 +127,16 @@ async def test_what_the_feed_could_not_read_is_read_at_the_next_turn() -> None:
         await there.transition.give("default", run_id, Terminate(reason="done"))
         await soon(store.failed.wait())
         assert (await soon(waiter)).status == "terminated"
+
+
+async def test_a_result_that_was_recorded_after_all_counts_as_recorded_when_the_engine_gives_up_on_it() -> None:
+    async with running_engine() as engine:
+        document = one_task(next="hold")
+        document["states"]["hold"] = waiting()["states"]["hold"]
+        await register(engine, document)
+        worker = await TestWorker(engine, lambda task: 1).connect()
+        await start(engine, "task", {})
+        await soon(worker.until(lambda: bool(worker.accepted)))
+        told = await engine.leases._park(parse_token(worker.accepted[0]), "TEST", "its commit's answer was lost")
+        assert told.accepted
+        assert told.over
