@@ -3,7 +3,8 @@
 It has the same two calls as the pool of jailed slots (`submit` and `cancel`), so a worker drives both alike. An
 asynchronous handler runs on the loop and is cancelled by the loop. A synchronous one runs in a thread; nobody can end
 a thread from outside, so at its deadline, or when it is cancelled, its result is given up, `ctx.cancelled` turns true,
-and the thread goes on until it looks.
+and the thread goes on until it looks. It is left to itself then, and others take the next attempts: those would wait
+for it, and end at their own deadlines without having begun.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any, Final
@@ -32,6 +33,8 @@ from windlass.runtimes.python_handlers import Handler, HandlerRegistry
 VERSION: Final = f"python {platform.python_version()}"
 #: How the names of the threads begin in which synchronous handlers run.
 THREADS_NAME: Final = "windlass-handler"
+#: Threads left to themselves beyond which no others take their place: a handler hangs each time, and would fill memory.
+LEFT_MAX: Final = 256
 #: The files through which every handler is called.
 _OURS: Final = frozenset({__file__, concurrent.futures.thread.__file__})
 _PROBLEMS_SHOWN: Final = 5
@@ -46,7 +49,9 @@ class PythonHandlers:
 
     def __init__(self, registry: HandlerRegistry, threads: int = 8) -> None:
         self.registry = registry
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=THREADS_NAME)
+        self._new_threads = partial(ThreadPoolExecutor, threads, thread_name_prefix=THREADS_NAME)
+        self._threads = self._new_threads()
+        self._left: set[Future[Any]] = set()  #: what still runs though its attempt is over
         self._running: dict[TaskKey, tuple[asyncio.Task[Completion], TaskContext]] = {}
 
     def submit(
@@ -167,8 +172,21 @@ class PythonHandlers:
     async def _call(self, handler: Handler, given: dict[str, Any]) -> Any:
         if handler.is_async:
             return await handler.function(**given)
-        call = partial(_in_thread, partial(handler.function, **given))
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        call = self._threads.submit(_in_thread, partial(handler.function, **given))
+        try:
+            return await asyncio.wrap_future(call)
+        except asyncio.CancelledError:
+            if call.running():
+                self._leave(call)
+            raise
+
+    def _leave(self, call: Future[Any]) -> None:
+        """Nobody waits for this call any more: the thread that it is in is no longer one of ours."""
+        self._left.add(call)
+        call.add_done_callback(self._left.discard)
+        if len(self._left) <= LEFT_MAX:
+            self._threads.shutdown(wait=False)  # its other threads end when they have done what they are at
+            self._threads = self._new_threads()
 
 
 def _in_thread(call: Callable[[], Any]) -> Any:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Final
 
 from windlass.runtimes.jail_settings import JailBroken, JailIncomplete
@@ -28,8 +29,8 @@ EXIT_NO_TASK: Final = os.EX_TEMPFAIL  #: of an errand for one task: none came in
 
 #: Tasks leave hardly any circles behind, and with Python's own setting looking for them took a fifth of the CPU.
 _GC_THRESHOLD: Final = (50_000, 20, 50)
-#: How long a thread of the pool that has nothing to do may take to end.
-_IDLE_THREAD_S: Final = 0.1
+#: How long the threads of the pool that have nothing to do may take to end.
+_IDLE_THREADS_S: Final = 0.1
 _DRAIN_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -73,8 +74,9 @@ def leave(code: int) -> None:
     a drained worker for ever. Their tasks are given back or failed by now, so nothing that they do is wanted.
     """
     left = [thread for thread in threading.enumerate() if thread.name.startswith(THREADS_NAME)]
+    until_s = time.monotonic() + _IDLE_THREADS_S
     for thread in left:
-        thread.join(_IDLE_THREAD_S)
+        thread.join(max(0.0, until_s - time.monotonic()))
     if not (stuck := sum(thread.is_alive() for thread in left)):
         return
     Journal().warning("ending though synchronous handlers still run", threads=stuck)
