@@ -21,6 +21,12 @@ def defect(*_: Any) -> Any:
     raise RuntimeError("a defect of the test")
 
 
+async def read_out(call: Any) -> None:
+    """Its status comes after all that was said before it."""
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
 async def test_the_writer_of_a_workers_stream_ends_with_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     register = worker_pb.RegisterWorkerRequest(worker_id="w", slots=1)
     register.runtimes.add(name="javascript", version="1")
@@ -31,8 +37,7 @@ async def test_the_writer_of_a_workers_stream_ends_with_its_reader(monkeypatch: 
         monkeypatch.setattr(Link, "receive", defect)
         await call.write(worker_pb.StreamTasksRequest(credits=1))
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            while await call.read() is not grpc.aio.EOF:  # a status comes after all that was said before it
-                pass
+            await read_out(call)
         assert refused.value.code() is grpc.StatusCode.INTERNAL
         assert not [task for task in asyncio.all_tasks() if "WorkerServicer._write" in repr(task)]
 

@@ -296,31 +296,6 @@ async def test_deadline_and_cancel(type: str) -> None:
     await python.close()
 
 
-async def test_handlers_that_hang_leave_threads_to_those_that_come_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windlass.runtimes.python.LEFT_MAX", 2)
-    freed = threading.Event()
-
-    @handler("orders.hangs")
-    def hangs() -> None:
-        freed.wait()
-
-    @handler("orders.quick")
-    def quick() -> int:
-        return 7
-
-    python = PythonHandlers(HandlerRegistry([hangs, quick]), threads=1)
-    hanging = Activation(task=task(), runtime="python", entry="orders.hangs", limits=Limits(wall_us=50_000))
-    for _ in range(2):
-        assert code_of(await python.run(hanging)) == failures.TIMEOUT
-        assert (await python.run(Activation(task=task(), runtime="python", entry="orders.quick"))).output == b"7"
-    assert code_of(await python.run(hanging)) == failures.TIMEOUT
-    quickly = Activation(task=task(), runtime="python", entry="orders.quick", limits=Limits(wall_us=50_000))
-    assert code_of(await python.run(quickly)) == failures.TIMEOUT, "they do not take all the threads that there are"
-    freed.set()
-    assert (await python.run(Activation(task=task(), runtime="python", entry="orders.quick"))).output == b"7"
-    await python.close()
-
-
 async def test_an_attempt_that_came_back_can_be_cancelled_though_an_older_one_still_cleans_up() -> None:
     cleaned = asyncio.Event()
 
