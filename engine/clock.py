@@ -24,12 +24,20 @@ class Clock:
 
     def __init__(self) -> None:
         self.random = random.Random(os.urandom(16))
-        self._last, self._ticks = 0, 0
+        self._last, self._ticks = 0, 0  #: what was told last; when that was, while the wall clock is behind it
 
     def now_us(self) -> int:
         """Microseconds since the epoch; never goes back within a process."""
+        wall = self.read_us()
+        if wall < self._last:
+            return self._slewed()
+        self._last, self._ticks = wall, 0
+        return wall
+
+    def _slewed(self) -> int:
         ticks = self.read_ticks_us()
-        self._last = max(self.read_us(), self._last + (ticks - self._ticks) // SLEW)
+        if self._ticks:
+            self._last += (ticks - self._ticks) // SLEW
         self._ticks = ticks
         return self._last
 
