@@ -40,6 +40,12 @@ class _Commands(click.Group):
         """Names in the order they were added."""
         return list(self.commands)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """`worker list`, too: `worker` alone runs one and takes no words, so it can mean nothing else."""
+        return super().resolve_command(ctx, ["workers", *args[1:]] if args[:2] == ["worker", "list"] else args)
+
     def make_context(self, *arguments: Any, **more: Any) -> click.Context:
         """Where `--help` writes."""
         with _until_enough():

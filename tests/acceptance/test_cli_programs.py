@@ -229,7 +229,7 @@ def test_a_worker_for_one_task_and_one_for_what_there_is(tmp_path: Path, capsys:
         assert (one[0], one[1]) == (0, {**none[1], "started": 1, "succeeded": 1})
         rest = _worker_ends(running, "--until-idle", "--output", "json")
         assert (rest[0], rest[1]["succeeded"]) == (0, 2)
-        assert json.loads(windlass.good("workers", "list", "--output", "json")) == []
+        assert json.loads(windlass.good("worker", "list", "--output", "json")) == []
         runs = json.loads(windlass.good("list", "--output", "json"))
         assert [run["state"] for run in runs] == ["completed"] * 3
 
