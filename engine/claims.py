@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -42,6 +43,8 @@ LOOK_AT_ALL_EVERY: Final = 4
 ASIDE_US: Final = 60_000_000
 #: One whose workers with free slots have said that they cannot run it is looked at again after this.
 UNABLE_LOOK_US: Final = 1_000_000
+#: And after as much more for each so many of its queue: each look reads over all of them.
+UNABLE_MANY: Final = 500
 
 
 class Claims(Loop):
@@ -54,6 +57,7 @@ class Claims(Loop):
         self._looks = 0
         self._most = CLAIM_SHARED if transition.storage.shared else CLAIM_LOCAL
         self._aside: dict[bytes, tuple[int, QueueKey]] = {}  #: entries set aside: until when, and of which queue
+        self._aside_of: Counter[QueueKey] = Counter()  #: how many of each queue, which have to be read over
         self._trying = b""
         self._leased = 0  #: tasks leased by the transaction under way, or the last one
         dispatch.on_claimable = self.wake
@@ -64,8 +68,7 @@ class Claims(Loop):
         now = self._transition.clock.now_us()
         for key, (until, ring) in list(self._aside.items()):
             if until <= now:
-                del self._aside[key]
-                self._dispatch.found(ring)
+                self._look_again(key, ring)
         for ring, credits in self._dispatch.claimable():
             await self._claim(ring, min(credits, self._most))
         while self._dispatch.untold:  # a queue that is empty must not keep its workers from what is handed to them
@@ -74,6 +77,18 @@ class Claims(Loop):
         if self._dispatch.claimable():
             return 0
         return (min(until for until, _ in self._aside.values()) - now) / 1e6 if self._aside else None
+
+    def _set_aside(self, key: bytes, ring: QueueKey, span_us: int) -> None:
+        if key not in self._aside:
+            self._aside_of[ring] += 1
+        self._aside[key] = self._transition.clock.now_us() + span_us, ring
+
+    def _look_again(self, key: bytes, ring: QueueKey) -> None:
+        del self._aside[key]
+        self._aside_of[ring] -= 1
+        if not self._aside_of[ring]:
+            del self._aside_of[ring]
+        self._dispatch.found(ring)
 
     async def _look_into(self) -> None:
         """Find the queues of tasks with needs that lie unknown in the store, by skipping from kind to kind."""
@@ -126,14 +141,14 @@ class Claims(Loop):
                 await self._claim(ring, 1)
         else:
             log.error("queue entry %r cannot be claimed, it is tried again later", self._trying, exc_info=error)
-            self._aside[self._trying] = self._transition.clock.now_us() + ASIDE_US, ring
+            self._set_aside(self._trying, ring, ASIDE_US)
 
     async def _look_and_take(self, unit: Unit, ring: QueueKey, limit: int) -> bool:
         """Take the first entries; whether there are more. One is read beyond them: a queue that is empty now must not
         count as full until somebody has credit again.
         """
         head = keys.queue(*ring)
-        found = await unit.tr.get_range(head, keys.end(head), limit=limit + 1 + len(self._aside))
+        found = await unit.tr.get_range(head, keys.end(head), limit=limit + 1 + self._aside_of[ring])
         rows = [row for row in found if row[0] not in self._aside]
         await self._take(unit, ring, rows[:limit])
         return len(rows) > limit
@@ -150,7 +165,7 @@ class Claims(Loop):
 
     async def _in_shards(self, tr: Transaction, ring: QueueKey, shards: Sequence[int], limit: int) -> list[Row]:
         heads = [keys.queue(*ring) + keys.integer(shard) for shard in shards]
-        most = limit + len(self._aside)
+        most = limit + self._aside_of[ring]
         pages = await asyncio.gather(*(tr.get_range(head, keys.end(head), limit=most, snapshot=True) for head in heads))
         return [row for rows in pages for row in [each for each in rows if each[0] not in self._aside][:limit]]
 
@@ -168,7 +183,7 @@ class Claims(Loop):
             avoid = queued.avoid if queued.avoid_us > unit.now_us else ()
             session = self._dispatch.reserve(*ring, claiming=True, avoid=avoid, needy=needy is not None)
             if session is None and avoid:  # whoever has a free slot cannot run it: those behind it must not wait
-                self._aside[key] = unit.now_us + UNABLE_LOOK_US, ring
+                self._set_aside(key, ring, UNABLE_LOOK_US * (1 + self._aside_of[ring] // UNABLE_MANY))
                 continue
             if session is None:
                 unit.after.queued.add(ring)

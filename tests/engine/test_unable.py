@@ -113,3 +113,20 @@ async def test_it_is_a_minute_by_the_wall_clock_whatever_clock_the_run_has(serve
     assert len(lone.seen) == 1
     await look_again(served, lone, UNABLE_US / 1e6)
     await lone.until(lambda: len(lone.seen) == 2)
+
+
+async def test_many_are_looked_at_less_often_and_only_their_own_queue_reads_over_them(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windlass.engine.claims.UNABLE_MANY", 2)
+    lone = await served.worker(lambda task: HOLD, name="lone", credits=2)
+    for _ in range(4):
+        await served.start("task")
+        await unable(lone)
+        await look_again(served, lone, 0)
+    claims, now_us = served.engine.claims, served.clock.now_us()
+    assert [round((until - now_us) / 1e6) for until, _ in claims._aside.values()] == [1, 1, 2, 2]
+    assert sorted(claims._aside_of.values()) == [4]
+    await served.worker(lambda task: "late", name="late", credits=4)
+    await look_again(served, lone, 3)
+    assert (claims._aside, claims._aside_of) == ({}, {})
