@@ -81,7 +81,8 @@ class Claims(Loop):
     def _set_aside(self, key: bytes, ring: QueueKey, span_us: int) -> None:
         if key not in self._aside:
             self._aside_of[ring] += 1
-        self._aside[key] = self._transition.clock.now_us() + span_us, ring
+        due_us = self._transition.clock.now_us() + span_us
+        self._aside[key] = due_us + -due_us % UNABLE_LOOK_US, ring  # many are due at once: one look serves them
 
     def _look_again(self, key: bytes, ring: QueueKey) -> None:
         del self._aside[key]
