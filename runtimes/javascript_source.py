@@ -4,11 +4,13 @@ QuickJS gives us no way to reach a module's exports, so `export` is rewritten, a
 
     export default function run(…)    →    the declaration stays, and its name becomes the entry point
     export default <expression>       →    $default=<expression>, in the same columns
+    export default function (…)       →    a declaration, called $default: it ends with its brace, as in a module
     export const / function / class   →    the word `export` becomes blanks
-    export { a, run as default };     →    blanks, and the name becomes the entry point
+    export { a, b as default };       →    blanks, and the name becomes the entry point; so with `b as run`
 
-and after the last line a trailer names the entry point. `const run = …` gets such a trailer too, because a lexical name
-is invisible outside of its script. Imports are refused: a task has nothing that it could import.
+and at the end a trailer names the entry point. Code with a `run` gets such a trailer too, because names are
+invisible outside of their script when they are lexical, and all of them when the script is strict. Imports are refused:
+a task has nothing that it could import.
 
 To find the top level one must tell strings, comments, templates and regular expressions from code. That needs no
 parser, only tokens; the one doubtful case, whether a `/` divides or opens a regular expression, is decided by the token
@@ -41,10 +43,14 @@ _BEFORE_REGEX: Final = frozenset(
     {"", "return", "typeof", "case", "in", "of", "delete", "void", "throw", "new", "do", "else", "yield", "await"}
 )
 _DECLARATION: Final = re.compile(r"(?:async\s+)?(?:function(?:\s*\*\s*|\s+)|class\s+)(?!extends\b)([A-Za-z_$][\w$]*)")
-_LEXICAL_RUN: Final = re.compile(r"(?:const|let|class)\s+run\b")
+# A function or class without a name. As an expression it would go on where the next line begins with a bracket.
+_NAMELESS: Final = re.compile(r"(?:async[^\S\n]+)?function(?:\s*\*)?(?=\s*\()|class(?=\s*\{|\s+extends\b)")
+_RUN: Final = re.compile(r"(?<![\w$.])run(?![\w$])")
+#: A declaration, and so without a value that would take the place of the last expression's.
+_RUN_TRAILER: Final = ";const $hostRun=typeof run==='undefined'||(globalThis.run=run)"
 _DEFAULT: Final = re.compile(r"export\s+default\b")
 _EXPORT_LIST: Final = re.compile(r"export\s*\{([^}]*)\}(\s*from\b)?\s*;?")
-_AS_DEFAULT: Final = re.compile(r"(?<![\w$])([\w$]+)\s+as\s+default\b")
+_AS_ENTRY: Final = re.compile(r"(?<![\w$])([\w$]+)\s+as\s+(default|run)\b")
 _TYPESCRIPT: Final = re.compile(
     r"^[^\S\n]*(?:export\s+)?(?:interface\s+\w+|type\s+\w+\s*(?:<[^>\n]*>)?=|enum\s+\w+|declare\s+\w+|namespace\s+\w+|import\s+type)"
     r"|[\w)\]?]\s*:\s*(?:string|number|boolean|any|unknown|void|never|object|Record<|Array<|Promise<)"
@@ -86,7 +92,7 @@ def _text_of(code: bytes) -> str:
 
 def _rewrite(text: str) -> str:
     pieces: list[str] = []
-    trailer = ""
+    trailer = _RUN_TRAILER if _RUN.search(text) else ""
     kept = 0
     scan = _Scan(text)
     for word in scan.top_level_words():
@@ -97,28 +103,44 @@ def _rewrite(text: str) -> str:
             replacement, kept, addition = _export(scan, word.start)
             pieces.append(replacement)
             trailer += addition
-        elif word.text in ("const", "let", "class") and _LEXICAL_RUN.match(text, word.start):
-            trailer += ";globalThis.run=run"
     pieces.append(text[kept:])
-    return "".join(pieces) + (f"\n{trailer}" if trailer else "")
+    return "".join(pieces) + (_gap(text) + trailer if trailer else "")
+
+
+def _gap(text: str) -> str:
+    """Return a line end where the last line may end in a comment; else nothing, so that an open end is in its line."""
+    last = text[text.rfind("\n") + 1 :]
+    return "\n" if "//" in last or "--" in last else ""
 
 
 def _export(scan: _Scan, start: int) -> tuple[str, int, str]:
     """Return what replaces the text from `start`, where the kept text goes on, and what the trailer needs."""
     text = scan.text
     if default := _DEFAULT.match(text, start):
-        declared = _DECLARATION.match(text, scan.skip_blank(default.end()))
-        if declared:
+        begins = scan.skip_blank(default.end())
+        if declared := _DECLARATION.match(text, begins):
             return _blank(default.group()), default.end(), f";$default={declared[1]}"
+        if nameless := _NAMELESS.match(text, begins):
+            return _named(text[start:begins], nameless.group()), nameless.end(), ";globalThis.$default=$default"
         return "$default=" + _blank(default.group())[9:], default.end(), ""
     if names := _EXPORT_LIST.match(text, start):
         if names[2]:
             raise _no_imports(text, start)
-        chosen = _AS_DEFAULT.search(names[1])
-        return _blank(names.group()), names.end(), f";$default={chosen[1]}" if chosen else ""
+        return _blank(names.group()), names.end(), "".join(map(_entry, _AS_ENTRY.finditer(names[1])))
     if re.compile(r"export\s*\*").match(text, start):
         raise _no_imports(text, start)
     return " " * 6, start + 6, ""
+
+
+def _named(before: str, keyword: str) -> str:
+    """Return `keyword` with the name `$default`, so far to the left that what follows keeps its column."""
+    name = " $default"
+    blank = _blank(before)
+    return (blank[: -len(name)] if blank.endswith(" " * len(name)) else blank) + keyword + name
+
+
+def _entry(chosen: re.Match[str]) -> str:
+    return f";{'$default' if chosen[2] == 'default' else 'globalThis.run'}={chosen[1]}"
 
 
 def _blank(text: str) -> str:

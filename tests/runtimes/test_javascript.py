@@ -10,7 +10,7 @@ from tests.runtimes.test_jail import slots
 from windlass.runtimes import failures
 from windlass.runtimes.jail_pool import SlotPool
 from windlass.runtimes.javascript_outcome import syntax_problem
-from windlass.runtimes.javascript_source import script_of
+from windlass.runtimes.javascript_source import _RUN_TRAILER, script_of
 from windlass.runtimes.port import BadCode, Failure, Limits
 
 
@@ -50,6 +50,16 @@ async def failure_of(pool: SlotPool, source: str, **fields: object) -> Failure:
         "'use strict';\nexport default (i) => i.a + i.b",
         "const text = 'export default 5'; /* export default 6 */ // export default 7\nexport default 3",
         "const t = `export default ${1 + `${2}`}`; const re = /export default [/]/; export default t.length - 14",
+        "'use strict';\nfunction run(i) { return i.a + i.b }",
+        "'use strict';\nvar run = async (i) => i.a + i.b",
+        "const one = 1, run = (i) => i.a + i.b; // const run = 2",
+        "const { run } = { run: (i) => i.a + i.b }",
+        "const odd = (s) => { if (s) /\\(/.test(s) };\nconst run = (i) => i.a + i.b",
+        "const plus = (i) => i.a + i.b;\nexport{plus as run}",
+        "export default function (i) { return i.a + i.b }\n[1].map((x) => x)",
+        "'use strict';\nexport default async function(i) { return i.a + i.b } const rest = 1",
+        "export default\nfunction\n(i) { return i.a + i.b }\n(() => 1)()",
+        "const o = { run: () => 3 };\no.run() // no other run",
         "Promise.resolve(3)",
         "({then(done) { done(3) }})",
         "(async () => { let last; for await (const x of [1, 2, 3]) last = x; return last })()",
@@ -69,6 +79,7 @@ async def test_every_way_to_give_a_result(pool: SlotPool, source: str) -> None:
         ("const run = () => {\n\n  JSON.parse('{');\n}", 3, "SyntaxError"),
         ("let x = 1;\nlet y = = 2;", 2, "SyntaxError"),
         ("// a comment\nif (true) {\n", 3, "SyntaxError"),
+        ("function run() {\n  if (true) {\n}", 3, "SyntaxError"),
         ("let a;\nctx.set('a', 5n)", 2, "BigInt"),
         ("function f() {\n  ctx.spawn('');\n}\nf()", 2, "not empty"),
         ("ctx.set('a', {\n  toJSON() { null.x }})", 2, "TypeError"),
@@ -287,13 +298,18 @@ async def test_large_numbers_and_text_pass(pool: SlotPool) -> None:
     [
         ("1 + 1", "1 + 1"),
         ("export default 5", "$default=      5"),
-        ("export const run = 1", "       const run = 1\n;globalThis.run=run"),
-        ("export default function a() {}", "               function a() {}\n;$default=a"),
+        ("export const run = 1", f"       const run = 1{_RUN_TRAILER}"),
+        ("export default function a() {}", "               function a() {};$default=a"),
+        ("export default function (i) {}", "      function $default (i) {};globalThis.$default=$default"),
+        ("export default async function*(i) {}", "      async function* $default(i) {};globalThis.$default=$default"),
+        ("export default class extends A {}", "      class $default extends A {};globalThis.$default=$default"),
         ("a = {export: 1}; b.export = 2", "a = {export: 1}; b.export = 2"),
         ("x = a / b; export default x / c", "x = a / b; $default=      x / c"),
-        ("export {a, b as default}", "                        \n;$default=b"),
-        ("export default function *a() {}", "               function *a() {}\n;$default=a"),
-        ("x = '\\''; /* run */ export default 1", "x = '\\''; /* run */ $default=      1"),
+        ("export {a, b as default}", "                        ;$default=b"),
+        ("export {a as default, b as run}", f"{' ' * 31}{_RUN_TRAILER};$default=a;globalThis.run=b"),
+        ("export {a as default} // a", "                      // a\n;$default=a"),
+        ("export default function *a() {}", "               function *a() {};$default=a"),
+        ("x = '\\''; /* run */ export default 1", f"x = '\\''; /* run */ $default=      1{_RUN_TRAILER}"),
         ("if (a) /'/.test(b); export default 1", "if (a) /'/.test(b); $default=      1"),
     ],
 )
