@@ -87,7 +87,8 @@ def _text_of(code: bytes) -> str:
         raise BadCode(Problem(f"the code is not UTF-8 (byte {error.start})", line)) from error
     if "\0" in text:
         raise BadCode(Problem("the code has a NUL character", text.count("\n", 0, text.index("\0")) + 1))
-    return text.removeprefix("\ufeff")
+    text = text.removeprefix("\ufeff")
+    return f"//{text[2:]}" if text.startswith("#!") else text  # `#!` is a comment in the very first place only
 
 
 def _rewrite(text: str) -> str:

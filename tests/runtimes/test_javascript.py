@@ -127,6 +127,7 @@ async def test_problems_are_found_before_anything_runs(pool: SlotPool, source: s
 async def test_checking_runs_nothing(pool: SlotPool) -> None:
     assert await pool.check("javascript", b"for(;;);") == ()
     assert await pool.check("javascript", b"throw new Error('never')") == ()
+    assert await pool.check("javascript", b"\xef\xbb\xbf#!/usr/bin/env node\n1") == ()
     assert await pool.check("javascript", b"export default async (input) => input") == ()
 
 
