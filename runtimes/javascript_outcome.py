@@ -23,7 +23,9 @@ _ESCAPE: Final = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-f
 _FRAMES: Final = re.compile(r"(?:(?:^|\n)    at .*)+(?:\n\Z)?")
 #: As which the engine throws what it has to say about stack and memory.
 _ENGINE_ERRORS: Final = ("InternalError", "RangeError", "SyntaxError")
-_TOO_LONG: Final = ("invalid string length", "string too long", "invalid array buffer length", "invalid array length")
+_TOO_LONG: Final = ("invalid string length", "string too long", "invalid array buffer length")
+#: The stack of what the engine could not parse in the source itself: a place and no caller.
+_UNPARSED: Final = re.compile(r"at task\.js:\d+(?::\d+)?")
 
 
 class _Own(Struct, rename="camel"):
@@ -189,14 +191,14 @@ def _failure(thrown: _Thrown, source: str, activation: Activation) -> Failure:
     if bytes(thrown.own) != b"null":
         return _authored(thrown, stack)
     text = f"{thrown.name}: {thrown.message}" if thrown.name else thrown.message
-    if thrown.name == "SyntaxError" and stack.startswith("at task.js"):
+    if thrown.name == "SyntaxError" and _UNPARSED.fullmatch(stack):
         problem = syntax_problem(f"SyntaxError: {thrown.message}", source, 0)
         return _own(failures.BAD_CODE, f"SyntaxError: {problem.message}", stack)
     if thrown.name == "InternalError" and "out of memory" in thrown.message:
         return _own(failures.OUT_OF_MEMORY, text, stack)
     if thrown.name in ("RangeError", "InternalError") and thrown.message in _TOO_LONG:
         return _own(failures.OUT_OF_MEMORY, text, stack)
-    if "stack overflow" in thrown.message or thrown.message == "Maximum call stack size exceeded":
+    if thrown.name in _ENGINE_ERRORS and ("stack overflow" in thrown.message or "call stack size" in thrown.message):
         return _own(failures.STACK_OVERFLOW, text, stack)
     memory_bytes = activation.limits.memory_bytes
     if thrown.thrown == "null" and _ran_out(memory_bytes):
@@ -229,15 +231,20 @@ def _frames_logged(found: re.Match[str]) -> str:
 
 
 def author_stack(stack: str) -> str:
-    """Return the frames of the author's own code, with the file called task.js."""
+    """Return the frames of the author's own code, with the file called task.js.
+
+    A first place without a name is one in a text that was parsed; with callers below it, in another than the file.
+    """
     frames: list[str] = []
     for line in stack.splitlines():
         frame = line.strip()
         if not frame:
             continue
-        if frame.startswith(("at $host ", "at eval (native)")):
+        if frame.startswith("at $host "):
             break
         if frame.startswith("at $host"):
             continue  # `ctx.fail` and its like, called by the author's frame below
         frames.append(frame.replace("<eval> (<input>:", "task.js (<input>:").replace("<input>", "task.js"))
-    return "\n".join(frames)
+    if frames and frames[-1] == "at eval (native)":  # by which `$host` runs the source
+        frames.pop()
+    return "\n".join(frames[1:] if len(frames) > 1 and _UNPARSED.fullmatch(frames[0]) else frames)

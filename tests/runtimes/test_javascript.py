@@ -82,6 +82,8 @@ async def test_every_way_to_give_a_result(pool: SlotPool, source: str) -> None:
         ("function run() {\n  if (true) {\n}", 3, "SyntaxError"),
         ("let a;\nctx.set('a', 5n)", 2, "BigInt"),
         ("function f() {\n  ctx.spawn('');\n}\nf()", 2, "not empty"),
+        ("let a;\n\n(0, eval)('null.x')", 3, "TypeError"),
+        ("async function run() {\n  await 1;\n  JSON.parse('{');\n}", 3, "SyntaxError"),
         ("ctx.set('a', {\n  toJSON() { null.x }})", 2, "TypeError"),
         ("queueMicrotask(() => {\n  null.x });\nnew Promise(() => {})", 2, "TypeError"),
     ],
@@ -113,6 +115,24 @@ async def test_mistakes_are_explained(pool: SlotPool, source: str, words: str) -
     failure = await failure_of(pool, source)
     assert failure.code == failures.BAD_CODE
     assert words in failure.message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "JSON.parse('{')",
+        "(0, eval)('let = = 1')",
+        "new Function('(')",
+        "new RegExp('(')",
+        "new Array(-1)",
+        "[].length = 0.5",
+        "throw new Error('stack overflow in the printer')",
+    ],
+)
+async def test_what_goes_wrong_while_code_runs_is_no_defect_of_code_or_size(pool: SlotPool, source: str) -> None:
+    failure = await failure_of(pool, f"\n{source}")
+    assert (failure.code, failure.retryable) == (failures.USER_ERROR, None)
+    assert "task.js:1:" not in failure.stack, failure
 
 
 @pytest.mark.parametrize(
