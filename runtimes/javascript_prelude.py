@@ -30,9 +30,11 @@ from windlass.runtimes.port import CHECKPOINT_BYTES_MAX
 
 _CONSOLE: Final = """
 (H=>{'use strict';
-const $hostShow=v=>{if(typeof v==='string')return v;if(typeof v==='symbol'||typeof v==='function')return H.S(v);
- if(v!==null&&typeof v==='object'&&v instanceof H.E)return H.S(v)+(typeof v.stack==='string'?'\\n'+v.stack:'');
- try{const s=H.stringify(v);return s===undefined?H.S(v):s}catch(_){try{return H.S(v)}catch(_){return '[unprintable]'}}};
+const $hostShow=v=>{if(typeof v==='string')return v;
+ try{if(typeof v!=='object'||v===null)return H.S(v);
+  if(v instanceof H.E){const s=v.stack;return H.S(v)+(typeof s==='string'?'\\n'+s:'')}
+  const s=H.stringify(v);if(s!==undefined)return s}catch(_){}
+ try{return H.S(v)}catch(_){return '[unprintable]'}};
 const line=level=>function $hostLog(...a){let s='';
  for(let i=0;i<a.length;i++)s+=(i?' ':'')+$hostShow(a[i]);(H.log??=H.part(@LOG))(level,s,'')};
 return {log:line('info'),info:line('info'),debug:line('debug'),trace:line('debug'),

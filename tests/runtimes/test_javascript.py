@@ -206,6 +206,21 @@ async def test_console_and_log(pool: SlotPool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("NaN, -Infinity, undefined, -0, 5n", "NaN -Infinity undefined 0 5"),
+        ("Object.assign(new Error('e'), {toString: null})", "[unprintable]"),
+        ("(() => { const {proxy, revoke} = Proxy.revocable({}, {}); revoke(); return proxy })()", "[unprintable]"),
+        ("new Proxy([], {getPrototypeOf() { throw 1 }, get() { throw 2 }})", "[unprintable]"),
+    ],
+)
+async def test_console_shows_what_it_is_given_and_never_throws(pool: SlotPool, source: str, message: str) -> None:
+    completion = await pool.run(script(f"console.log({source})", limits=PATIENT))
+    assert completion.failure is None, completion
+    assert [line.message for line in completion.logs] == [message]
+
+
+@pytest.mark.parametrize(
     ("place", "line", "column"), [("2:5", 2, 5), ("1:15", 1, 6), ("2", 2, 0), ("1", 1, 0)], ids=str
 )
 def test_a_place_is_read_with_and_without_a_column(place: str, line: int, column: int) -> None:
