@@ -129,7 +129,8 @@ class JavaScript:
             text = _salvage(context, host, limits.memory_bytes)
             return javascript_outcome.interrupted(failures.TIMEOUT, text, activation)
         if not text:
-            return javascript_outcome.interrupted(failures.NEVER_SETTLED, host(2), activation)
+            text = _salvage(context, host, limits.memory_bytes)
+            return javascript_outcome.interrupted(failures.NEVER_SETTLED, text, activation)
         used = int(context.memory().get("malloc_size", 0))
         return javascript_outcome.completion_of(text, source, activation, used)
 

@@ -96,7 +96,7 @@ H.text=function $hostText(v,what){if(typeof v!=='string'||v==='')
  throw new T('ctx.'+what+' must be a string that is not empty');return v};
 H.fit=function $hostFit(s){H.used+=s.length;if(H.used>H.max)
  throw new T('ctx: more than '+H.max+' bytes of context values, asks and checkpoints');return s};
-H.asks='';const patch={__proto__:null};let progress='',last='',reports=0,checkpoint='null',beats=0;
+H.asks='';const patch={__proto__:null};let progress='',last='',reports=0,checkpoint='';
 const small=function $hostSmall(s){let n=s.length;
  for(let i=0;3*s.length>LIMIT&&i<s.length&&n<=LIMIT;i++){
   const c=apply(H.unit,s,[i]);if(c>127)n+=c>2047&&(c<55296||c>57343)?2:1}
@@ -105,7 +105,7 @@ const context=meta.context,has=k=>apply(H.own,context,[k]);
 const levels={__proto__:null,debug:1,info:1,warn:1,error:1};
 H.tail=()=>{let p='';for(const k in patch)p+=(p&&',')+stringify(k)+':'+patch[k];
  return ',"patch":{'+p+'},"asks":['+H.asks+'],"progress":['+progress+(last&&progress&&',')+last+']'+
- (beats?',"checkpoint":'+checkpoint:'')};
+ (checkpoint&&',"checkpoint":'+checkpoint)};
 return {
  namespace:meta.namespace,runId:meta.run_id,definition:meta.definition,state:meta.state,visit:meta.visit,path:meta.path,
  attempt:meta.attempt,maxAttempts:meta.max_attempts,idempotencyKey:meta.idempotency_key,startTime:H.now,
@@ -121,7 +121,7 @@ return {
   fraction=+fraction;if(!(fraction>=0&&fraction<=1))throw new T('ctx.progress: the fraction must lie between 0 and 1');
   const s='['+fraction+','+json(message===undefined?'':apply(H.slice,S(message),[0,1000]))+']';
   if(reports++<200)progress+=(progress&&',')+s;else last=s},
- heartbeat:function $hostHeartbeat(value){beats++;if(value!==undefined)checkpoint=H.fit(small(json(value)))},
+ heartbeat:function $hostHeartbeat(value){if(value!==undefined)checkpoint=H.fit(small(json(value)))},
  resumeState:function $hostResumeState(){return meta.resume===null?undefined:meta.resume}}})
 """.replace("LIMIT", str(CHECKPOINT_BYTES_MAX))
 

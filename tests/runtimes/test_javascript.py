@@ -359,6 +359,17 @@ def test_source_that_is_none(source: bytes) -> None:
         script_of(source)
 
 
+async def test_a_heartbeat_without_a_checkpoint_keeps_the_last_one(pool: SlotPool) -> None:
+    completion = await pool.run(script("ctx.heartbeat(); null.x", limits=PATIENT, checkpoint=b'{"page":4}'))
+    assert completion.checkpoint is None
+
+
+async def test_a_promise_that_never_settles_is_told_also_where_no_memory_is_left(pool: SlotPool) -> None:
+    fill = "try { for (;;) kept.push(new Uint8Array(10000)) } catch {}"
+    source = f"ctx.log('x'.repeat(60000)); const kept = []; queueMicrotask(() => {{ {fill} }}); new Promise(() => {{}})"
+    assert (await failure_of(pool, source)).code == failures.NEVER_SETTLED
+
+
 @pytest.mark.parametrize("leave", ["ctx.heartbeat(v)", "ctx.log('deep', v)"])
 async def test_what_lies_too_deep_in_what_is_left_behind_does_not_change_how_it_ended(
     pool: SlotPool, leave: str
