@@ -35,6 +35,8 @@ _LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warn", "error")
 _PROGRESS_KEPT: Final = 200
 _REPORT_SECONDS: Final = 0.1
 _MESSAGE_BYTES: Final = 8_000
+#: As much of one write to the standard error is cut into lines at once.
+_WRITE_BYTES: Final = 1 << 16
 
 
 class GuestEnded(Exception):
@@ -76,6 +78,7 @@ class Guest:
         self.logs_lost = 0
         self._log_room = activation.limits.log_bytes
         self._stderr = b""
+        self._last_line = b""
         self.progress: list[Progress] = []
         self.checkpoint: bytes | None = None
         self.patch: dict[str, bytes] = {}
@@ -139,11 +142,12 @@ class Guest:
 
     def write_log_bytes(self, data: bytes) -> None:
         """Take some of the standard error; each line is a log line."""
-        *lines, self._stderr = (self._stderr + data[: 1 << 16]).split(b"\n")
-        for line in lines:
-            self.log("info", line)
-        if len(self._stderr) > _MESSAGE_BYTES:
-            self.flush_log()
+        for at in range(0, len(data), _WRITE_BYTES):
+            *lines, self._stderr = (self._stderr + data[at : at + _WRITE_BYTES]).split(b"\n")
+            for line in lines:
+                self.log("info", line)
+            if len(self._stderr) > _MESSAGE_BYTES:
+                self.flush_log()
 
     def flush_log(self) -> None:
         """Take what was written to the standard error after the last line end."""
@@ -153,6 +157,8 @@ class Guest:
 
     def log(self, level: Level, text: bytes) -> None:
         """Keep a line while there is room, then only count."""
+        if text and not text.isspace():
+            self._last_line = text
         if len(self.logs) >= self.activation.limits.log_lines or self._log_room <= 0:
             self.logs_lost += 1
             return
@@ -164,8 +170,8 @@ class Guest:
 
     @property
     def last_line(self) -> str:
-        """The last log line, which for a WASI command says why it failed."""
-        return self.logs[-1].message if self.logs else ""
+        """The last log line with anything on it, kept or not, which for a WASI command says why it failed."""
+        return self._last_line[:_MESSAGE_BYTES].decode("utf-8", "replace")
 
     # --- the `task` functions -----------------------------------------------------------------------------------
 

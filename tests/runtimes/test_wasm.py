@@ -103,6 +103,27 @@ async def test_deterministic_modules_see_the_same_chance_and_time(pool: SlotPool
     assert await seen(task=one) != await seen(task=other)
 
 
+@pytest.mark.parametrize(
+    "log",
+    [
+        "step\n" * 1_500 + "the reason\n",
+        "the reason\n\n \n",
+        "x" * 70_000 + "\nthe reason",
+        "y" * 65_536 + "\nthe reason\n",
+    ],
+    ids=["more_lines_than_are_kept", "blank_lines_behind_it", "no_room_is_left", "far_into_one_write"],
+)
+async def test_a_command_that_fails_says_why_in_its_last_line(pool: SlotPool, log: str) -> None:
+    completion = await pool.run(module(saying("1", log=log, exit_code=1), limits=PATIENT))
+    assert completion.failure is not None
+    assert completion.failure.message == "the reason"
+
+
+async def test_lines_of_one_large_write_are_counted_like_others(pool: SlotPool) -> None:
+    completion = await pool.run(module(saying("1", log=("z" * 99 + "\n") * 900), limits=PATIENT))
+    assert len(completion.logs) + completion.logs_lost in (900, 901)  # one may be cut: kept in part and counted
+
+
 async def test_traps_tell_where(pool: SlotPool) -> None:
     text = pointer_module(
         "(call $inner) (i64.const 0)",
