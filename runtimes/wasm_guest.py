@@ -35,6 +35,7 @@ _LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warn", "error")
 _PROGRESS_KEPT: Final = 200
 _REPORT_SECONDS: Final = 0.1
 _MESSAGE_BYTES: Final = 8_000
+_KEY_BYTES_MAX: Final = 1_024
 #: As much of one write to the standard error is cut into lines at once.
 _WRITE_BYTES: Final = 1 << 16
 
@@ -206,7 +207,10 @@ class Guest:
 
     def task_set(self, key_pointer: int, key_length: int, pointer: int, length: int) -> None:
         """`task.set`: a context value for the run."""
-        key = self.take(key_pointer, key_length, "task.set")[:1_024].decode("utf-8", "replace")
+        if key_length & _U32 > _KEY_BYTES_MAX:
+            message = f"task.set: a key of {key_length & _U32} bytes; the limit is {_KEY_BYTES_MAX}"
+            raise self.ended(failures.USER_ERROR, message)
+        key = self.take(key_pointer, key_length, "task.set").decode("utf-8", "replace")
         if not key:
             raise self.ended(failures.USER_ERROR, "task.set: the key is empty")
         self._use(len(key.encode()), "task.set")

@@ -13,6 +13,7 @@ from tests.runtimes.guests import (
     ECHO,
     PATIENT,
     assemble,
+    calling,
     command,
     module,
     pointer_module,
@@ -122,6 +123,14 @@ async def test_a_command_that_fails_says_why_in_its_last_line(pool: SlotPool, lo
 async def test_lines_of_one_large_write_are_counted_like_others(pool: SlotPool) -> None:
     completion = await pool.run(module(saying("1", log=("z" * 99 + "\n") * 900), limits=PATIENT))
     assert len(completion.logs) + completion.logs_lost in (900, 901)  # one may be cut: kept in part and counted
+
+
+async def test_a_key_that_is_too_long_is_refused_and_not_another_key(pool: SlotPool) -> None:
+    call = "(call $call (i32.const 3000) (i32.const 1025) (i32.const 1024) (i32.const 4))"
+    text = calling("set", "i32 i32 i32 i32", call, {3000: "k" * 1025})
+    completion = await pool.run(module(text, limits=PATIENT))
+    assert completion.failure is not None
+    assert (completion.failure.code, completion.patch) == (failures.USER_ERROR, {})
 
 
 async def test_traps_tell_where(pool: SlotPool) -> None:
