@@ -55,12 +55,15 @@ def identity_of(task: wire.Task) -> port.TaskIdentity:
 
 
 def context_of(task: wire.Task) -> bytes:
-    """Join the context's values, which are JSON texts, into one JSON object without parsing them."""
+    """Join the context's values, which are JSON texts, into one JSON object without parsing them.
+
+    In the order of their names: a message gives them in another one in every process, and modules can read the text.
+    """
     if not task.context:
         return b"{}"
     return (
         b"{"
-        + b",".join(msgspec.json.encode(key) + b":" + (task.context[key] or b"null") for key in task.context)
+        + b",".join(msgspec.json.encode(key) + b":" + (task.context[key] or b"null") for key in sorted(task.context))
         + b"}"
     )
 

@@ -42,6 +42,12 @@ def test_context_values_are_joined_unparsed_and_keys_are_escaped() -> None:
     assert b"1.10" in made.context
 
 
+def test_context_values_come_in_the_same_order_everywhere() -> None:
+    names = [f"name {number:02}" for number in range(32)]
+    made = activation(task(context=dict.fromkeys(reversed(names), b"1")))
+    assert list(json.loads(made.context)) == names
+
+
 def test_the_idempotency_key_is_the_same_for_every_attempt() -> None:
     keys = {activation(task(path="a/#3", attempt=attempt)).task.idempotency_key for attempt in (1, 2, 9)}
     assert keys == {"r:3:a/#3"}
