@@ -125,8 +125,8 @@ def interrupted(code: str, salvaged: str, activation: Activation, error: str = "
 
 
 def _thrown_in_job(code: str, error: str) -> Completion:
-    """What a job of the queue threw comes out of the engine as text: the error, then its frames."""
-    said, _, frames = error.partition("\n    at ")
+    """What a job of the queue threw comes out of the engine as text: the value, then the frames that errors have."""
+    said, _, frames = error.removesuffix("\nundefined").partition("\n    at ")
     stack = author_stack(f"at {frames}") if frames else ""
     return failed(code, said[:_MESSAGE_MAX] or "the engine gave up on the code", stack=stack[:_MESSAGE_MAX])
 

@@ -205,6 +205,11 @@ async def test_console_and_log(pool: SlotPool) -> None:
     ]
 
 
+async def test_what_a_microtask_throws_is_told_as_it_is(pool: SlotPool) -> None:
+    failure = await failure_of(pool, "queueMicrotask(() => { throw 'too late' }); new Promise(() => {})")
+    assert (failure.message, failure.stack) == ("too late", "")
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
