@@ -16,6 +16,8 @@ from windlass.runtimes.wasm_guest import Guest, GuestEnded, GuestExit
 
 _FRAMES_SHOWN: Final = 20
 _NAME_SHOWN: Final = 200
+#: No module is as large; the engine says "unknown" with more than that.
+_NOWHERE: Final = 1 << 32
 _TRAP_CODES: Final = {
     wasmtime.TrapCode.INTERRUPT: failures.TIMEOUT,
     wasmtime.TrapCode.STACK_OVERFLOW: failures.STACK_OVERFLOW,
@@ -77,11 +79,16 @@ def _trap(trap: wasmtime.Trap, activation: Activation) -> Failure:
         failures.OUT_OF_FUEL: f"the module used up its {limits.fuel} units of fuel",
     }.get(code, trap.message.strip().split("\n")[-1].strip().removeprefix("wasm trap: "))
     frames = [
-        f"at {(frame.func_name or f'function {frame.func_index}')[:_NAME_SHOWN]} (+{frame.module_offset:#x})"
+        f"at {(frame.func_name or f'function {frame.func_index}')[:_NAME_SHOWN]}{_place(frame.module_offset)}"
         for frame in trap.frames[:_FRAMES_SHOWN]
     ]
     details = msgspec.json.encode({"trap": kind.name}) if kind is not None else b"null"
     return _own(code, message, "\n".join(frames), details)
+
+
+def _place(offset: int) -> str:
+    """Where in the module; the engine has no place for the first instruction of a function, where stacks overflow."""
+    return f" (+{offset:#x})" if offset < _NOWHERE else ""
 
 
 def _refused(text: str) -> Failure:

@@ -133,6 +133,14 @@ async def test_a_key_that_is_too_long_is_refused_and_not_another_key(pool: SlotP
     assert (completion.failure.code, completion.patch) == (failures.USER_ERROR, {})
 
 
+async def test_an_overflow_of_the_stack_names_no_place_that_is_none(pool: SlotPool) -> None:
+    text = pointer_module("(call $deep) unreachable", rest=f"{ALLOC} (func $deep (call $deep))")
+    completion = await pool.run(module(text, limits=PATIENT))
+    assert completion.failure is not None
+    assert completion.failure.code == failures.STACK_OVERFLOW
+    assert completion.failure.stack.startswith("at deep\nat deep (+0x")
+
+
 async def test_traps_tell_where(pool: SlotPool) -> None:
     text = pointer_module(
         "(call $inner) (i64.const 0)",
