@@ -20,7 +20,7 @@ import msgspec
 from windlass.runtimes import failures, javascript_outcome
 from windlass.runtimes.determinism import seed_words
 from windlass.runtimes.javascript_prelude import PARTS, PRELUDE
-from windlass.runtimes.javascript_source import script_of
+from windlass.runtimes.javascript_source import is_strict, script_of
 from windlass.runtimes.memory_mark import reset_peak
 from windlass.runtimes.port import Activation, BadCode, Completion, Problem, Report, TaskIdentity, Usage, failed
 
@@ -73,15 +73,16 @@ class JavaScript:
             source = script_of(code)
         except BadCode as error:
             return error.problems
+        first = "'use strict';throw 0;" if is_strict(source) else "throw 0;"
         context = quickjs.Context()
         context.set_memory_limit(256 << 20)
         context.set_time_limit(5)
         try:
-            context.eval("throw 0;" + source)
+            context.eval(first + source)
         except quickjs.JSException as error:
             text = str(error)
             if text.startswith("SyntaxError"):
-                return (javascript_outcome.syntax_problem(text, source, len("throw 0;")),)
+                return (javascript_outcome.syntax_problem(text, source, len(first)),)
             if not text.startswith("0"):
                 return (Problem(f"the code cannot be parsed: {text[:200]}"),)
         return ()

@@ -48,6 +48,7 @@ _NAMELESS: Final = re.compile(r"(?:async[^\S\n]+)?function(?:\s*\*)?(?=\s*\()|cl
 _RUN: Final = re.compile(r"(?<![\w$.])run(?![\w$])")
 #: A declaration, and so without a value that would take the place of the last expression's.
 _RUN_TRAILER: Final = ";const $hostRun=typeof run==='undefined'||(globalThis.run=run)"
+_STRICT: Final = re.compile(r"(['\"])use strict\1[^\S\n]*(?:[;\n/]|\Z)")
 _DEFAULT: Final = re.compile(r"export\s+default\b")
 _EXPORT_LIST: Final = re.compile(r"export\s*\{([^}]*)\}(\s*from\b)?\s*;?")
 _AS_ENTRY: Final = re.compile(r"(?<![\w$])([\w$]+)\s+as\s+(default|run)\b")
@@ -75,6 +76,11 @@ def script_of(code: bytes) -> str:
     if "export" not in text and "import" not in text and "run" not in text:
         return text
     return _rewrite(text)
+
+
+def is_strict(script: str) -> bool:
+    """Tell whether the first thing in `script` says that it is strict."""
+    return _STRICT.match(script, _Scan(script).skip_blank(0)) is not None
 
 
 def _text_of(code: bytes) -> str:

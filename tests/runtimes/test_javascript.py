@@ -137,7 +137,14 @@ async def test_what_goes_wrong_while_code_runs_is_no_defect_of_code_or_size(pool
 
 @pytest.mark.parametrize(
     ("source", "line"),
-    [("1 +", 1), ("let a;\nlet a;", 2), ("\n\nfunction {", 3), ("let x: number = 1", 1), ("import 'x'", 1)],
+    [
+        ("1 +", 1),
+        ("let a;\nlet a;", 2),
+        ("\n\nfunction {", 3),
+        ("let x: number = 1", 1),
+        ("import 'x'", 1),
+        ("// a\n'use strict'\nwith (input) a", 3),
+    ],
 )
 async def test_problems_are_found_before_anything_runs(pool: SlotPool, source: str, line: int) -> None:
     problems = await pool.check("javascript", source.encode())
