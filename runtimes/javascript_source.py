@@ -46,6 +46,7 @@ _DECLARATION: Final = re.compile(r"(?:async\s+)?(?:function(?:\s*\*\s*|\s+)|clas
 # A function or class without a name. As an expression it would go on where the next line begins with a bracket.
 _NAMELESS: Final = re.compile(r"(?:async[^\S\n]+)?function(?:\s*\*)?(?=\s*\()|class(?=\s*\{|\s+extends\b)")
 _RUN: Final = re.compile(r"(?<![\w$.])run(?![\w$])")
+_RUN_FUNCTION: Final = re.compile(r"function\s*\*?\s*run(?![\w$])")
 #: A declaration, and so without a value that would take the place of the last expression's.
 _RUN_TRAILER: Final = ";const $hostRun=typeof run==='undefined'||(globalThis.run=run)"
 _STRICT: Final = re.compile(r"(['\"])use strict\1[^\S\n]*(?:[;\n/]|\Z)")
@@ -99,7 +100,7 @@ def _text_of(code: bytes) -> str:
 
 def _rewrite(text: str) -> str:
     pieces: list[str] = []
-    trailer = _RUN_TRAILER if _RUN.search(text) else ""
+    trailer = _run_trailer(text)
     kept = 0
     scan = _Scan(text)
     for word in scan.top_level_words():
@@ -112,6 +113,13 @@ def _rewrite(text: str) -> str:
             trailer += addition
     pieces.append(text[kept:])
     return "".join(pieces) + (_gap(text) + trailer if trailer else "")
+
+
+def _run_trailer(text: str) -> str:
+    """Return what makes `run` known outside; the one `function run` of most scripts is, and compiling costs time."""
+    found = _RUN.findall(text)
+    known = len(found) == 1 and _RUN_FUNCTION.search(text) and "use strict" not in text
+    return _RUN_TRAILER if found and not known else ""
 
 
 def _gap(text: str) -> str:

@@ -351,6 +351,8 @@ async def test_large_numbers_and_text_pass(pool: SlotPool) -> None:
         ("export default function (i) {}", "      function $default (i) {};globalThis.$default=$default"),
         ("export default async function*(i) {}", "      async function* $default(i) {};globalThis.$default=$default"),
         ("export default class extends A {}", "      class $default extends A {};globalThis.$default=$default"),
+        ("async function run() {}", "async function run() {}"),
+        ("'use strict';function run() {}", f"'use strict';function run() {{}}{_RUN_TRAILER}"),
         ("a = {export: 1}; b.export = 2", "a = {export: 1}; b.export = 2"),
         ("x = a / b; export default x / c", "x = a / b; $default=      x / c"),
         ("export {a, b as default}", "                        ;$default=b"),
