@@ -40,7 +40,7 @@ def branch_at(definition: Definition, state: RunState, path: str) -> Branch:
 def _root(definition: Definition, state: RunState) -> Branch:
     kind, _, number = state.node_path.partition("!")
     if kind == "undo":
-        found = definition.states[state.undo[int(number)].state].compensate
+        found = definition.states[state.undo[tree.undo_index(state.node_path)].state].compensate
     elif kind:
         here = definition.states[state.state]
         action = (here.enter if kind == "enter" else here.exit)[int(number)]
@@ -114,7 +114,7 @@ def extra_at(state: RunState, item: Callable[[str], Node | None], path: str) -> 
         record = item(owner)
         return item_extra(int(owner[owner.rindex("#") + 1 :]), record.item if record is not None else b"null")
     if state.node_path.startswith("undo!"):
-        return {"result": state.undo[int(state.node_path[5:])].result}
+        return {"result": state.undo[tree.undo_index(state.node_path)].result}
     return NOTHING
 
 

@@ -58,10 +58,15 @@ def next_undo(definition: Definition, state: RunState, move: Move) -> int | None
     return None
 
 
+def undo_path(index: int, entry: Undo) -> str:
+    """Of one compensation and no other: the place in the list is given again to another state when this one is gone."""
+    return f"undo!{index}.{entry.visit}"
+
+
 def open_undo(turn: Turn, index: int) -> None:
     entry = turn.state.undo[index]
     branch: Branch | None = turn.definition.states[entry.state].compensate
     assert branch is not None
-    path = f"undo!{index}"
+    path = undo_path(index, entry)
     node = open_branch(turn, path, branch, {**NOTHING, "result": entry.result})
     turn.apply(NodeOpened(turn.now_us, path, node))

@@ -159,7 +159,7 @@ def _give_up_parked_undo(turn: Turn) -> None:
 
 def undone(turn: Turn, failure: Failure | None) -> Undone:
     """The event that ends the compensation under way."""
-    index = int(turn.state.node_path[5:])
+    index = tree.undo_index(turn.state.node_path)
     return Undone(turn.now_us, index, failure, turn.state.undo[index].state)
 
 

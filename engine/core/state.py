@@ -132,7 +132,7 @@ class RunState(msgspec.Struct, frozen=True, array_like=True):
     timers: tuple[tuple[str, int], ...] = ()  #: the run's own timers (timeout, delayed start, cancel grace)
     stage: str = "start"  #: where in the visit: start, enter, body, route, exit
     cursor: int = 0  #: enter or exit actions already done
-    node_path: str = ""  #: path of `node`: "" the body, enter!<i>, exit!<i>, undo!<i> (place in `undo`)
+    node_path: str = ""  #: path of `node`: "" the body, enter!<i>, exit!<i>, undo!<place in `undo`>.<visit>
     outcome: str = ""  #: of the body that has ended, in stage route and exit
     result: bytes = b"null"  #: of the last body that gave one
     move: Move | None = None  #: in stage start and exit: where to

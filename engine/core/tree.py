@@ -61,6 +61,11 @@ def child_path(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
+def undo_index(path: str) -> int:
+    """Place in `RunState.undo` of the compensation at this path, `undo!<place>.<visit of what it undoes>`."""
+    return int(path[len("undo!") :].partition(".")[0])
+
+
 def parent_path(path: str) -> str:
     head, _, _ = path.rpartition("/")
     return head

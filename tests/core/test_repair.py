@@ -202,9 +202,9 @@ def test_compensation_runs_on_cancel_but_not_on_terminate() -> None:
 def test_cancel_during_compensation_finishes_it() -> None:
     world = shipping(saga())
     world.fail(code="OTHER")
-    world.lease("undo!1")
+    world.lease("undo!1.2")
     world.do(c.Cancel(source="user"))
-    world.report("undo!1")
+    world.report("undo!1.2")
     assert undone(world) == [b'"booked"']
     assert world.state.status == "cancelled"
 
@@ -212,12 +212,12 @@ def test_cancel_during_compensation_finishes_it() -> None:
 def test_a_failing_compensation_is_recorded_and_the_rest_goes_on_or_parks() -> None:
     world = shipping(saga())
     world.fail(code="OTHER")
-    world.fail("undo!1", code="UNDO_FAILED")
+    world.fail("undo!1.2", code="UNDO_FAILED")
     assert undone(world) == [b'"booked"']
     assert world.state.status == "failed"
     world = shipping(saga(on_unhandled="incident"))
     world.fail(code="OUT")
-    world.fail("undo!1")
+    world.fail("undo!1.2")
     assert world.state.incidents[0].kind == "undo"
     resolve(world)
     assert undone(world) == [b'"paid"', b'"booked"']

@@ -1,0 +1,45 @@
+"""Two things at once that nobody tries one by one: leaving while leaving, cancelling what has just succeeded, …"""
+
+from __future__ import annotations
+
+from tests.core.build import ONCE, branch, on, state, task, workflow
+from tests.core.world import World
+from windlass.engine.core import commands as c
+from windlass.engine.core.definition import Catch, Definition, Scope, State
+
+
+def undoable(name: str, to: str, scope: str = "") -> State:
+    return state(name, task(name), on("success", to), scope=scope, compensate=branch(task(f"un{name}")))
+
+
+def trip() -> Definition:
+    """The catch undoes `hotel` alone, which is older than `car`."""
+    return workflow(
+        undoable("hotel", "car", "z"),
+        undoable("car", "pay"),
+        state("pay", task("pay"), scope="z"),
+        state("caught"),
+        scopes={"z": Scope(name="z", catches=(Catch(to="caught"),))},
+        retry=ONCE,
+    )
+
+
+def only(world: World) -> str:
+    """The path of the one task in the queue."""
+    ((_, path),) = world.queue
+    return path
+
+
+def test_two_compensations_of_a_visit_are_never_taken_for_each_other() -> None:
+    world = World(trip()).start()
+    world.succeed()
+    world.succeed()
+    world.fail()
+    first = world.lease(only(world))
+    world.do(c.Cancel(source="user"))
+    world.report(first.path)
+    again = c.TaskSucceeded(path=first.path, visit=first.visit, epoch=first.epoch, output=b"null")
+    second = world.lease(only(world))
+    assert (first.handler, second.handler) == ("unhotel", "uncar")
+    assert first.idempotency_key != second.idempotency_key
+    assert world.refused(again) in ("ALREADY_RECORDED", "LEASE_LOST")
