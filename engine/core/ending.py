@@ -30,7 +30,7 @@ def complete(turn: Turn) -> None:
     definition, state = turn.definition, turn.state
     if state.inbox and definition.unread_signals == "refuse":
         message = f"{state.inbox} signals were never read, and this workflow refuses to complete then"
-        close_run(turn, "failed", failure=Failure("UNREAD_SIGNALS", message, retryable=False))
+        _fail_at_the_end(turn, Failure("UNREAD_SIGNALS", message, retryable=False))
         return
     output = state.result
     if definition.output is not None:
@@ -41,6 +41,15 @@ def complete(turn: Turn) -> None:
         if problems:
             raise Problem("OUTPUT_SCHEMA_MISMATCH", f"the run's output does not fit: {problems}")
     close_run(turn, "completed", output)
+
+
+def _fail_at_the_end(turn: Turn, failure: Failure) -> None:
+    """The exit actions are through; what completed is undone as for any failure."""
+    move = fail_move(turn, failure)
+    if compensation.next_undo(turn.definition, turn.state, move) is None:
+        close_run(turn, "failed", failure=failure)
+    else:
+        turn.apply(Leaving(turn.now_us, move, "failure"))
 
 
 def close_run(turn: Turn, status: str, output: bytes = b"", failure: Failure | None = None) -> None:

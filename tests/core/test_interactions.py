@@ -43,3 +43,11 @@ def test_two_compensations_of_a_visit_are_never_taken_for_each_other() -> None:
     assert (first.handler, second.handler) == ("unhotel", "uncar")
     assert first.idempotency_key != second.idempotency_key
     assert world.refused(again) in ("ALREADY_RECORDED", "LEASE_LOST")
+
+
+def test_a_run_that_fails_for_unread_signals_undoes_what_it_did() -> None:
+    world = World(workflow(undoable("hotel", "end"), state("end"), unread_signals="refuse")).start()
+    world.signal("late")
+    world.succeed()
+    assert world.succeed(only(world)).handler == "unhotel"
+    assert (world.state.status, world.state.failure.code) == ("failed", "UNREAD_SIGNALS")  # type: ignore[union-attr]
