@@ -73,14 +73,26 @@ def _moments(turn: Turn) -> dict[str, Any]:
 
 
 def take(turn: Turn, transition: Transition, extra: Extra = NOTHING) -> Move:
-    """Apply the transition's mapping and give the move that it stands for."""
-    if transition.set:
-        state = turn.state
-        failure = None if good(state.outcome) else state.failure
-        scope = Scope(state.context, {**_moments(turn), **moment(state, failure), **extra}, turn.spend)
-        values = rendered(transition.set, scope)
-        turn.spend(sum(map(len, values.values())))
-        fit_context(turn, values)
+    """Apply the transition's mapping and give the move that it stands for. Raises Problem."""
+    return follow(turn, transition, mapped(turn, transition, extra))
+
+
+def mapped(turn: Turn, transition: Transition, extra: Extra) -> dict[str, bytes]:
+    """What the transition's mapping puts into the context. Raises Problem."""
+    if not transition.set:
+        return {}
+    state = turn.state
+    failure = None if good(state.outcome) else state.failure
+    scope = Scope(state.context, {**_moments(turn), **moment(state, failure), **extra}, turn.spend)
+    values = rendered(transition.set, scope)
+    turn.spend(sum(map(len, values.values())))
+    fit_context(turn, values)
+    return values
+
+
+def follow(turn: Turn, transition: Transition, values: dict[str, bytes]) -> Move:
+    """The move that the transition stands for, once its mapping is applied."""
+    if values:
         turn.apply(ContextSet(turn.now_us, values, "transition"))
     return Move("complete") if transition.to is None else Move("state", transition.to)
 

@@ -15,7 +15,7 @@ from windlass.engine.core.events import SignalBuffered, SignalTaken
 from windlass.engine.core.jsontext import BAD_JSON
 from windlass.engine.core.limits import INBOX_MAX
 from windlass.engine.core.refusal import Rejection
-from windlass.engine.core.routing import event_names, moment, passes, take
+from windlass.engine.core.routing import event_names, follow, mapped, moment, passes
 from windlass.engine.core.state import Node
 from windlass.engine.core.turn import Extra, Problem, Turn, evaluating, visit_of
 
@@ -38,13 +38,13 @@ def signal(turn: Turn, command: Signal) -> None:
         waits.receive(turn, path, name, payload)
         return
     try:
-        transition = _event_transition(turn, name, payload)
+        taking = _event_transition(turn, name, payload)
     except Problem as problem:
         incidents.from_problem(turn, "", "flow", problem)
-        transition = None
-    if transition is not None:
+        taking = None
+    if taking is not None:
         turn.apply(SignalTaken(turn.now_us, name, payload, ""))
-        _go(turn, transition, name, payload)
+        _go(turn, *taking, name)
     else:
         if turn.state.inbox >= INBOX_MAX:
             message = f"the run keeps {turn.state.inbox} signals unread, {INBOX_MAX} are allowed; let it take some"
@@ -94,13 +94,18 @@ def _some_wait(counts: tuple[int, ...]) -> bool:
     return opened - succeeded - failed > running
 
 
-def _event_transition(turn: Turn, name: str, payload: bytes) -> Transition | None:
+def _event_transition(turn: Turn, name: str, payload: bytes) -> tuple[Transition, dict[str, bytes]] | None:
+    """The transition that takes the signal, and what it puts into the context: worked out before the signal is taken,
+    for one that cannot be put there must still lie in the inbox when the incident is resolved. Raises Problem.
+    """
     state = turn.state
     if state.stage != "body" or state.paused_us or state.cancel is not None or state.node is None:
         return None
     for transition in turn.definition.states[state.state].transitions:
-        if transition.on == f"event:{name}" and passes(turn, transition, _event(turn, name, payload)):
-            return transition
+        if transition.on == f"event:{name}":
+            event = _event(turn, name, payload)
+            if passes(turn, transition, event):
+                return transition, mapped(turn, transition, event)
     return None
 
 
@@ -111,14 +116,8 @@ def _event(turn: Turn, name: str, payload: bytes) -> Extra:
     }
 
 
-def _go(turn: Turn, transition: Transition, name: str, payload: bytes) -> None:
-    on = f"event:{name}"
-    try:
-        move = take(turn, transition, _event(turn, name, payload))
-    except Problem as problem:
-        incidents.from_problem(turn, "", "flow", problem)
-        return
-    flow.abort(turn, move, on, f"signal {name}")
+def _go(turn: Turn, transition: Transition, values: dict[str, bytes], name: str) -> None:
+    flow.abort(turn, follow(turn, transition, values), f"event:{name}", f"signal {name}")
 
 
 def take_buffered_event(turn: Turn) -> None:
@@ -134,15 +133,15 @@ def take_buffered_event(turn: Turn) -> None:
             continue
         key, payload = found[name]
         try:
-            transition = _event_transition(turn, name, payload)
+            taking = _event_transition(turn, name, payload)
         except Problem as problem:
             incidents.from_problem(turn, "", "flow", problem)
             return
-        if transition is not None:
+        if taking is not None:
             turn.taken.add(key)
             turn.owe(ConsumeSignal(key=key))
             turn.apply(SignalTaken(turn.now_us, name, payload, "", True))
-            _go(turn, transition, name, payload)
+            _go(turn, *taking, name)
             return
 
 

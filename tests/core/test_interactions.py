@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.core.build import ONCE, branch, on, state, task, workflow
+from tests.core.build import ONCE, branch, on, state, task, template, workflow
 from tests.core.world import World
 from windlass.engine.core import commands as c
 from windlass.engine.core.definition import Catch, Definition, Scope, State
@@ -51,3 +51,13 @@ def test_a_run_that_fails_for_unread_signals_undoes_what_it_did() -> None:
     world.succeed()
     assert world.succeed(only(world)).handler == "unhotel"
     assert (world.state.status, world.state.failure.code) == ("failed", "UNREAD_SIGNALS")  # type: ignore[union-attr]
+
+
+def test_a_signal_whose_transition_cannot_be_taken_yet_is_kept() -> None:
+    go = on("event:go", "end", set=(("v", template("${event.payload.v} of ${all}")),))
+    world = World(workflow(state("s", task(), go), state("end"))).start()
+    world.signal("go", {"v": 1})
+    (incident,) = world.state.incidents
+    assert (incident.code, len(world.inbox)) == ("MISSING_KEY", 1)
+    world.do(c.ResolveIncident(incident_id=incident.incident_id, set={"all": b"2"}))
+    assert (world.state.status, world.context()["v"]) == ("completed", "1 of 2")
