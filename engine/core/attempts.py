@@ -188,7 +188,7 @@ def failed(turn: Turn, command: TaskFailed) -> None:
     if command.asks is not None:
         patch = _kept_of_failure(turn, command.path, node, command.asks)
     failure = command.failure
-    if failure.details and jsontext.flaw(failure.details):
+    if failure.details and jsontext.unreadable(failure.details):
         failure = replace(failure, details=b"")
     _attempt_failed(turn, command.path, node, branch, failure, "failed", command.jitter, patch)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from windlass.engine.core.branches import Extra
@@ -32,19 +33,24 @@ def due_of(turn: Turn, expression: Expression, extra: Extra) -> int:
     due = time_us(value, turn.now_us)
     if due is None:
         raise Problem("NOT_A_TIME", f"{expression.source!r} gave {value!r}, which is neither a time nor a duration")
-    return min(due, FOREVER_US)
+    return due
 
 
 def time_us(value: Any, now_us: int) -> int | None:
-    """An absolute time, or None if the value is neither a time nor a duration.
+    """An absolute time from 1970 to `FOREVER_US`, or None if the value is neither a time nor a duration.
 
     Times: RFC 3339 text, a number from 1e9 (seconds since the epoch). Durations: "90s", "1h30m", "PT5S", a timedelta, a
     smaller number of seconds."""
+    micros = _time_us(value, now_us)
+    return None if micros is None else max(0, min(micros, FOREVER_US))
+
+
+def _time_us(value: Any, now_us: int) -> int | None:
     match value:
         case bool():
             return None
         case int() | float():
-            span = int(min(value, FOREVER_US / 1e6) * 1_000_000) if value == value else None
+            span = _within(value * 1_000_000.0 if isinstance(value, float) else value * 1_000_000)
             return span if span is None or value >= _SECONDS_ARE_A_DATE else now_us + span
         case datetime.timedelta():
             return now_us + value // datetime.timedelta(microseconds=1)
@@ -56,18 +62,25 @@ def time_us(value: Any, now_us: int) -> int | None:
             return None
 
 
+def _within(micros: float) -> int | None:
+    """Whole microseconds, no more than are of use: the numbers are of whoever made the data. None for none at all."""
+    return int(max(-FOREVER_US, min(micros, FOREVER_US))) if micros == micros else None
+
+
 def _text_us(text: str, now_us: int) -> int | None:
     if _SPAN.fullmatch(text):
-        return now_us + sum(int(float(number) * _UNITS_US[unit]) for number, unit in _PART.findall(text))
+        return now_us + _sum_us(_PART.findall(text))
     iso = _ISO_SPAN.fullmatch(text)
     if iso and any(iso.groups()):
-        return now_us + sum(
-            int(float(number) * _UNITS_US[unit]) for number, unit in zip(iso.groups(), "wdhms", strict=True) if number
-        )
+        return now_us + _sum_us((number, unit) for number, unit in zip(iso.groups(), "wdhms", strict=True) if number)
     try:
         return _since_epoch(datetime.datetime.fromisoformat(text))
     except ValueError:
         return None
+
+
+def _sum_us(parts: Iterable[tuple[str, str]]) -> int:
+    return sum(_within(float(number) * _UNITS_US[unit]) or 0 for number, unit in parts)
 
 
 def _since_epoch(moment: datetime.datetime) -> int | None:

@@ -42,6 +42,15 @@ def misfit(schema: Schema | None, text: bytes) -> str:
     return "; ".join(schema.check(value))
 
 
+def unreadable(text: bytes) -> bool:
+    """Whether the value cannot be built: more than `flaw`, for what is looked at where nothing can be refused."""
+    try:
+        parse(text)
+    except BAD_JSON:
+        return True
+    return False
+
+
 def parse(text: bytes) -> Any:
     """The value. Raises one of BAD_JSON."""
     return _value.decode(text)

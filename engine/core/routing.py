@@ -54,8 +54,12 @@ def error_facts(failure: Failure) -> dict[str, Any]:
     return {
         "code": failure.code,
         "message": failure.message,
-        "details": jsontext.parse(failure.details) if failure.details else None,
+        "details": _details(failure.details) if failure.details else None,
     }
+
+
+def _details(text: bytes) -> Any:
+    return evaluating(lambda: jsontext.parse(text))
 
 
 def passes(turn: Turn, transition: Transition, extra: Extra) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from tests.core.build import ONCE, branch, on, state, task, template, workflow
+import msgspec
+import pytest
+
+from tests.core.build import ONCE, branch, expression, on, state, task, template, workflow
 from tests.core.world import World
 from windlass.engine.core import commands as c
-from windlass.engine.core.definition import Catch, Definition, Scope, State
+from windlass.engine.core.definition import Catch, Definition, DelayBody, Scope, State, WaitBody
 
 
 def undoable(name: str, to: str, scope: str = "") -> State:
@@ -61,3 +64,22 @@ def test_a_signal_whose_transition_cannot_be_taken_yet_is_kept() -> None:
     assert (incident.code, len(world.inbox)) == ("MISSING_KEY", 1)
     world.do(c.ResolveIncident(incident_id=incident.incident_id, set={"all": b"2"}))
     assert (world.state.status, world.context()["v"]) == ("completed", "1 of 2")
+
+
+@pytest.mark.parametrize("value", [f"{'9' * 400}d", f"PT{'9' * 400}S", -1e308, -(10**30), "0001-01-01T00:00:00Z"])
+def test_no_time_of_the_data_is_too_far_away(value: object) -> None:
+    for body in (WaitBody(names=("go",), until=expression("t")), DelayBody(until=expression("t"))):
+        world = World(workflow(state("s", body))).start({"t": value})
+        world.pass_time(200 * 365 * 86_400)
+        assert world.state.status == "completed"
+    world = World(workflow(state("s", task()))).start()
+    ask = c.Asks(escalate=msgspec.json.encode({"to": "x", "timeout": value}))
+    world.succeed(asks=ask)
+    assert list(world.escalations.values()) == ["pending"]
+
+
+def test_the_details_of_a_failure_that_cannot_be_read_are_left_out() -> None:
+    caught = on("failure", "end", when=expression("error.details == None"))
+    world = World(workflow(state("s", task(), caught), state("end"), retry=ONCE)).start()
+    world.fail(details=b'{"far": 1e999}')
+    assert world.state.status == "completed"
