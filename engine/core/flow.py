@@ -22,7 +22,7 @@ from windlass.engine.core.events import BodyEnded, Deferred, Leaving, NodeOpened
 from windlass.engine.core.joining import winding_down
 from windlass.engine.core.limits import CONTEXT_BYTES_MAX, ENTRIES_MAX, SPIN_MAX, WORK_YIELD, context_bytes
 from windlass.engine.core.opening import open_branch
-from windlass.engine.core.routing import choose, event_names, fail_move, take, unhandled
+from windlass.engine.core.routing import choose, ended, event_names, fail_move, take, unhandled
 from windlass.engine.core.state import CLOSED, Move, Node
 from windlass.engine.core.tree import good
 from windlass.engine.core.turn import Problem, Turn
@@ -226,7 +226,7 @@ def _route(turn: Turn) -> bool:
         move, on = unhandled(turn) or fail_move(turn, _failure(turn)), state.outcome
         if turn.definition.on_unhandled == "incident" and move.kind == "fail":
             raise Problem(_failure(turn).code, _failure(turn).message)
-        if move.kind == "fail" and on == "timeout" and (here.step is None or isinstance(here.step.body, WaitBody)):
+        if move.kind == "fail" and on == "timeout" and isinstance(ended(turn, here), WaitBody | None):
             reason = f"nothing came in time in state {here.name!r}, and no transition takes its timeout"
             ending.cancel(turn, Cancel(source="timeout", reason=reason))
             return True

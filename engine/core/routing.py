@@ -8,7 +8,7 @@ from typing import Any
 from windlass.engine.core import compensation, jsontext
 from windlass.engine.core.branches import NOTHING
 from windlass.engine.core.commands import Failure
-from windlass.engine.core.definition import State, TaskBody, Transition
+from windlass.engine.core.definition import Body, State, TaskAction, TaskBody, Transition
 from windlass.engine.core.events import ContextSet
 from windlass.engine.core.selectors import Scope
 from windlass.engine.core.state import Move, RunState
@@ -23,7 +23,7 @@ def choose(turn: Turn) -> tuple[Transition, str] | None:
     if not here.transitions:
         return None
     failure = None if good(state.outcome) else state.failure
-    for on in _names(here, state.outcome):
+    for on in _names(turn, here):
         for transition in here.transitions:
             if transition.on not in (on, "") or (transition.on == "" and on != state.outcome):
                 continue
@@ -34,15 +34,22 @@ def choose(turn: Turn) -> tuple[Transition, str] | None:
     return None
 
 
-def _names(here: State, outcome: str) -> Iterator[str]:
+def _names(turn: Turn, here: State) -> Iterator[str]:
     """The outcome, then what it counts as when nothing takes it by its own name."""
+    outcome = turn.state.outcome
     yield outcome
     if outcome == "approved":
         yield "success"
-    elif outcome == "rejected" or (
-        outcome == "timeout" and here.step is not None and isinstance(here.step.body, TaskBody)
-    ):
+    elif outcome == "rejected" or (outcome == "timeout" and isinstance(ended(turn, here), TaskBody)):
         yield "failure"
+
+
+def ended(turn: Turn, here: State) -> Body | None:
+    """What gave the outcome: the state's body, or the enter action that did not get through to it."""
+    if turn.state.cursor < len(here.enter):
+        action = here.enter[turn.state.cursor]
+        return action.branch.body if isinstance(action, TaskAction) else None
+    return here.step.body if here.step is not None else None
 
 
 def moment(state: RunState, failure: Failure | None) -> Extra:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tests.core.build import ONCE, branch, expression, on, state, task, template, workflow
+from tests.core.build import ONCE, branch, expression, limits, on, state, task, template, workflow
 from tests.core.world import World
 from windlass.engine.core import commands as c
-from windlass.engine.core.definition import Catch, Definition, DelayBody, Scope, State, WaitBody
+from windlass.engine.core.definition import (
+    Catch,
+    Definition,
+    DelayBody,
+    Scope,
+    State,
+    TaskAction,
+    Transition,
+    WaitBody,
+)
 
 
 def undoable(name: str, to: str, scope: str = "") -> State:
@@ -83,3 +92,14 @@ def test_the_details_of_a_failure_that_cannot_be_read_are_left_out() -> None:
     world = World(workflow(state("s", task(), caught), state("end"), retry=ONCE)).start()
     world.fail(details=b'{"far": 1e999}')
     assert world.state.status == "completed"
+
+
+def test_an_enter_action_that_is_too_late_is_a_failure_and_no_wait_that_nothing_ended() -> None:
+    def late(*transitions: Transition) -> World:
+        audit = TaskAction(branch=branch(task(), timeouts=limits(schedule_to_start=5)))
+        world = World(workflow(state("s", WaitBody(names=("go",)), *transitions, enter=(audit,)), state("end"))).start()
+        world.pass_time(6)
+        return world
+
+    assert (late().state.status, late().state.failure.code) == ("failed", "SCHEDULE_TO_START_TIMEOUT")  # type: ignore[union-attr]
+    assert late(on("failure", "end")).state.status == "completed"
