@@ -49,9 +49,7 @@ def problem(turn: Turn, path: str, asks: Asks) -> Failure | None:
     """Why these asks cannot be carried out; None if they can."""
     if (bad := _malformed(asks)) is not None:
         return bad
-    attached = any(not spawn.detach for spawn in asks.spawn)
-    holding = [bool(asks.route), bool(asks.wait_for), bool(asks.escalate), bool(asks.suspend), attached]
-    if sum(holding) > 1:
+    if bool(asks.route) + sum(_holding(asks)) > 1:
         return _invalid("a task may ask for one of route, waitFor, escalate, suspend and spawn at a time")
     if len(asks.spawn) > SPAWN_MAX:
         return _invalid(f"{len(asks.spawn)} children asked for, {SPAWN_MAX} are allowed at a time")
@@ -67,6 +65,16 @@ def problem(turn: Turn, path: str, asks: Asks) -> Failure | None:
     if asks.escalate:
         return _bad_escalation(turn, asks.escalate)
     return None
+
+
+def holds(asks: Asks) -> bool:
+    """Whether the step stays open for what was asked."""
+    return any(_holding(asks))
+
+
+def _holding(asks: Asks) -> list[bool]:
+    attached = any(not spawn.detach for spawn in asks.spawn)
+    return [bool(asks.wait_for), bool(asks.escalate), bool(asks.suspend), attached]
 
 
 def _bad_name(asks: Asks) -> str:

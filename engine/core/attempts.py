@@ -129,8 +129,14 @@ def succeeded(turn: Turn, command: TaskSucceeded) -> None:
         _attempt_failed(turn, path, node, branch, problem, "failed", 0.5, NO_PATCH)
         return
     release(turn, path, node)
-    asks = command.asks if not winding_down(turn.state) else None
-    if asks is not None and asking.carry_out(turn, path, node, branch, output, asks):
+    asks = command.asks
+    if asks is not None and winding_down(turn.state):
+        if asking.holds(asks):  # it is not done: what it waits for will not begin
+            turn.disarm(node.timers)
+            turn.apply(TaskCompleted(turn.now_us, path, output, "cancelled", asks.set))
+            turn.closed.append(path)
+            return
+    elif asks is not None and asking.carry_out(turn, path, node, branch, output, asks):
         return
     turn.disarm(node.timers)
     patch = command.asks.set if command.asks is not None else NO_PATCH

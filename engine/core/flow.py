@@ -23,7 +23,7 @@ from windlass.engine.core.joining import winding_down
 from windlass.engine.core.limits import CONTEXT_BYTES_MAX, ENTRIES_MAX, SPIN_MAX, WORK_YIELD, context_bytes
 from windlass.engine.core.opening import open_branch
 from windlass.engine.core.routing import choose, ended, event_names, fail_move, take, unhandled
-from windlass.engine.core.state import CLOSED, Move, Node
+from windlass.engine.core.state import CLOSED, Move, Node, RunState
 from windlass.engine.core.tree import good
 from windlass.engine.core.turn import Problem, Turn
 
@@ -34,7 +34,7 @@ def step(turn: Turn) -> bool:
     if state.status in CLOSED:
         return False
     if winding_down(state):
-        return ending.step_of_cancel(turn)
+        return _guarded(turn, _take) if _succeeded_in_time(state) else ending.step_of_cancel(turn)
     if state.paused_us or (state.deferred and _yielded(state.deferred)):
         return False
     node = state.node
@@ -51,6 +51,12 @@ def step(turn: Turn) -> bool:
             return _guarded(turn, _route)
         case _:
             return _guarded(turn, _exit_step)
+
+
+def _succeeded_in_time(state: RunState) -> bool:
+    """What got its success in the grace time of a cancel is done: a state can be undone, an exit action is through."""
+    node = state.node
+    return node is not None and node.phase == "done" and good(node.outcome) and not state.node_path.startswith("undo!")
 
 
 def _yielded(deferred: tuple[str, ...]) -> bool:
@@ -147,6 +153,8 @@ def _enter_step(turn: Turn) -> bool:
 def _act(turn: Turn, stage: str, action: Action) -> None:
     if isinstance(action, TaskAction):
         path = f"{stage}!{turn.state.cursor}"
+        if stage == "exit":  # it may have been begun before, and left in the middle by something stronger
+            turn.epoch = turn.state.seq
         node = open_branch(turn, path, action.branch, NOTHING)
         turn.apply(NodeOpened(turn.now_us, path, node))
     else:

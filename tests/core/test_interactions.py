@@ -103,3 +103,48 @@ def test_an_enter_action_that_is_too_late_is_a_failure_and_no_wait_that_nothing_
 
     assert (late().state.status, late().state.failure.code) == ("failed", "SCHEDULE_TO_START_TIMEOUT")  # type: ignore[union-attr]
     assert late(on("failure", "end")).state.status == "completed"
+
+
+def test_what_succeeds_in_the_grace_time_of_a_cancel_is_undone() -> None:
+    world = World(workflow(undoable("hotel", "end"), state("end"))).start()
+    world.lease()
+    world.do(c.Cancel(source="user"))
+    world.report(result="room 7", asks=c.Asks(set={"seen": b"1"}))
+    assert world.context() == {"seen": 1}
+    assert world.succeed(only(world)).handler == "unhotel"
+    assert world.state.status == "cancelled"
+
+
+def test_what_wants_to_go_on_in_the_grace_time_of_a_cancel_is_not_undone() -> None:
+    world = World(workflow(undoable("hotel", "end"), state("end"))).start()
+    world.lease()
+    world.do(c.Cancel(source="user"))
+    world.report(asks=c.Asks(suspend=b"1"))
+    assert world.state.status == "cancelled"
+
+
+def leaving() -> World:
+    """An exit task is with a worker."""
+    bye = TaskAction(branch=branch(task("bye"), output="said"))
+    world = World(workflow(state("s", task(), on("success", "end"), exit=(bye,)), state("end"))).start()
+    world.succeed()
+    world.lease("exit!0")
+    return world
+
+
+def test_an_exit_task_that_ends_while_the_run_is_cancelled_is_not_done_again() -> None:
+    world = leaving()
+    world.do(c.Cancel(source="user"))
+    world.report("exit!0", "bye")
+    assert (world.state.status, world.context()) == ("cancelled", {"said": "bye"})
+
+
+def test_an_exit_task_that_is_begun_anew_does_not_take_the_result_of_the_stopped_attempt() -> None:
+    world = leaving()
+    stale = c.TaskSucceeded(path="exit!0", visit=1, epoch=1, output=b"1")
+    world.do(c.Fail(code="OPERATOR", reason="enough"))
+    assert world.refused(stale) == "LEASE_LOST"
+    world.lease("exit!0")
+    assert world.refused(stale) == "LEASE_LOST"
+    world.report("exit!0")
+    assert world.state.status == "failed"
