@@ -11,8 +11,8 @@ from windlass.engine.core.branches import Extra, branch_at, extra_at
 from windlass.engine.core.closing import close
 from windlass.engine.core.commands import Failure
 from windlass.engine.core.definition import Join, MapBody, ParallelBody
-from windlass.engine.core.events import NodeOpened, NodesStopped, WorkHeld
-from windlass.engine.core.opening import create_items, defer_items, open_item, spawned_enough, window
+from windlass.engine.core.events import NodeOpened, NodesStopped
+from windlass.engine.core.opening import create_items, defer_items, held_back, open_item, spawned_enough, window
 from windlass.engine.core.state import Node, RunState
 from windlass.engine.core.tree import child_path, good
 from windlass.engine.core.turn import Turn
@@ -157,8 +157,7 @@ def _go_on(turn: Turn, path: str, node: Node, body: MapBody, extra: Extra) -> No
         if opened == total or opened - succeeded - failed >= limit:
             return
         if turn.state.paused_us:
-            if not turn.state.held:
-                turn.apply(WorkHeld(turn.now_us))
+            held_back(turn)
             return
         if spawned_enough(turn):
             defer_items(turn, path)

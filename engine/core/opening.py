@@ -23,7 +23,7 @@ from windlass.engine.core.definition import (
     WaitBody,
 )
 from windlass.engine.core.effects import Defer
-from windlass.engine.core.events import Deferred, ItemsOpened
+from windlass.engine.core.events import Deferred, ItemsOpened, WorkHeld
 from windlass.engine.core.jsontext import BAD_JSON
 from windlass.engine.core.limits import MAP_CHUNK, MAP_CHUNK_BYTES, MAP_OPEN_MAX
 from windlass.engine.core.scheduling import schedule
@@ -87,15 +87,24 @@ def _open(turn: Turn, path: str, branch: Branch, extra: Extra) -> Node:
 
 def open_task(turn: Turn, path: str, branch: Branch, extra: Extra) -> Node:
     check_input(turn, branch, extra)
-    limits = branch.timeouts
+    limits, now, paused = branch.timeouts, turn.now_us, bool(turn.state.paused_us)
     timers: tuple[tuple[str, int], ...] = ()
-    if limits.schedule_to_start_us is not None:
-        timers += (turn.arm(path, "s2s", turn.now_us + limits.schedule_to_start_us),)
+    if limits.schedule_to_start_us is not None and not paused:
+        timers += (turn.arm(path, "s2s", now + limits.schedule_to_start_us),)
     if limits.schedule_to_close_us is not None:
-        timers += (turn.arm(path, "s2c", turn.now_us + limits.schedule_to_close_us),)
+        timers += (turn.arm(path, "s2c", now + limits.schedule_to_close_us),)
+    node = Node("queued", "task", attempt=1, epoch=turn.epoch, opened_us=now, queued_us=now, timers=timers)
+    if paused:  # opened by the repair of an incident
+        turn.later.append(lambda: held_back(turn))
+        return msgspec.structs.replace(node, phase="held", queued_us=0)
     schedule(turn, path, task_of(branch), branch.timeouts, 1)
-    now = turn.now_us
-    return Node("queued", "task", attempt=1, epoch=turn.epoch, opened_us=now, queued_us=now, timers=timers)
+    return node
+
+
+def held_back(turn: Turn) -> None:
+    """Work is withheld by the pause: its end looks for it."""
+    if turn.state.paused_us and not turn.state.held:
+        turn.apply(WorkHeld(turn.now_us))
 
 
 def check_input(turn: Turn, branch: Branch, extra: Extra) -> None:

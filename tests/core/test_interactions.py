@@ -9,15 +9,19 @@ from tests.core.build import ONCE, branch, expression, limits, on, state, task, 
 from tests.core.world import World
 from windlass.engine.core import commands as c
 from windlass.engine.core.definition import (
+    Branch,
     Catch,
     Definition,
     DelayBody,
+    MapBody,
+    ParallelBody,
     Scope,
     State,
     TaskAction,
     Transition,
     WaitBody,
 )
+from windlass.engine.core.selectors import Key
 
 
 def undoable(name: str, to: str, scope: str = "") -> State:
@@ -148,3 +152,23 @@ def test_an_exit_task_that_is_begun_anew_does_not_take_the_result_of_the_stopped
     assert world.refused(stale) == "LEASE_LOST"
     world.report("exit!0")
     assert world.state.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("step", "given"),
+    [
+        (branch(task(), "x"), 1),
+        (branch(ParallelBody(branches=(("a", branch(task(), "x")),))), 1),
+        (branch(MapBody(items=Key(key="x"), branch=branch(task()))), [1, 2]),
+    ],
+)
+def test_what_is_repaired_while_the_run_is_paused_begins_when_it_goes_on(step: Branch, given: object) -> None:
+    world = World(workflow(state("s", step))).start()
+    world.do(c.Pause())
+    (incident,) = world.state.incidents
+    world.do(c.ResolveIncident(incident_id=incident.incident_id, set={"x": msgspec.json.encode(given)}))
+    assert not world.queue
+    world.do(c.Unpause())
+    while world.queue:
+        world.succeed(min(world.queue)[1])
+    assert world.state.status == "completed"
