@@ -335,6 +335,7 @@ def _pass_on(turn: Turn, path: str, node: Node, branch: Branch, reason: str) -> 
     node = replace(
         node, session="", lease_us=0, failure=failure, unable=unable, unable_us=turn.now_us + UNABLE_US
     )  # fmt: skip
+    node = to_start(turn, path, replace(node, since_us=node.since_us or node.queued_us), branch)
     turn.apply(AttemptEnded(turn.now_us, path, "unable", failure, queued_again(turn, path, node, branch)))
 
 
@@ -371,7 +372,18 @@ def _park(turn: Turn, path: str, node: Node, code: str, message: str, why: str =
 
 def requeue(turn: Turn, path: str, node: Node, branch: Branch, why: str, failure: Failure | None = None) -> None:
     """Back into the queue as the node is; held while the run is paused. `failure` is for readers."""
+    node = to_start(turn, path, replace(node, since_us=0), branch)
     turn.apply(AttemptEnded(turn.now_us, path, why, failure, queued_again(turn, path, node, branch)))
+
+
+def to_start(turn: Turn, path: str, node: Node, branch: Branch) -> Node:
+    """With the limit of its waiting in the queue, unless a pause holds it: from now on, or, where workers could not run
+    it, since it has waited for one that can.
+    """
+    limit_us = branch.timeouts.schedule_to_start_us
+    if limit_us is None or turn.state.paused_us:
+        return node
+    return replace(node, timers=(*node.timers, turn.arm(path, "s2s", (node.since_us or turn.now_us) + limit_us)))
 
 
 def queued_again(turn: Turn, path: str, node: Node, branch: Branch) -> Node:

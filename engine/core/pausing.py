@@ -106,10 +106,8 @@ def release(turn: Turn, path: str, node: Node) -> None:
     """Queue what was held, the innermost first, and let joins and maps go on."""
     if node.phase == "held":
         branch = branch_at(turn.definition, turn.state, path)
-        timers = node.timers
-        if branch.timeouts.schedule_to_start_us is not None:
-            timers += (turn.arm(path, "s2s", turn.now_us + branch.timeouts.schedule_to_start_us),)
-        queued = attempts.queued_again(turn, path, replace(node, timers=timers), branch)
+        ready = attempts.to_start(turn, path, replace(node, since_us=0), branch)
+        queued = attempts.queued_again(turn, path, ready, branch)
         turn.apply(NodeChanged(turn.now_us, path, queued, "unpaused"))
     if node.phase != "joining":
         return

@@ -68,7 +68,9 @@ def revive(turn: Turn, path: str, node: Node) -> None:
     elif node.kind in ("task", "poll") and node.attempt:
         branch = branch_at(turn.definition, turn.state, path)
         timers = _timers(turn, path, branch, to_start=not turn.state.paused_us)
-        fresh = replace(node, attempt=1, crashes=0, outcome="", output=b"", timers=timers, session="", lease_us=0)
+        fresh = replace(
+            node, attempt=1, crashes=0, since_us=0, outcome="", output=b"", timers=timers, session="", lease_us=0
+        )
         turn.apply(NodeChanged(turn.now_us, path, attempts.queued_again(turn, path, fresh, branch), "revived"))
     elif node.kind == "events":
         again = Node("waiting", "events", opened_us=turn.now_us, timers=_body_timer(turn, path))

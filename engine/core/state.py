@@ -57,6 +57,7 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     unable: tuple[str, ...] = ()  #: sessions of workers that gave the task back because they cannot run it
     unable_us: int = 0  #: until when they are not asked again
     away: int = 0  #: leases that ran out while no engine was there to renew them, or that never reached their worker
+    since_us: int = 0  #: given back as unable: since when it waits for a worker that can run it; else 0
 
 
 class Move(msgspec.Struct, frozen=True, array_like=True):

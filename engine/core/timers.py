@@ -93,10 +93,7 @@ def _too_long(node: Node) -> Failure:
 
 def _again(turn: Turn, path: str, node: Node, why: str) -> None:
     branch = branch_at(turn.definition, turn.state, path)
-    if branch.timeouts.schedule_to_start_us is not None and not turn.state.paused_us:
-        node = replace(
-            node, timers=(*node.timers, turn.arm(path, "s2s", turn.now_us + branch.timeouts.schedule_to_start_us))
-        )
+    node = attempts.to_start(turn, path, replace(node, since_us=0), branch)
     turn.apply(NodeChanged(turn.now_us, path, attempts.queued_again(turn, path, node, branch), why))
 
 

@@ -172,3 +172,25 @@ def test_what_is_repaired_while_the_run_is_paused_begins_when_it_goes_on(step: B
     while world.queue:
         world.succeed(min(world.queue)[1])
     assert world.state.status == "completed"
+
+
+def test_the_limit_of_waiting_in_the_queue_holds_for_a_task_that_came_back() -> None:
+    for crashed in (False, True):
+        world = World(workflow(state("s", branch(task(), timeouts=limits(schedule_to_start=5))))).start()
+        world.lease()
+        world.pass_time(10)
+        world.do(c.TaskReturned(path="", visit=1, epoch=1, crashed=crashed))
+        world.pass_time(4)
+        assert world.state.status == "running"
+        world.pass_time(2)
+        assert world.state.failure.code == "SCHEDULE_TO_START_TIMEOUT"  # type: ignore[union-attr]
+
+
+def test_workers_that_cannot_run_a_task_do_not_put_off_the_limit_of_its_waiting() -> None:
+    world = World(workflow(state("s", branch(task(), timeouts=limits(schedule_to_start=5))))).start()
+    for _ in range(4):
+        world.pass_time(1)
+        world.lease()
+        world.do(c.TaskReturned(path="", visit=1, epoch=world.node().epoch, crashed=False, unable=True))
+    world.pass_time(1.5)
+    assert (world.state.status, world.state.failure.code) == ("failed", "SCHEDULE_TO_START_TIMEOUT")  # type: ignore[union-attr]
