@@ -68,10 +68,11 @@ class Work:
         return {path: node for path, node in self.loaded.items() if node is not None and path.startswith(prefix)}
 
     def signals(self, names: tuple[str, ...]) -> Mapping[str, tuple[bytes, bytes]]:
-        """The oldest buffered signal of each name that has one; NeedSignals if they were not read yet."""
+        """The oldest buffered signal of each name that has one, as they came; NeedSignals if they were not read yet."""
         if any(name not in self.signals_seen for name in names):
             raise NeedSignals(names)
-        return {name: self.signals_seen[name] for name in names if self.signals_seen[name][0]}
+        found = {name: self.signals_seen[name] for name in names if self.signals_seen[name][0]}
+        return dict(sorted(found.items(), key=lambda entry: int(str(keys.unpack(entry[1][0])[-1]))))
 
 
 class After:

@@ -127,11 +127,9 @@ def take_buffered_event(turn: Turn) -> None:
     names = event_names(turn.definition.states[turn.state.state])
     if not names:
         return
-    found = turn.view.signals(names)
-    for name in names:
-        if name not in found or found[name][0] in turn.taken:
+    for name, (key, payload) in turn.view.signals(names).items():
+        if key in turn.taken:
             continue
-        key, payload = found[name]
         try:
             taking = _event_transition(turn, name, payload)
         except Problem as problem:

@@ -36,7 +36,7 @@ class View(Protocol):
     def items(self, prefix: str) -> Mapping[str, Node]: ...
     def signals(
         self, names: tuple[str, ...]
-    ) -> Mapping[str, tuple[bytes, bytes]]: ...  #: name -> (inbox key, payload), oldest
+    ) -> Mapping[str, tuple[bytes, bytes]]: ...  #: name -> (inbox key, payload) of its oldest; as they came
 
 
 class Problem(Exception):

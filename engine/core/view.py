@@ -43,5 +43,5 @@ class Loaded:
         unknown = tuple(name for name in names if name not in self._signals)
         if unknown:
             raise NeedSignals(unknown)
-        found = {name: self._signals[name] for name in names}
-        return {name: entry for name, entry in found.items() if entry is not None}
+        found = [(entry[0], name, entry) for name in names if (entry := self._signals[name]) is not None]
+        return {name: entry for _, name, entry in sorted(found)}

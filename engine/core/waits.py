@@ -70,15 +70,15 @@ def new_wait(turn: Turn, path: str, wants: Received, kind: str, timers: tuple[tu
 
 
 def feed(turn: Turn, path: str) -> None:
-    """Give the wait what lies in the inbox for it."""
+    """Give the wait what lies in the inbox for it, in the order of arrival: the first decides where any is enough."""
     node = turn.node(path)
     if node is None or node.phase != "waiting" or not turn.state.inbox:
         return
     has = received(node)
     missing = tuple(name for name in has.names if name not in has.got)
     found = turn.view.signals(missing)
-    for name in missing:
-        if name in found and not _take_buffered(turn, path, name, *found[name]):
+    for name, (key, payload) in found.items():
+        if not _take_buffered(turn, path, name, key, payload):
             again(turn, f"feed:{turn.state.visit}:{path}")
         node = turn.node(path)
         if node is None or node.phase != "waiting":

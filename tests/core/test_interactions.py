@@ -194,3 +194,16 @@ def test_workers_that_cannot_run_a_task_do_not_put_off_the_limit_of_its_waiting(
         world.do(c.TaskReturned(path="", visit=1, epoch=world.node().epoch, crashed=False, unable=True))
     world.pass_time(1.5)
     assert (world.state.status, world.state.failure.code) == ("failed", "SCHEDULE_TO_START_TIMEOUT")  # type: ignore[union-attr]
+
+
+def test_of_signals_that_came_before_the_first_decides() -> None:
+    first = WaitBody(names=("paid", "refused"), any=True)
+    events = state("e", task(), on("event:paid", "paid"), on("event:refused", "refused"))
+    for step, output in ((state("w", first), {"refused": 1}), (events, None)):
+        world = World(workflow(state("s", task(), on("success", step.name)), step, state("paid"), state("refused")))
+        world.start()
+        world.signal("refused", 1)
+        world.signal("paid", 2)
+        world.succeed()
+        assert world.state.status == "completed"
+        assert world.state.state == "refused" if output is None else world.output() == output

@@ -39,6 +39,18 @@ async def test_a_signal_ends_the_wait_and_gives_its_content(served: Served) -> N
     assert value((await served.closed(run_id)).context["got"]) == {"go": {"by": "bob"}}
 
 
+async def test_the_first_of_the_signals_that_came_before_ends_a_wait_for_any(served: Served) -> None:
+    document = waiting("any", wait={"signals": ["paid", "refused"], "mode": "any"})
+    document["states"]["first"] = {"delay": "1h", "next": "hold"}
+    document["initial"] = "first"
+    await served.register(document)
+    run_id = await served.start("any")
+    await signal(served, run_id, "refused", 1)
+    await signal(served, run_id, "paid", 2)
+    served.advance(3601)
+    assert value((await served.closed(run_id)).context["got"]) == {"refused": 1}
+
+
 async def test_a_signal_that_nothing_waits_for_yet_is_kept_for_the_wait(served: Served) -> None:
     document = waiting("later")
     document["states"]["first"] = {"delay": "1h", "next": "hold"}
