@@ -7,6 +7,7 @@ nowhere. `$${` stands for a plain `${`. Keys of objects are not templates.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -28,7 +29,12 @@ TEMPLATE_DEPTH_MAX = 64  #: levels of nesting
 FILLS_FREE = 20  #: holes of a template that can be filled without looking at their sizes: these must be worked out
 
 _OPENING = re.compile(r"\$\$\{|\$\{")
+#: `${`, and what comes before `}` or `??`, neither of them looked for inside a quoted key.
+_PATH = re.compile(r"""\$\{((?:"(?:[^"\\]|\\.)*"|\?(?!\?)|[^{}"?])*)(\}|\?\?\s*)""")
+#: The same as far as it may go, to say what is wrong with it.
 _HOLE = re.compile(r"""\$\{((?:"(?:[^"\\]|\\.)*"|\{[^{}]*\}|[^{}"])*)\}""")
+_END = re.compile(r"\s*\}")
+_json = json.JSONDecoder()
 
 
 class TemplateSyntaxError(ValueError):
@@ -122,25 +128,47 @@ def _pieces(text: str) -> Iterator[str | Hole]:
             yield "${"
             at = opening.end()
             continue
-        hole = _HOLE.match(text, opening.start())
-        if hole is None:
-            where = opening.start()
-            raise PathSyntaxError(f"'${{' at character {where} is never closed; write '$${{' for a plain one", where)
-        yield _hole(hole[1])
-        at = hole.end()
+        hole, at = _hole(text, opening.start())
+        yield hole
     if at < len(text):
         yield text[at:]
 
 
-def _hole(inner: str) -> Hole:
-    path, mark, default = inner.partition("??")
-    segments = parse_path(path.strip())
-    if not mark:
-        return Hole(segments)
+def _hole(text: str, start: int) -> tuple[Hole, int]:
+    """The hole that opens here, and where it ends."""
+    path = _PATH.match(text, start)
+    if path is None:
+        raise _flawed(text, start)
+    if path[2] == "}":
+        return Hole(parse_path(path[1].strip())), path.end()
+    default, end = _default(text, path.end())
+    closed = _END.match(text, end)
+    if default is None or closed is None:
+        raise _flawed(text, start)
+    return Hole(parse_path(path[1].strip()), default), closed.end()
+
+
+def _default(text: str, start: int) -> tuple[bytes | None, int]:
+    """The JSON value that begins here and where it ends; None if there is none."""
     try:
-        return Hole(segments, msgspec.json.encode(msgspec.json.decode(default.strip())))
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise PathSyntaxError(f"the default after ?? must be JSON, not {default.strip()!r}", 0) from error
+        _, end = _json.raw_decode(text, start)
+        return msgspec.json.encode(msgspec.json.decode(text[start:end])), end
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return None, start
+
+
+def _flawed(text: str, start: int) -> PathSyntaxError:
+    found = _HOLE.match(text, start)
+    if found is None:
+        return PathSyntaxError(f"'${{' at character {start} is never closed; write '$${{' for a plain one", start)
+    path, _, default = found[1].partition("??")
+    try:
+        parse_path(path.strip())
+    except PathSyntaxError as error:
+        return error
+    shown = default.strip()
+    shown = shown if len(shown) <= 100 else f"{shown[:100]}…"
+    return PathSyntaxError(f"the default after ?? must be JSON, not {shown!r}", 0)
 
 
 def render_template(template: Template, scope: Mapping[str, Any]) -> Any:

@@ -63,6 +63,8 @@ def template(value: Any, default: bytes | None = None) -> TemplateSelector:
         (template({"n": "${order.items[0].qty}", "t": "id ${order.id}: ${order.items}"}),
          b'{"n":2,"t":"id o-1: [{\\"id\\":7,\\"qty\\":2}]"}'),
         (template("${order.nothing ?? {\"a\": 1}}"), b'{"a":1}'),
+        (template("${no ?? {\"a\": {\"b\": [{}]}} }, ${no ?? [\"}\"]}"), b'"{\\"a\\":{\\"b\\":[{}]}}, [\\"}\\"]"'),
+        (template("${no[\"a??b\"] ?? {\"}\": \"{\"}}"), b'{"}":"{"}'),
         (template(["${nothing}"], b"[]"), b"[]"),
         (template("$${order.id} costs $5"), b'"${order.id} costs $5"'),
     ],
@@ -123,7 +125,14 @@ def test_not_a_path(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "where"),
-    [("${", ""), ({"a": ["x", "${a b}"]}, "a[1]"), ("${a ?? b}", ""), ("${}", ""), ({"k": {"é": "${a"}}, "k.é")],
+    [
+        ("${", ""),
+        ({"a": ["x", "${a b}"]}, "a[1]"),
+        ("${a ?? b}", ""),
+        ("${a ?? " + "[" * 9999 + "]" * 9999 + "}", ""),
+        ("${}", ""),
+        ({"k": {"é": "${a"}}, "k.é"),
+    ],
 )
 def test_not_a_template(value: Any, where: str) -> None:
     with pytest.raises(TemplateSyntaxError) as refused:
