@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -95,6 +95,22 @@ _KNOWN_MAX = 10_000
 def _branches(state: State) -> list[Branch]:
     actions = [action.branch for action in (*state.enter, *state.exit) if isinstance(action, TaskAction)]
     return [*actions, *(branch for branch in (state.step, state.compensate) if branch is not None)]
+
+
+def branches_of(state: State) -> Iterator[Branch]:
+    """Every step of the state: its own, those of its actions and its compensation, and those inside of them."""
+    for branch in _branches(state):
+        yield from _with_inner(branch)
+
+
+def _with_inner(branch: Branch) -> Iterator[Branch]:
+    yield branch
+    body = branch.body
+    if isinstance(body, MapBody):
+        yield from _with_inner(body.branch)
+    elif isinstance(body, ParallelBody):
+        for _, inner in body.branches:
+            yield from _with_inner(inner)
 
 
 def task_of(branch: Branch) -> TaskBody:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from windlass.engine.core import jsontext
-from windlass.engine.core.branches import merged_config
+from windlass.engine.core.branches import branches_of, merged_config
 from windlass.engine.core.commands import Start
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.effects import ArmTimer, Effect
@@ -95,8 +95,9 @@ def _check_config(definition: Definition, override: bytes) -> None:
         raise Rejection("INVALID_JSON", f"the config must be a JSON object: {error}") from None
     problems: list[str] = []
     for name, state in definition.states.items():
-        if state.step is not None and state.step.config_schema is not None:
-            merged = jsontext.parse(merged_config(definition, state.step, override))
-            problems += [f"config of state {name}: {problem}" for problem in state.step.config_schema.check(merged)]
+        for branch in branches_of(state):
+            if branch.config_schema is not None:
+                merged = jsontext.parse(merged_config(definition, branch, override))
+                problems += [f"config of state {name}: {problem}" for problem in branch.config_schema.check(merged)]
     if problems:
         raise Rejection("CONFIG_SCHEMA_MISMATCH", "; ".join(problems))

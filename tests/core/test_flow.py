@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -23,6 +24,7 @@ from tests.core.build import (
 from tests.core.world import NOW, World
 from windlass.engine.core import commands as c
 from windlass.engine.core import flow
+from windlass.engine.core.decide import Rejection
 from windlass.engine.core.definition import (
     EmitAction,
     EscalateBody,
@@ -32,6 +34,7 @@ from windlass.engine.core.definition import (
     ParallelBody,
     SetAction,
     SpawnBody,
+    State,
     TaskAction,
 )
 from windlass.engine.core.selectors import Key, Path, TemplateSelector, parse_path
@@ -284,6 +287,21 @@ def test_the_output_selector() -> None:
     world = World(workflow(state("s", branch(task(), output="x")), output=Path(segments=parse_path("x.y[0]")))).start()
     world.succeed(result={"y": [42]})
     assert world.output() == 42
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"step": branch(ParallelBody(branches=(("a", branch(task(), config_schema=number_schema())),)))},
+        {"step": branch(MapBody(items=Key(key="x"), branch=branch(task(), config_schema=number_schema())))},
+        {"compensate": branch(task(), config_schema=number_schema())},
+        {"enter": (TaskAction(branch=branch(task(), config_schema=number_schema())),)},
+    ],
+)
+def test_a_runs_config_must_fit_every_step_there_is(more: dict[str, Any]) -> None:
+    world = World(workflow(State(name="s", **more)))
+    with pytest.raises(Rejection, match="config of state s"):
+        world.start(config=b'{"c":3}')
 
 
 def test_config_is_merged_from_definition_step_and_run() -> None:
