@@ -112,7 +112,7 @@ def fail_run(turn: Turn, failure: Failure, on: str) -> None:
 
 
 def _go_on_undoing(turn: Turn) -> None:
-    """The pause is over without an Unpause: a compensation that it withheld goes on."""
+    """The pause is over without an Unpause: a compensation that it withheld goes on, once the run is leaving."""
     state = turn.state
     if state.node is not None and state.node_path.startswith("undo!"):
         pausing.release(turn, state.node_path, state.node)
@@ -149,8 +149,6 @@ def cancel(turn: Turn, command: Cancel) -> None:
         stopped = _halt(turn, state.node_path, state.node, f"cancelled: {command.reason}")
         if stopped:
             turn.apply(NodesStopped(turn.now_us, tuple(stopped), "cancelled"))
-    elif state.held:
-        _go_on_undoing(turn)
 
 
 def _may_run(node: Node) -> bool:
@@ -197,13 +195,15 @@ def _halt(turn: Turn, path: str, node: Node, reason: str) -> list[str]:
 def step_of_cancel(turn: Turn) -> bool:
     """Once the last task has stopped: exit actions and compensation, shielded, with a deadline of their own."""
     state = turn.state
-    if state.node is not None and tree.active(state.node) and not state.node_path.startswith("undo!"):
+    undoing = state.node is not None and state.node_path.startswith("undo!")
+    if state.node is not None and tree.active(state.node) and not undoing:
         return False
     for timer, due_us in state.timers:
         turn.owe(DisarmTimer(timer=timer, due_us=due_us))
     move = Move("cancel", undo="" if "cancel" in turn.definition.compensate_on else None)
     here = turn.definition.states[state.state] if state.state else None
-    if here is None or (not here.exit and compensation.next_undo(turn.definition, state, move) is None):
+    quiet = not undoing and compensation.next_undo(turn.definition, state, move) is None
+    if here is None or (not here.exit and quiet):
         turn.apply(RunTimersSet(turn.now_us, (), "stopped"))
         close_cancelled(turn)
         return True
@@ -211,6 +211,7 @@ def step_of_cancel(turn: Turn) -> bool:
     turn.owe(ArmTimer(timer="run:shield", due_us=due_us))
     turn.apply(RunTimersSet(turn.now_us, (("run:shield", due_us),), "shielded"))
     leave_by(turn, move, "cancel")
+    _go_on_undoing(turn)
     return True
 
 

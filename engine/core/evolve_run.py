@@ -84,9 +84,10 @@ def _spun(*written: str | bytes) -> int:
 
 
 def _leaving(state: RunState, items: Items, event: e.Leaving) -> RunState:
-    items.clear()
     cursor = state.cursor if state.stage == "exit" else 0
     keep = state.node is not None and state.node_path.startswith("undo!")
+    if not keep:
+        items.clear()
     failure = event.move.failure or state.failure
     return replace(
         state,
@@ -97,7 +98,7 @@ def _leaving(state: RunState, items: Items, event: e.Leaving) -> RunState:
         node_path=state.node_path if keep else "",
         failure=failure,
         incidents=(),
-        deferred=(),
+        deferred=state.deferred if keep else (),
     )
 
 

@@ -31,7 +31,7 @@ def settle(turn: Turn, path: str) -> None:
     if path == turn.state.node_path or winding_down(turn.state):
         return
     above = tree.parent_path(path)
-    node = turn.node(above)
+    node = turn.live(turn.state.visit, above)  # a join further up may have ended all of it just now
     if node is not None and node.phase == "joining":
         join(turn, above, node, path)
 

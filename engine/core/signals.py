@@ -8,8 +8,9 @@ from functools import partial
 import msgspec
 
 from windlass.engine.core import flow, incidents, joining, jsontext, tree, waits
+from windlass.engine.core.branches import branch_at
 from windlass.engine.core.commands import ResolveWait, Signal
-from windlass.engine.core.definition import Transition
+from windlass.engine.core.definition import MapBody, ParallelBody, Transition
 from windlass.engine.core.effects import BufferSignal, ConsumeSignal
 from windlass.engine.core.events import SignalBuffered, SignalTaken
 from windlass.engine.core.jsontext import BAD_JSON
@@ -84,14 +85,17 @@ def open_leaves(turn: Turn, path: str, node: Node) -> Iterator[tuple[str, Node]]
         if leaf.phase != "joining":
             if leaf.phase != "done":
                 yield leaf_path, leaf
-        elif leaf.counts and _some_wait(leaf.counts):
+        elif leaf.counts and _some_wait(turn, leaf_path, leaf.counts):
             for item_path, item in turn.items.under(leaf_path):
                 yield from open_leaves(turn, item_path, item)
 
 
-def _some_wait(counts: tuple[int, ...]) -> bool:
+def _some_wait(turn: Turn, path: str, counts: tuple[int, ...]) -> bool:
+    """Whether items of the map may wait: those that run do not, unless they are made of parts."""
     _, _, opened, succeeded, failed, running = counts
-    return opened - succeeded - failed > running
+    body = branch_at(turn.definition, turn.state, path).body
+    parts = isinstance(body, MapBody) and isinstance(body.branch.body, ParallelBody | MapBody)
+    return opened - succeeded - failed > (0 if parts else running)
 
 
 def _event_transition(turn: Turn, name: str, payload: bytes) -> tuple[Transition, dict[str, bytes]] | None:
