@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.core.build import SECOND, delay, expression, limits, on, state, task, template, workflow
+from tests.core.standing import check_standing
 from tests.core.world import World
 from windlass.engine.core import commands as c
+from windlass.engine.core import events as e
 from windlass.engine.core import flow, opening
 from windlass.engine.core.decide import Rejection
 from windlass.engine.core.definition import (
@@ -66,6 +68,7 @@ class Author:
             timeout_us=self.chance.choice([None, 20 * SECOND]),
             timeout_route=self.chance.choice(["", names[0]]),
             unread_signals=self.chance.choice(["allow", "refuse"]),
+            compensate_on=self.chance.choice([("failure", "cancel"), ("failure", "cancel"), ("failure",), ()]),
         )
 
     def maybe(self) -> bool:
@@ -85,7 +88,7 @@ class Author:
         ]
         return state(
             name,
-            self.branch(2) if self.chance.random() < 0.85 else None,
+            self.branch(self.chance.choice([2, 2, 3])) if self.chance.random() < 0.85 else None,
             *transitions,
             enter=self.actions(),
             exit=self.actions(),
@@ -93,8 +96,11 @@ class Author:
             routes=(("r", "a route"),),
             outcome=self.chance.choice(["success", "success", "failure"]),
             scope=self.chance.choice(["", "z"]),
-            compensate=Branch(body=task("undo"), input=Key(key="result")) if self.maybe() else None,
+            compensate=self.compensation() if self.maybe() else None,
         )
+
+    def compensation(self) -> Branch:
+        return Branch(body=task("undo"), input=Key(key="result")) if self.maybe() else self.branch(1)
 
     def actions(self) -> tuple[Any, ...]:
         kinds = [
@@ -286,7 +292,22 @@ def _drive(seed: int, steps: int) -> World:
         if world.state.status in CLOSED:
             break
         driver.step()
+        check_standing(world)
+    check_undone(world)
     return world
+
+
+def check_undone(world: World) -> None:
+    """A failed or cancelled run has undone what it was to undo, each once."""
+    left: list[str] = []
+    for event in world.events:
+        if isinstance(event, e.BodyEnded | e.TaskCompleted) and event.undo is not None:
+            left.append(event.undo.state)
+        elif isinstance(event, e.Undone):
+            assert left.pop(event.index) == event.undone
+    late = any(isinstance(event, e.RunTimersSet) and event.why == "shield over" for event in world.events)
+    rule = {"failed": "failure", "cancelled": "cancel"}.get(world.state.status)
+    assert not left or late or rule not in world.definition.compensate_on
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
