@@ -172,13 +172,16 @@ def create_items(turn: Turn, path: str, body: MapBody, extra: Extra) -> None:
     first = node.counts[CREATED]
     if any(incident.kind == "items" and incident.path == path for incident in turn.state.incidents):
         return
+    if turn.items_created >= MAP_CHUNK or spawned_enough(turn):  # before the list is read: each item that ends asks
+        defer_items(turn, path)
+        return
     try:
         found = _items(turn, body, extra)
     except Problem as problem:
         incidents.from_problem(turn, path, "items", problem)
         return
     values = _chunk(turn, found[first:], node.counts[TOTAL] - first)
-    if not values or spawned_enough(turn):
+    if not values:
         defer_items(turn, path)
         return
     free = window(body) - (node.counts[OPENED] - node.counts[SUCCEEDED] - node.counts[FAILED])

@@ -124,6 +124,13 @@ def test_tolerated_failures_leave_a_null() -> None:
     assert world.state.status == "running"
 
 
+def test_a_share_of_the_items_is_counted_as_it_is_written() -> None:
+    world = over(375, tolerated_percent=18.4)
+    for number in range(69):
+        world.fail(f"#{number}")
+    assert world.state.status == "running"
+
+
 def test_too_many_failures_stop_the_map() -> None:
     world = over(4, tolerated_failures=1)
     world.lease("#3")
@@ -179,6 +186,15 @@ def test_a_large_map_opens_in_chunks() -> None:
         world.catch_up()
     assert world.state.status == "completed"
     assert len(world.output()) == count
+
+
+def test_items_that_end_at_once_do_not_each_read_the_whole_list() -> None:
+    body = MapBody(items=Key(key="list"), branch=branch(delay(0).body))
+    with patch.object(opening, "_items", wraps=opening._items) as read:
+        world = World(workflow(state("m", body)), checked=False).start({"list": list(range(1000))})
+        world.catch_up()
+    assert world.state.status == "completed"
+    assert read.call_count <= 10
 
 
 def test_ten_thousand_items_do_not_make_one_big_record() -> None:
