@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -10,6 +11,7 @@ import msgspec
 
 from windlass.engine import keys
 from windlass.engine.core import limits
+from windlass.engine.definitions import DEFAULT_NAMESPACE
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.modules import MODULE_BYTES_MAX
@@ -118,15 +120,15 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
 
     @rpc
     async def ListNamespaces(self, request: pb.ListNamespacesRequest) -> pb.ListNamespacesResponse:
-        size = page_size(request.page_size)
-        begin = keys.namespace(page_position(request.page_token)) + b"\x00" if request.page_token else keys.namespace()
+        size, after = page_size(request.page_size), page_position(request.page_token)
+        begin = keys.namespace(after) + b"\x00" if after else keys.namespace()
 
         async def body(tr: Transaction) -> list[Row]:
             return await tr.get_range(begin, keys.end(keys.namespace()), limit=size + 1)
 
         found = [unpack(NamespaceRecord, value) for _, value in await self._engine.storage.read(body)]
-        if not request.page_token and all(each.name != "default" for each in found):
-            found.insert(0, NamespaceRecord("default", 0))
+        if after < DEFAULT_NAMESPACE and all(each.name != DEFAULT_NAMESPACE for each in found):
+            bisect.insort(found, NamespaceRecord(DEFAULT_NAMESPACE, 0), key=lambda each: each.name)  # it needs no record
         token = page_token(found[size - 1].name) if len(found) > size else ""
         return pb.ListNamespacesResponse(namespaces=[self._out(each) for each in found[:size]], next_page_token=token)
 

@@ -89,7 +89,7 @@ async def watch(engine: Engine, request: pb.WatchRunRequest) -> AsyncIterator[pb
     ns = request.namespace or "default"
     run_id = await engine.storage.read(lambda tr: find_run_id(tr, ns, request.run_id, request.workflow_id))
     at = _resumed(request.resume_token) if request.resume_token else 0
-    if request.from_now:
+    if request.from_now and not request.resume_token:
         at = (await engine.storage.read(lambda tr: get_run(tr, ns, run_id))).seq
     oldest = await engine.storage.read(lambda tr: oldest_number(tr, ns, run_id))
     if request.resume_token and at + 1 < oldest:
