@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -21,6 +23,8 @@ from windlass.engine.errors import EngineError
 from windlass.engine.records import get_large, pack, unpack
 from windlass.engine.requests import TTL_US, recall, remember
 from windlass.engine.unit import Unit
+
+_RUN_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class OpenPolicy(enum.Enum):
@@ -135,6 +139,8 @@ async def start(unit: Unit, plan: StartPlan) -> Started:
     if plan.workflow_id:
         existing = await _conflict(unit, plan)
         if existing is not None:
+            if not plan.validate_only:
+                _remember(unit, plan, existing)  # repeated when that run is closed, it must not start another
             return existing
     if plan.validate_only:
         return Started("", plan.workflow_id, definition.name, definition.revision, False)
@@ -179,10 +185,20 @@ async def _conflict(unit: Unit, plan: StartPlan) -> Started | None:
     """Apply the two policies to the newest run with this workflow id; the run to answer with, if no new one is made."""
     value = await unit.tr.get(keys.workflow_id(plan.namespace, plan.workflow_id))
     if value is None:
-        return None
+        return await _unnamed_conflict(unit, plan) if _RUN_ID.fullmatch(plan.workflow_id) else None
     state = await unit.peek(plan.namespace, value.decode())
     if state is None:
         return None  # deleted
+    return await _settled(unit, plan, state)
+
+
+async def _unnamed_conflict(unit: Unit, plan: StartPlan) -> Started | None:
+    """A run that was started without a workflow id has its run id for one."""
+    state = await unit.peek(plan.namespace, plan.workflow_id)
+    return await _settled(unit, plan, state) if state is not None and state.workflow_id == state.run_id else None
+
+
+async def _settled(unit: Unit, plan: StartPlan, state: RunState) -> Started | None:
     if state.status not in CLOSED:
         return await _open_conflict(unit, plan, state)
     reusable = plan.closed_policy is ClosedPolicy.ALLOW or (

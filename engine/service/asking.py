@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from windlass.engine.core.commands import Command
 from windlass.engine.core.decide import Decision
-from windlass.engine.core.state import RunState
+from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.engine import Engine
 from windlass.engine.reading import find_run_id
 from windlass.engine.requests import TTL_US, digest, recall, remember
@@ -97,13 +97,15 @@ async def ask(
     reply_type: type[Reply],
     answer: Callable[[RunState, RunState, Decision], Reply],
     *,
+    closed: Callable[[RunState], Reply] | None = None,
     while_open: bool = False,
     repeated: Callable[[Reply], None] = lambda reply: None,
 ) -> Reply:
     """Give `command` to the run the request names; `answer` makes the reply of the run before and after.
 
-    The same request id gives the same reply again, with `while_open` at least as long as the run is open. Raises
-    Rejection, EngineError RUN_NOT_FOUND, REQUEST_ID_REUSED.
+    `closed` makes the reply if the run has ended, where that is no refusal. The same request id gives the same reply
+    again, with `while_open` at least as long as the run is open. Raises Rejection, EngineError RUN_NOT_FOUND,
+    REQUEST_ID_REUSED.
     """
     ns = check_name(request.namespace or "default", "namespace")
     workflow_id = getattr(request, "workflow_id", "")
@@ -113,7 +115,10 @@ async def ask(
         asked = asked._replace(run_id=run_id)
 
     async def work(unit: Unit) -> Reply:
-        found = await unit.load(ns, await find_run_id(unit.tr, ns, request.run_id, workflow_id))
+        run_id = await find_run_id(unit.tr, ns, request.run_id, workflow_id)
+        if closed is not None and (state := await unit.peek(ns, run_id)) is not None and state.status in CLOSED:
+            return closed(state)
+        found = await unit.load(ns, run_id)
         before = found.state
         decision = await unit.apply(found, command)
         assert before is not None

@@ -70,6 +70,31 @@ async def fork(engine: Engine, request: pb.ForkRunRequest) -> pb.ForkRunResponse
     """
     engine.check_accepting()
     ns = request.namespace or "default"
+    plan: StartPlan | EngineError
+    try:
+        plan = await _fork_plan(engine, ns, request)
+    except EngineError as refused:  # a repeated request has its answer all the same: the old run may be gone by now
+        plan = refused
+
+    async def work(unit: Unit) -> pb.ForkRunResponse:
+        if isinstance(plan, EngineError):
+            raise plan
+        definition = await unit.transition.definitions.resolve(unit.tr, ns, plan.workflow, plan.revision)
+        state = plan.state
+        if state and state not in definition.states:  # none: at its first event a run has entered no state yet
+            known = ", ".join(sorted(definition.states))
+            raise EngineError(
+                "STATE_NOT_FOUND",
+                f"revision {definition.revision[:12]} has no state {state!r}; it has {known}",
+                state=state,
+            )
+        return pb.ForkRunResponse(run=started_out(ns, await start(unit, plan)).run)
+
+    return await once(engine, Asked(ns, request.request_id, request), pb.ForkRunResponse, work)
+
+
+async def _fork_plan(engine: Engine, ns: str, request: pb.ForkRunRequest) -> StartPlan:
+    """The new run as the old one and the request have it. Raises EngineError."""
     run_id = await engine.storage.read(lambda tr: find_run_id(tr, ns, request.run_id, request.workflow_id))
     old = await engine.storage.read(lambda tr: get_run(tr, ns, run_id))
     if request.WhichOneof("from") == "event_number":
@@ -80,7 +105,7 @@ async def fork(engine: Engine, request: pb.ForkRunRequest) -> pb.ForkRunResponse
     context = {**source.context, **reads.json_values(request.set)}
     for name in request.unset:
         context.pop(name, None)
-    plan = StartPlan(
+    return StartPlan(
         namespace=ns,
         workflow=old.workflow,
         revision=request.revision or old.revision,
@@ -95,19 +120,6 @@ async def fork(engine: Engine, request: pb.ForkRunRequest) -> pb.ForkRunResponse
         context=context,
         forked_from=run_id,
     )
-
-    async def work(unit: Unit) -> pb.ForkRunResponse:
-        definition = await unit.transition.definitions.resolve(unit.tr, ns, plan.workflow, plan.revision)
-        if state and state not in definition.states:  # none: at its first event a run has entered no state yet
-            known = ", ".join(sorted(definition.states))
-            raise EngineError(
-                "STATE_NOT_FOUND",
-                f"revision {definition.revision[:12]} has no state {state!r}; it has {known}",
-                state=state,
-            )
-        return pb.ForkRunResponse(run=started_out(ns, await start(unit, plan)).run)
-
-    return await once(engine, Asked(ns, request.request_id, request), pb.ForkRunResponse, work)
 
 
 async def start_task(engine: Engine, request: pb.StartTaskRequest) -> pb.StartTaskResponse:

@@ -152,14 +152,11 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
             effect = kind.EFFECT_REQUESTED if before.cancel is None else kind.EFFECT_ALREADY_REQUESTED
             return kind(effect=effect, state=convert.STATES[after.status])
 
-        try:
-            return await ask(self._engine, request, command, pb.CancelRunResponse, answer)
-        except Rejection as refused:
-            if refused.reason != "RUN_CLOSED":
-                raise
-        get = pb.GetRunRequest(namespace=request.namespace, run_id=request.run_id, workflow_id=request.workflow_id)
-        state = (await reads.get(self._engine, get)).run.state
-        return pb.CancelRunResponse(effect=pb.CancelRunResponse.EFFECT_ALREADY_CLOSED, state=state)
+        def closed(state: RunState) -> pb.CancelRunResponse:
+            kind = pb.CancelRunResponse
+            return kind(effect=kind.EFFECT_ALREADY_CLOSED, state=convert.STATES[state.status])
+
+        return await ask(self._engine, request, command, pb.CancelRunResponse, answer, closed=closed)
 
     @rpc
     async def FailRun(self, request: pb.FailRunRequest) -> pb.FailRunResponse:

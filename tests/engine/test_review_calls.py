@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.engine.documents import instant, waiting
-from tests.engine.served import Served, serving
+from tests.engine.served import Served, refused, serving
 from windlass.v1 import admin_service_pb2 as admin_pb
+from windlass.v1 import common_pb2
 from windlass.v1 import workflow_service_pb2 as pb
 
 
@@ -29,9 +30,7 @@ async def test_a_resume_token_goes_before_from_now(served: Served) -> None:
     first = await watch.read()
     watch.cancel()
     await served.runs.SetVariables(pb.SetVariablesRequest(run_id=run_id, values={"a": b"1"}))
-    again = served.runs.WatchRun(
-        pb.WatchRunRequest(run_id=run_id, resume_token=first.resume_token, from_now=True)
-    )
+    again = served.runs.WatchRun(pb.WatchRunRequest(run_id=run_id, resume_token=first.resume_token, from_now=True))
     assert [event.number for event in (await again.read()).events] == [first.events[-1].number + 1]
     again.cancel()
 
@@ -56,3 +55,46 @@ async def test_namespaces_are_listed_by_name_each_once(served: Served, recorded:
         await served.admin.UpdateNamespace(request)
     for size in (1, 2, 3, 10):
         assert await namespaces(served, size) == ["a", "b", "default", "zz"]
+
+
+# Repeated calls
+
+
+async def test_a_start_that_found_an_open_run_finds_it_again(served: Served) -> None:
+    """Also by its business key, and after the run has closed: nobody asked for a second one."""
+    there = await served.start("wait", workflow_id="w")
+    ids = {"request_id": "r", "workflow_id": "w", "open_run_policy": pb.OPEN_RUN_POLICY_USE_EXISTING}
+    keyed = {**ids, "request_id": "", "idempotency_key": "k"}
+    assert [await served.start("wait", **each) for each in (ids, keyed)] == [there, there]
+    await served.runs.TerminateRun(pb.TerminateRunRequest(run_id=there))
+    assert [await served.start("wait", **each) for each in (ids, keyed)] == [there, there]
+
+
+async def test_a_cancel_that_came_too_late_does_not_reach_the_next_run(served: Served) -> None:
+    first = await served.start("wait", workflow_id="w")
+    await served.runs.TerminateRun(pb.TerminateRunRequest(run_id=first))
+    request = pb.CancelRunRequest(workflow_id="w", request_id="r")
+    answer = await served.runs.CancelRun(request)
+    assert answer.effect == pb.CancelRunResponse.EFFECT_ALREADY_CLOSED
+    second = await served.start("wait", workflow_id="w")
+    assert await served.runs.CancelRun(request) == answer
+    assert (await served.run(second)).state == common_pb2.RUN_STATE_WAITING
+    request.reason = "other"
+    await refused(served.runs.CancelRun(request), "REQUEST_ID_REUSED")
+
+
+async def test_a_fork_is_answered_again_when_the_old_run_is_gone(served: Served) -> None:
+    old = await served.start("instant")
+    request = pb.ForkRunRequest(run_id=old, state="end", request_id="f")
+    fork = await served.runs.ForkRun(request)
+    await served.runs.DeleteRun(pb.DeleteRunRequest(run_id=old))
+    assert await served.runs.ForkRun(request) == fork
+
+
+async def test_the_id_of_an_open_run_is_no_workflow_id_for_another(served: Served) -> None:
+    """Without a workflow id of its own, a run has its run_id for one."""
+    first = await served.start("wait")
+    refusal = await refused(served.start("wait", workflow_id=first), "RUN_ALREADY_STARTED")
+    assert refusal.metadata["run_id"] == first
+    named = await served.start("wait", workflow_id="w")
+    assert await served.start("wait", workflow_id=named) != named  # that one is called w
