@@ -17,6 +17,7 @@ from windlass.engine.core import commands as cmd
 from windlass.engine.core import units
 from windlass.engine.core.definition import Definition
 from windlass.engine.core.limits import name_flaw
+from windlass.engine.core.starting import started as started_run
 from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.eager import FirstTask
 from windlass.engine.errors import EngineError
@@ -143,6 +144,7 @@ async def start(unit: Unit, plan: StartPlan) -> Started:
                 _remember(unit, plan, existing)  # repeated when that run is closed, it must not start another
             return existing
     if plan.validate_only:
+        started_run(definition, await _command(unit, plan), unit.now_us)
         return Started("", plan.workflow_id, definition.name, definition.revision, False)
     started = Started(plan.run_id, plan.workflow_id or plan.run_id, definition.name, definition.revision, True)
     await _create(unit, plan, definition)
@@ -231,13 +233,22 @@ def _already(plan: StartPlan, state: RunState) -> EngineError:
 
 
 async def _create(unit: Unit, plan: StartPlan, definition: Definition) -> None:
-    ns, quotas = plan.namespace, unit.transition.quotas
-    quotas.admit(ns, plan.queue or definition.queue, plan.run_id)
+    ns = plan.namespace
+    unit.transition.quotas.admit(ns, plan.queue or definition.queue, plan.run_id)
+    command = await _command(unit, plan)
+    unit.eager = plan.eager
+    await unit.apply(unit.create(ns, plan.run_id, definition), command)
+    if plan.workflow_id:
+        unit.tr.set(keys.workflow_id(ns, plan.workflow_id), plan.run_id.encode())
+
+
+async def _command(unit: Unit, plan: StartPlan) -> cmd.Start:
+    ns = plan.namespace
     virtual, now_us = False, unit.now_us
     if ns != "default":
         record = await unit.transition.definitions.namespace(unit.tr, ns)
         virtual, now_us = record.virtual_time, record.virtual_now_us if record.virtual_time else now_us
-    command = cmd.Start(
+    return cmd.Start(
         run_id=plan.run_id,
         namespace=ns,
         workflow_id=plan.workflow_id or plan.run_id,
@@ -254,9 +265,5 @@ async def _create(unit: Unit, plan: StartPlan, definition: Definition) -> None:
         forked_from=plan.forked_from,
         virtual_time=virtual,
         paused=plan.paused,
-        retry=quotas.retry_of(ns),
+        retry=unit.transition.quotas.retry_of(ns),
     )
-    unit.eager = plan.eager
-    await unit.apply(unit.create(ns, plan.run_id, definition), command)
-    if plan.workflow_id:
-        unit.tr.set(keys.workflow_id(ns, plan.workflow_id), plan.run_id.encode())

@@ -128,7 +128,9 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
 
         found = [unpack(NamespaceRecord, value) for _, value in await self._engine.storage.read(body)]
         if after < DEFAULT_NAMESPACE and all(each.name != DEFAULT_NAMESPACE for each in found):
-            bisect.insort(found, NamespaceRecord(DEFAULT_NAMESPACE, 0), key=lambda each: each.name)  # it needs no record
+            bisect.insort(
+                found, NamespaceRecord(DEFAULT_NAMESPACE, 0), key=lambda each: each.name
+            )  # it needs no record
         token = page_token(found[size - 1].name) if len(found) > size else ""
         return pb.ListNamespacesResponse(namespaces=[self._out(each) for each in found[:size]], next_page_token=token)
 

@@ -127,7 +127,7 @@ class Stream:
                 self._say(pb.StreamedOutcome(tag=each.tag, error=to_status(plan)))
                 continue
             plans.append((each.tag, plan))
-            if each.wait:
+            if each.wait and not plan.validate_only:
                 self._await(each.tag, plan)
         outcomes = await start_many(engine, [plan for _, plan in plans]) if plans else []
         for (tag, plan), outcome in zip(plans, outcomes, strict=True):

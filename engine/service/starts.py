@@ -181,7 +181,9 @@ async def start_and_wait(engine: Engine, request: pb.StartAndWaitRunRequest, by_
     waiter = engine.notices.closes(plan.namespace, plan.run_id)
     try:
         started = await engine.transition.run(lambda unit: start(unit, plan))
-        if started.run_id != plan.run_id:
+        if plan.validate_only:
+            state = None
+        elif started.run_id != plan.run_id:
             state = await wait_closed(engine, plan.namespace, started.run_id, wait_us, by_s)
         else:
             state = await until(waiter, wait_us, by_s)

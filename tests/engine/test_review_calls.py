@@ -98,3 +98,23 @@ async def test_the_id_of_an_open_run_is_no_workflow_id_for_another(served: Serve
     assert refusal.metadata["run_id"] == first
     named = await served.start("wait", workflow_id="w")
     assert await served.start("wait", workflow_id=named) != named  # that one is called w
+
+
+# Starts that only look
+
+
+async def test_a_start_that_is_only_checked_is_not_waited_for(served: Served) -> None:
+    start = pb.StartRunRequest(workflow="wait", validate_only=True)
+    answer = await served.runs.StartAndWaitRun(pb.StartAndWaitRunRequest(start=start))
+    assert (answer.run.workflow, answer.run.run_id, answer.created) == ("wait", "", False)
+    stream = served.runs.StreamRuns()
+    await stream.write(pb.StreamRunsRequest(starts=[pb.StreamedStart(tag=7, request=start, wait=True)]))
+    await stream.done_writing()
+    outcomes = [outcome for message in [each async for each in stream] for outcome in message.outcomes]
+    assert [(outcome.tag, outcome.WhichOneof("outcome")) for outcome in outcomes] == [(7, "started")]
+
+
+async def test_a_start_that_is_only_checked_is_refused_for_its_size_too(served: Served) -> None:
+    large = {"a": "x" * 1_000_000}
+    for only in (True, False):
+        await refused(served.start("wait", large, validate_only=only), "CONTEXT_TOO_LARGE")
