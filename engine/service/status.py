@@ -10,8 +10,9 @@ import asyncio
 import functools
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -35,6 +36,13 @@ RETRY_SECONDS = 1
 #: What a call that waits leaves of its caller's deadline for the answer: this part, at least and at most these seconds.
 MARGIN_PART: Final = 0.1
 MARGIN_SECONDS: Final = (0.05, 1.0)
+#: A client that was not told otherwise drops trailers of more than 8 KiB, at random from there up to 16 KiB, and with
+#: them the status. A status travels in base64, and its message beside it once more, percent-encoded.
+TRAILER_BYTES: Final = 7500
+#: Of one text in a status: its message, and a value that the message names.
+MESSAGE_BYTES: Final = 800
+VALUE_BYTES: Final = 200
+VIOLATION_FRAME: Final = 6
 #: Whose quota is used up: the first of these that the error names.
 _SUBJECTS = ("run_id", "queue", "namespace")
 
@@ -60,8 +68,10 @@ def to_engine_error(error: Exception) -> EngineError:
 
 
 def to_status(error: EngineError) -> status_pb2.Status:
-    """The refusal as google.rpc.Status."""
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    """The refusal as google.rpc.Status, cut to what every gRPC client takes."""
+    message = _cut(str(error), MESSAGE_BYTES)
+    metadata = {name: _cut(value, VALUE_BYTES) for name, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     details: list[Any] = [info]
     if error.reason in RETRYABLE:
         delay = duration_pb2.Duration()
@@ -69,17 +79,17 @@ def to_status(error: EngineError) -> status_pb2.Status:
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     code: tuple[int, str] = error.code.value
     if error.code is grpc.StatusCode.INVALID_ARGUMENT:
-        details.append(_bad_request(error))
+        details.append(_bad_request(error, message, TRAILER_BYTES - _wire_bytes(message) - _packed_bytes(info)))
     elif error.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS):
-        details.append(_resource(error))
+        details.append(_resource(error, message, metadata))
     elif error.code is grpc.StatusCode.FAILED_PRECONDITION:
-        unmet = error_details_pb2.PreconditionFailure.Violation(type=error.reason, description=str(error))
+        unmet = error_details_pb2.PreconditionFailure.Violation(type=error.reason, description=message)
         details.append(error_details_pb2.PreconditionFailure(violations=[unmet]))
     elif error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        subject = next((f"{name}:{error.metadata[name]}" for name in _SUBJECTS if name in error.metadata), "")
-        violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=str(error))
+        subject = next((f"{name}:{metadata[name]}" for name in _SUBJECTS if name in metadata), "")
+        violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=message)
         details.append(error_details_pb2.QuotaFailure(violations=[violation]))
-    return status_pb2.Status(code=code[0], message=str(error), details=[_any(detail) for detail in details])
+    return status_pb2.Status(code=code[0], message=message, details=[_any(detail) for detail in details])
 
 
 def _any(message: Any) -> any_pb2.Any:
@@ -88,16 +98,38 @@ def _any(message: Any) -> any_pb2.Any:
     return packed
 
 
-def _bad_request(error: EngineError) -> error_details_pb2.BadRequest:
-    violations = error.violations or [(error.metadata.get("field", ""), str(error))]
-    kind = error_details_pb2.BadRequest.FieldViolation
-    return error_details_pb2.BadRequest(field_violations=[kind(field=f, description=d) for f, d in violations[:100]])
+def _cut(text: str, most: int) -> str:
+    data = text.encode()
+    return text if len(data) <= most else data[:most].decode(errors="ignore") + "…"
 
 
-def _resource(error: EngineError) -> error_details_pb2.ResourceInfo:
+def _wire_bytes(message: str) -> int:
+    """What a message takes of the trailers: once as a text, and once in the status."""
+    return len(quote(message)) + len(message.encode()) * 4 // 3
+
+
+def _packed_bytes(detail: Any) -> int:
+    return int(detail.ByteSize()) * 4 // 3
+
+
+def _bad_request(error: EngineError, message: str, room: int) -> error_details_pb2.BadRequest:
+    """What is wrong, place by place: as many as there is room for, and at least one."""
+    found = error_details_pb2.BadRequest()
+    for field, description in error.violations or [(error.metadata.get("field", ""), message)]:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=_cut(field, VALUE_BYTES), description=_cut(description, MESSAGE_BYTES)
+        )
+        room -= _packed_bytes(violation) + VIOLATION_FRAME
+        if found.field_violations and room < 0:
+            break
+        found.field_violations.append(violation)
+    return found
+
+
+def _resource(error: EngineError, message: str, metadata: Mapping[str, str]) -> error_details_pb2.ResourceInfo:
     kind = error.reason.rsplit("_", 2)[0].lower()
-    name = next(iter(error.metadata.values()), "")
-    return error_details_pb2.ResourceInfo(resource_type=f"windlass.{kind}", resource_name=name, description=str(error))
+    name = next(iter(metadata.values()), "")
+    return error_details_pb2.ResourceInfo(resource_type=f"windlass.{kind}", resource_name=name, description=message)
 
 
 async def refuse(context: Context, error: Exception) -> None:
