@@ -53,8 +53,9 @@ def load(path: str | Path) -> Authored:
     return loads(text, str(path), folder=file.parent)
 
 
-def loads(text: str, name: str = "definition", *, folder: Path | None = None) -> Authored:
-    """Read a definition from text: JSON if `name` ends in .json or the text starts with a brace, else YAML.
+def loads(text: str, name: str = "definition", *, folder: Path | None = None, json: bool | None = None) -> Authored:
+    """Read a definition from text. Unless `json` says: JSON if `name` ends in .json or the text starts with a brace,
+    else YAML.
 
     `folder` is where relative paths of code start; without it a document may not name files. Raises DefinitionError if
     the text cannot be read to its end; what is wrong otherwise is told when the document is compiled.
@@ -65,7 +66,7 @@ def loads(text: str, name: str = "definition", *, folder: Path | None = None) ->
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise DefinitionError([Problem(message="not Unicode text: it has half of a surrogate pair", file=name)])
     report = Report(file=name)
-    document = (read_json if _is_json(text, name) else read_yaml)(text, report)
+    document = (read_json if (_is_json(text, name) if json is None else json) else read_yaml)(text, report)
     if not document.complete:
         report.raise_if_failed(text)
     return Authored(

@@ -85,7 +85,8 @@ async def write_revision(
         fresh = msgspec.structs.replace(fresh, revisions=number, updated_us=now)
     if make_default or (make_default is None and created):
         fresh = with_default(fresh, revision, now)
-    fresh = msgspec.structs.replace(fresh, etag=digest_of(pack((fresh.default_revision, fresh.revisions)))[:16])
+    if fresh != known:
+        fresh = touched(fresh, now)
     tr.set(keys.definition(ns, name), pack(fresh))
     return Registered(fresh, revision, created)
 
@@ -119,7 +120,7 @@ async def set_default(
 
 
 def touched(record: DefinitionRecord, now: int) -> DefinitionRecord:
-    """The record with a new etag."""
+    """The record with a new etag: one that it never had, also before its name was deleted."""
     etag = digest_of(pack((record.default_revision, record.revisions, now)))[:16]
     return msgspec.structs.replace(record, etag=etag, updated_us=now)
 

@@ -33,6 +33,7 @@ CHUNK_BYTES: Final = 256 * 1024
 #: Runtimes that run modules; the other's code is with its workers.
 MODULE_RUNTIMES: Final = ("javascript", "wasm")
 RUNTIMES: Final = (*MODULE_RUNTIMES, "python")
+_JSON: Final = {pb.DOCUMENT_FORMAT_YAML: False, pb.DOCUMENT_FORMAT_JSON: True}
 
 
 class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
@@ -65,7 +66,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
         )
         if request.validate_only:
             return response
-        make_default = request.set_default if request.HasField("set_default") else None
+        make_default = request.set_default if request.HasField("set_default") else True
         await store_modules(self._engine, ns, compiled)
 
         async def work(unit: Unit) -> pb.RegisterDefinitionResponse:
@@ -123,20 +124,21 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
     @rpc
     async def ListRevisions(self, request: pb.ListRevisionsRequest) -> pb.ListRevisionsResponse:
         ns, name, size = request.namespace or "default", request.workflow, page_size(request.page_size)
-        after = page_number(request.page_token)
+        before = page_number(request.page_token)  # by their numbers, which stay when others come and go
 
-        async def body(tr: Transaction) -> list[pb.Definition]:
+        async def body(tr: Transaction) -> pb.ListRevisionsResponse:
             record = await self._engine.definitions.record(tr, ns, name)
             counts = await open_runs(tr, ns, name)
             head = keys.revision(ns, name)
             names = {str(keys.unpack(key)[3]) for key, _ in await tr.get_range(head, keys.end(head))}
             stored = [await get_large(tr, keys.revision(ns, name, each)) for each in names]
             revisions = sorted((unpack(RevisionRecord, value) for value in stored if value), key=lambda r: -r.number)
-            return [_definition(ns, record, each, counts.get(each.revision, 0)) for each in revisions]
+            chosen = [each for each in revisions if not before or each.number < before]
+            shown = [_definition(ns, record, each, counts.get(each.revision, 0)) for each in chosen[:size]]
+            token = page_token(str(chosen[size - 1].number)) if len(chosen) > size else ""
+            return pb.ListRevisionsResponse(revisions=shown, next_page_token=token)
 
-        found = (await self._engine.storage.read(body))[after:]
-        token = page_token(str(after + size)) if len(found) > size else ""
-        return pb.ListRevisionsResponse(revisions=found[:size], next_page_token=token)
+        return await self._engine.storage.read(body)
 
     @rpc
     async def SetDefaultRevision(self, request: pb.SetDefaultRevisionRequest) -> pb.SetDefaultRevisionResponse:
@@ -170,9 +172,11 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
         """A header, then chunks."""
         try:
             return await self._upload(context)
-        except (EngineError, OSError, ValueError) as error:
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
             await refuse(context, error)
-            raise AssertionError("refuse always raises") from error
+            raise AssertionError("abort returns never") from error
 
     async def _upload(self, context: Context) -> pb.UploadModuleResponse:
         first = await context.read()
@@ -180,12 +184,7 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
             raise EngineError("INVALID_FIELD", "the first message must carry `header`", field="header")
         header = first.header
         ns = await namespace_of(self._engine, header)
-        if header.runtime not in MODULE_RUNTIMES:
-            raise EngineError(
-                "RUNTIME_UNSUPPORTED",
-                f"no runtime {header.runtime!r} for modules; known: {', '.join(MODULE_RUNTIMES)}",
-                runtime=header.runtime,
-            )
+        _check_runtime(header.runtime)
         data = bytearray()
         while (message := await context.read()) is not grpc.aio.EOF:
             data += message.chunk
@@ -226,9 +225,12 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
 
     @rpc
     async def CheckModule(self, request: pb.CheckModuleRequest) -> pb.CheckModuleResponse:
+        _check_runtime(request.runtime)
         try:
             abi = await self._engine.modules.verify(request.runtime, request.data)
         except EngineError as error:
+            if error.reason == "MODULE_TOO_LARGE":
+                raise
             problem = common_pb2.Problem(
                 severity=common_pb2.Problem.SEVERITY_ERROR, code=error.reason, message=str(error)
             )
@@ -257,13 +259,21 @@ class DefinitionServicer(definition_service_pb2_grpc.DefinitionServiceServicer):
         return pb.RenderGraphResponse(graph=render(model))
 
 
+def _check_runtime(runtime: str) -> None:
+    """Raises EngineError RUNTIME_UNSUPPORTED for one that runs no modules."""
+    if runtime not in MODULE_RUNTIMES:
+        known = ", ".join(MODULE_RUNTIMES)
+        message = f"no runtime {runtime!r} for modules; known: {known}"
+        raise EngineError("RUNTIME_UNSUPPORTED", message, runtime=runtime)
+
+
 def _authored(request: pb.RegisterDefinitionRequest, files: dict[str, bytes | str]) -> Authored:
     try:
         text = request.document.decode()
     except UnicodeDecodeError as error:
         problem = Problem(message=f"the document is not UTF-8: {error}", file=request.file_name)
         raise DefinitionError([problem]) from error
-    authored = loads(text, request.file_name or "definition")
+    authored = loads(text, request.file_name or "definition", json=_JSON.get(request.format))
     return replace(authored, files=files)
 
 
