@@ -112,7 +112,8 @@ class Sweeper(Loop):
         for name in await self._transition.storage.read(lambda tr: workflows(tr, record.name)):
             for status in CLOSED_STATES:
                 head = keys.listing(record.name, name, status)
-                end = head + keys.text(f"{limit_us // 1000:012x}")
+                # Ids tell of real time: of virtual time nothing.
+                end = keys.end(head) if record.virtual_time else head + keys.text(f"{limit_us // 1000:012x}")
                 rows = await self._read(self._cursors.pop(head, head), end)
                 if rows:
                     removed = await self._transition.run(lambda unit, rows=rows: self._delete(unit, rows, limit_us))  # type: ignore[misc]
