@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
@@ -15,6 +15,8 @@ from windlass.engine.errors import EngineError
 from windlass.engine.failure_codes import code_in
 from windlass.engine.records import ModuleSignature
 from windlass.v1 import common_pb2, worker_service_pb2
+
+T = TypeVar("T")
 
 STATES: Final[dict[str, common_pb2.RunState.ValueType]] = {
     name: common_pb2.RunState.Value(f"RUN_STATE_{name.upper()}")
@@ -47,6 +49,15 @@ DENIAL_ARGUMENT_CHARACTERS: Final = 200
 FIGURE_MAX: Final = 1 << 53
 SPAN_MAX_US: Final = 100 * 366 * 86_400_000_000
 _CLOSE_POLICIES: Final = {0: "terminate", 1: "terminate", 2: "abandon", 3: "cancel"}
+
+
+def known(value: int, names: Mapping[int, T], field: str) -> T:
+    """What a value of an enum stands for. Raises EngineError INVALID_FIELD for one that this version has no name for:
+    what a newer client means by it must not be guessed at.
+    """
+    if value not in names:
+        raise EngineError("INVALID_FIELD", f"{field} has no value {value}", field=field)
+    return names[value]
 
 
 def timestamp(time_us: int) -> timestamp_pb2.Timestamp | None:

@@ -27,6 +27,7 @@ from windlass.v1 import workflow_service_pb2 as pb
 
 _OPEN: Final = {1: OpenPolicy.FAIL, 2: OpenPolicy.USE_EXISTING, 3: OpenPolicy.TERMINATE_EXISTING}
 _CLOSED: Final = {1: ClosedPolicy.ALLOW, 2: ClosedPolicy.ALLOW_IF_FAILED, 3: ClosedPolicy.REJECT}
+_FROM: Final = {1: "start", 2: "first_task"}
 
 #: Starts in one transaction of a batch, and the most one request may hold.
 BATCH: Final = 64
@@ -44,14 +45,14 @@ _SAID: Final[dict[str, tuple[str, Callable[[Any], object]]]] = {
     "revision": ("revision", str),
     "input": ("input", lambda payload: payload.data or b"{}"),
     "request_id": ("request_id", partial(check_name, field="request_id")),
-    "open_run_policy": ("open_policy", lambda policy: _OPEN.get(policy, OpenPolicy.FAIL)),
-    "closed_run_policy": ("closed_policy", lambda policy: _CLOSED.get(policy, ClosedPolicy.ALLOW)),
+    "open_run_policy": ("open_policy", lambda policy: convert.known(policy, _OPEN, "open_run_policy")),
+    "closed_run_policy": ("closed_policy", lambda policy: convert.known(policy, _CLOSED, "closed_run_policy")),
     "queue": ("queue", partial(check_name, field="queue")),
     "priority": ("priority", check_priority),
     "start_time": ("start_us", lambda time: convert.time_us(time, "start_time")),
     "start_delay": ("delay_us", lambda span: convert.span_us(span, "start_delay")),
     "run_timeout": ("timeout_us", lambda span: convert.span_us(span, "run_timeout")),
-    "timeout_start": ("timeout_from", lambda at: "first_task" if at == pb.TIMEOUT_START_FIRST_TASK else "start"),
+    "timeout_start": ("timeout_from", lambda at: convert.known(at, _FROM, "timeout_start")),
     "metadata": ("metadata", dict),
     "config": ("config", lambda payload: payload.data or b"{}"),
     "idempotency_key": ("idempotency_key", partial(check_name, field="idempotency_key")),

@@ -19,8 +19,8 @@ from windlass.engine.starting import check_name
 from windlass.v1 import workflow_service_pb2 as pb
 from windlass.v1 import workflow_service_pb2_grpc
 
-_SOURCES: Final = {0: "user", 1: "user", 2: "timeout", 3: "system", 4: "parent"}
-_ACTIONS: Final = {0: "retry", 1: "retry", 2: "skip", 3: "fail"}
+_SOURCES: Final[dict[int, str]] = {0: "user", 1: "user", 2: "timeout", 3: "system", 4: "parent"}
+_ACTIONS: Final[dict[int, str]] = {0: "retry", 1: "retry", 2: "skip", 3: "fail"}
 
 
 class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
@@ -145,7 +145,7 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
     @rpc
     async def CancelRun(self, request: pb.CancelRunRequest) -> pb.CancelRunResponse:
         """A cancel that takes no effect says why as data and not as an error."""
-        command = cmd.Cancel(source=_SOURCES.get(request.source, "user"), reason=request.reason)
+        command = cmd.Cancel(source=convert.known(request.source, _SOURCES, "source"), reason=request.reason)
 
         def answer(before: RunState, after: RunState, decision: Decision) -> pb.CancelRunResponse:
             kind = pb.CancelRunResponse
@@ -208,7 +208,7 @@ class WorkflowServicer(workflow_service_pb2_grpc.WorkflowServiceServicer):
     async def ResolveIncident(self, request: pb.ResolveIncidentRequest) -> pb.ResolveIncidentResponse:
         command = cmd.ResolveIncident(
             incident_id=request.incident_id,
-            action=_ACTIONS.get(request.action, "retry"),
+            action=convert.known(request.action, _ACTIONS, "action"),
             set=reads.json_values(request.set),
             output=convert.json_in(request.output, "output"),
             by=request.by,
