@@ -22,6 +22,8 @@ from windlass.storage.port import Storage, Transaction
 
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 1000
+#: Of histories and outboxes, whose rows are small.
+PAGE_EVENTS: Final = 100
 
 T = TypeVar("T")
 
@@ -35,11 +37,11 @@ class Numbered(msgspec.Struct, frozen=True):
     visit: int = 0
 
 
-def page_size(asked: int) -> int:
-    """0 = default, too big is clamped. Raises EngineError INVALID_FIELD when negative."""
+def page_size(asked: int, default: int = PAGE_DEFAULT) -> int:
+    """0 = `default`, too big is clamped. Raises EngineError INVALID_FIELD when negative."""
     if asked < 0:
         raise EngineError("INVALID_FIELD", "page_size must not be negative", field="page_size")
-    return min(asked or PAGE_DEFAULT, PAGE_MAX)
+    return min(asked or default, PAGE_MAX)
 
 
 def page_token(position: str) -> str:

@@ -11,7 +11,7 @@ from windlass.engine.core.units import split_kind, units_of
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.queues import depths, lacking, tasks_held, used_units
-from windlass.engine.reading import page_key, page_position, page_size, page_token
+from windlass.engine.reading import PAGE_EVENTS, page_key, page_position, page_size, page_token
 from windlass.engine.records import (
     MessageRecord,
     OutboxRecord,
@@ -23,7 +23,7 @@ from windlass.engine.records import (
     unpack,
     whole_rows,
 )
-from windlass.engine.service import convert
+from windlass.engine.service import convert, show
 from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.status import rpc
 from windlass.engine.starting import check_name
@@ -140,20 +140,22 @@ class EventServicer(event_service_pb2_grpc.EventServiceServicer):
 
     @rpc
     async def ListOutbox(self, request: event_service_pb2.ListOutboxRequest) -> event_service_pb2.ListOutboxResponse:
-        ns, size = await namespace_of(self._engine, request), page_size(request.page_size)
+        ns, size = await namespace_of(self._engine, request), page_size(request.page_size, PAGE_EVENTS)
         head = keys.outbox(ns)
         begin = page_key(request.page_token, head)
 
         rows = await self._engine.storage.read(lambda tr: whole_rows(tr, begin, keys.end(head), size + 1, 3))
-        response = event_service_pb2.ListOutboxResponse()
-        for _, value in rows[:size]:
+        response = event_service_pb2.ListOutboxResponse(next_page_token=request.page_token)  # good for what comes
+        room = show.PAGE_BYTES
+        for key, value in rows[:size]:
             record = unpack(OutboxRecord, value)
             if request.run_id in ("", record.run_id):
-                response.events.append(_event(ns, record))
-        if rows:
-            response.next_page_token = page_token((rows[:size][-1][0] + b"\xff").hex())
-        else:
-            response.next_page_token = request.page_token  # stays good for what comes
+                event = _event(ns, record)
+                room -= event.ByteSize()
+                if room < 0 and response.events:
+                    break
+                response.events.append(event)
+            response.next_page_token = page_token((key + b"\xff").hex())
         return response
 
 

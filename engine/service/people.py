@@ -11,7 +11,7 @@ from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.reading import page_key, page_size, page_token
 from windlass.engine.records import EscalationRecord, get_large, unpack, whole_rows
-from windlass.engine.service import convert
+from windlass.engine.service import convert, show
 from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.service.status import rpc
 from windlass.engine.unit import Unit
@@ -26,7 +26,7 @@ _STATES: Final = {
     "timeout": pb.ESCALATION_STATE_TIMED_OUT,
     "cancelled": pb.ESCALATION_STATE_CANCELLED,
 }
-_NAMES: Final = {value: name for name, value in _STATES.items()}
+_NAMES: Final = {pb.ESCALATION_STATE_UNSPECIFIED: "pending", **{value: name for name, value in _STATES.items()}}
 
 
 class HumanTaskServicer(human_task_service_pb2_grpc.HumanTaskServiceServicer):
@@ -38,23 +38,26 @@ class HumanTaskServicer(human_task_service_pb2_grpc.HumanTaskServiceServicer):
     @rpc
     async def ListEscalations(self, request: pb.ListEscalationsRequest) -> pb.ListEscalationsResponse:
         ns, size = await namespace_of(self._engine, request), page_size(request.page_size)
-        head = keys.escalations(ns, _NAMES.get(request.state, "pending"))
-        begin = page_key(request.page_token, head)
+        head = keys.escalations(ns, convert.known(request.state, _NAMES, "state"))
+        begin = last = page_key(request.page_token, head)
         response = pb.ListEscalationsResponse()
-        while len(response.escalations) < size:
+        room = show.PAGE_BYTES
+        while True:
             at = begin
             rows = await self._engine.storage.read(lambda tr, at=at: whole_rows(tr, at, keys.end(head), size + 1, 4))  # type: ignore[misc]
-            for number, (key, value) in enumerate(rows):
+            for key, value in rows:
                 shown = escalation_out(unpack(EscalationRecord, value))
-                if request.run_id in ("", shown.run.run_id) and request.to in ("", shown.to):
-                    response.escalations.append(shown)
-                if len(response.escalations) == size and number + 1 < len(rows):
-                    response.next_page_token = page_token(key.hex())
+                if request.run_id not in ("", shown.run.run_id) or request.to not in ("", shown.to):
+                    continue
+                room -= shown.ByteSize()
+                if len(response.escalations) == size or (response.escalations and room < 0):
+                    response.next_page_token = page_token(last.hex())
                     return response
+                response.escalations.append(shown)
+                last = key
             if len(rows) <= size:
-                break
+                return response
             begin = rows[-1][0] + b"\x00"
-        return response
 
     @rpc
     async def GetEscalation(self, request: pb.GetEscalationRequest) -> pb.GetEscalationResponse:

@@ -35,6 +35,7 @@ from windlass.engine.service.asking import Asked, namespace_of, once
 from windlass.engine.survey import count_runs
 from windlass.engine.unit import Unit
 from windlass.storage.port import Row, Transaction
+from windlass.v1 import common_pb2
 from windlass.v1 import workflow_service_pb2 as pb
 
 
@@ -87,7 +88,9 @@ async def wait(engine: Engine, request: pb.WaitRunRequest, by_s: float) -> pb.Wa
 async def page(engine: Engine, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
     """ListRuns."""
     ns = await namespace_of(engine, request)
-    states = [convert.STATE_NAMES[state] for state in request.states if state in convert.STATE_NAMES]
+    states = [convert.known(state, convert.STATE_NAMES, "states") for state in request.states if state]
+    if common_pb2.RUN_STATE_UNSPECIFIED in request.states:
+        states = []  # any
     names = [request.workflow] if request.workflow else []
     size = page_size(request.page_size)
     runs: list[RunState] = []
@@ -99,8 +102,11 @@ async def page(engine: Engine, request: pb.ListRunsRequest) -> pb.ListRunsRespon
             break
     if len(runs) > size:
         runs, position = runs[:size], runs[size - 1].run_id
+    shown = show.fitting(show.run_out(run, full=False) for run in runs)
+    if len(shown) < len(runs):
+        position = shown[-1].ref.run_id
     token = page_token(position) if position else ""
-    return pb.ListRunsResponse(runs=[show.run_out(run, full=False) for run in runs], next_page_token=token)
+    return pb.ListRunsResponse(runs=shown, next_page_token=token)
 
 
 def _matches(run: RunState, request: pb.ListRunsRequest) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, TypeVar
 
 import msgspec
+from google.protobuf.message import Message
 
 from windlass.engine.core.branches import branch_at, task_of
 from windlass.engine.core.definition import Definition
@@ -15,6 +17,22 @@ from windlass.engine.reading import Numbered
 from windlass.engine.service import convert
 from windlass.v1 import common_pb2
 from windlass.v1 import workflow_service_pb2 as pb
+
+M = TypeVar("M", bound=Message)
+#: Of one page, below what every gRPC client takes: 4 MiB.
+PAGE_BYTES: Final = 3 << 20
+
+
+def fitting(messages: Iterable[M]) -> list[M]:
+    """As many of the messages as one page holds, and at least one."""
+    found: list[M] = []
+    size = 0
+    for message in messages:
+        size += message.ByteSize()
+        if found and size > PAGE_BYTES:
+            break
+        found.append(message)
+    return found
 
 
 def run_out(

@@ -11,6 +11,7 @@ from windlass.engine.core.state import CLOSED, RunState
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.reading import (
+    PAGE_EVENTS,
     Numbered,
     compacted,
     find_run_id,
@@ -38,7 +39,7 @@ IDLE_SECONDS: Final = 15.0
 
 async def history_page(engine: Engine, request: pb.GetHistoryRequest) -> pb.GetHistoryResponse:
     """GetHistory."""
-    ns, size = request.namespace or "default", page_size(request.page_size)
+    ns, size = request.namespace or "default", page_size(request.page_size, PAGE_EVENTS)
     position = _number(page_position(request.page_token)) if request.page_token else 0
 
     async def body(tr: Transaction) -> tuple[list[Numbered], int, int]:
