@@ -102,7 +102,7 @@ class GetSystemInfoResponse(_message.Message):
     """embedded, fdb, postgres or memory."""
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Services and options that this engine has, such as "StreamRuns"; clients adapt by them."""
+        """Services and options that this engine has, such as "stream_runs"; clients adapt by them."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -114,7 +114,7 @@ class GetSystemInfoResponse(_message.Message):
 
     @_builtins.property
     def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Caps in bytes or counts, by name, such as max_message_bytes."""
+        """Caps in bytes or counts, by name, such as message_bytes."""
 
     @_builtins.property
     def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

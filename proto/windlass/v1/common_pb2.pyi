@@ -10,8 +10,9 @@ response; instants are Timestamp fields ending in `_time`, spans are Duration; e
 
 Errors: every RPC error is a google.rpc.Status with exactly one google.rpc.ErrorInfo (domain "windlass"). The comment
 of each method lists its reasons; the table with codes and what to do is docs/errors.md. Any method can also answer
-NAMESPACE_NOT_FOUND, REQUEST_ID_REUSED, PAYLOAD_TOO_LARGE, ENGINE_DRAINING, STORE_UNAVAILABLE,
-COMMIT_UNKNOWN and INTERNAL, which are not repeated there. A failure of user code is data (Failure), never an RPC error.
+INVALID_FIELD, INVALID_JSON, NAMESPACE_NOT_FOUND, REQUEST_ID_REUSED, PAYLOAD_TOO_LARGE, STORE_FULL, ENGINE_DRAINING,
+STORE_UNAVAILABLE, COMMIT_UNKNOWN, TRANSACTION_CONFLICT and INTERNAL, which are not repeated there. A failure of user code
+is data (Failure), never an RPC error.
 
 A JSON value is UTF-8 text in a bytes field, so that it crosses the wire, the engine and the store unparsed.
 NaN and Infinity are refused.
@@ -148,10 +149,10 @@ class Payload(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """The value. JSON text in UTF-8 unless `encoding` says otherwise; empty = JSON null."""
+    """The value: JSON text in UTF-8; empty = JSON null."""
     @_builtins.property
     def encoding(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """How `data` is encoded; empty = {"format": "json"}. Only JSON is understood by selectors, guards and schemas."""
+        """How `data` is encoded; empty = {"format": "json"}. Nothing else is taken so far, and what is said here is not kept."""
 
     def __init__(
         self,
@@ -554,7 +555,7 @@ class Problem(_message.Message):
     severity: Global___Problem.Severity.ValueType
     """Errors refuse the definition, warnings do not."""
     code: _builtins.str
-    """Upper snake case kind of problem, such as UNREACHABLE_STATE."""
+    """Upper snake case kind of problem, such as MODULE_TOO_LARGE; empty where the message says all."""
     path: _builtins.str
     """Place in the document, such as "states.review.transitions[0].to"."""
     line: _builtins.int

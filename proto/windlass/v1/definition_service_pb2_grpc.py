@@ -108,9 +108,9 @@ class DefinitionServiceServicer:
 
     def RegisterDefinition(self, request, context):
         """Checks a definition and stores it as a revision. The same document again gives the same revision, created = false.
-        All problems are reported at once. With `validate_only` they come in the reply and nothing is stored.
-        Errors: BAD_DEFINITION (BadRequest with one violation per problem), MODULE_NOT_FOUND, BAD_MODULE, ETAG_MISMATCH,
-        PAYLOAD_TOO_LARGE.
+        Problems are reported at once. With `validate_only` all of them come in the reply and nothing is stored.
+        Errors: BAD_DEFINITION (BadRequest with one violation per problem, as many as an error holds), MODULE_NOT_FOUND,
+        BAD_MODULE, MODULE_TOO_LARGE, ETAG_MISMATCH, PAYLOAD_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,7 +150,8 @@ class DefinitionServiceServicer:
 
     def DeleteDefinition(self, request, context):
         """Removes a revision, or the name with all of them. Refused while open runs use it.
-        Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, REVISION_IN_USE (metadata open_runs), ETAG_MISMATCH.
+        Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, REVISION_IN_USE (metadata open_runs; also for the default
+        revision while there are others), ETAG_MISMATCH.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

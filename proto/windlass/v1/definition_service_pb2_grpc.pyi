@@ -35,9 +35,9 @@ class DefinitionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DefinitionServiceAsyncStub: ...
     RegisterDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.RegisterDefinitionRequest, _definition_service_pb2.RegisterDefinitionResponse]
     """Checks a definition and stores it as a revision. The same document again gives the same revision, created = false.
-    All problems are reported at once. With `validate_only` they come in the reply and nothing is stored.
-    Errors: BAD_DEFINITION (BadRequest with one violation per problem), MODULE_NOT_FOUND, BAD_MODULE, ETAG_MISMATCH,
-    PAYLOAD_TOO_LARGE.
+    Problems are reported at once. With `validate_only` all of them come in the reply and nothing is stored.
+    Errors: BAD_DEFINITION (BadRequest with one violation per problem, as many as an error holds), MODULE_NOT_FOUND,
+    BAD_MODULE, MODULE_TOO_LARGE, ETAG_MISMATCH, PAYLOAD_TOO_LARGE.
     """
     GetDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionRequest, _definition_service_pb2.GetDefinitionResponse]
     """Reads a revision with its document.
@@ -57,7 +57,8 @@ class DefinitionServiceStub:
     """
     DeleteDefinition: _grpc.UnaryUnaryMultiCallable[_definition_service_pb2.DeleteDefinitionRequest, _definition_service_pb2.DeleteDefinitionResponse]
     """Removes a revision, or the name with all of them. Refused while open runs use it.
-    Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, REVISION_IN_USE (metadata open_runs), ETAG_MISMATCH.
+    Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, REVISION_IN_USE (metadata open_runs; also for the default
+    revision while there are others), ETAG_MISMATCH.
     """
     UploadModule: _grpc.StreamUnaryMultiCallable[_definition_service_pb2.UploadModuleRequest, _definition_service_pb2.UploadModuleResponse]
     """Stores a module under its digest. First message: header; then chunks of at most 1 MiB. Checked before it is stored.
@@ -97,9 +98,9 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.RegisterDefinitionRequest, _definition_service_pb2.RegisterDefinitionResponse]  # type: ignore[assignment]
     """Checks a definition and stores it as a revision. The same document again gives the same revision, created = false.
-    All problems are reported at once. With `validate_only` they come in the reply and nothing is stored.
-    Errors: BAD_DEFINITION (BadRequest with one violation per problem), MODULE_NOT_FOUND, BAD_MODULE, ETAG_MISMATCH,
-    PAYLOAD_TOO_LARGE.
+    Problems are reported at once. With `validate_only` all of them come in the reply and nothing is stored.
+    Errors: BAD_DEFINITION (BadRequest with one violation per problem, as many as an error holds), MODULE_NOT_FOUND,
+    BAD_MODULE, MODULE_TOO_LARGE, ETAG_MISMATCH, PAYLOAD_TOO_LARGE.
     """
     GetDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.GetDefinitionRequest, _definition_service_pb2.GetDefinitionResponse]  # type: ignore[assignment]
     """Reads a revision with its document.
@@ -119,7 +120,8 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     """
     DeleteDefinition: _aio.UnaryUnaryMultiCallable[_definition_service_pb2.DeleteDefinitionRequest, _definition_service_pb2.DeleteDefinitionResponse]  # type: ignore[assignment]
     """Removes a revision, or the name with all of them. Refused while open runs use it.
-    Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, REVISION_IN_USE (metadata open_runs), ETAG_MISMATCH.
+    Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, REVISION_IN_USE (metadata open_runs; also for the default
+    revision while there are others), ETAG_MISMATCH.
     """
     UploadModule: _aio.StreamUnaryMultiCallable[_definition_service_pb2.UploadModuleRequest, _definition_service_pb2.UploadModuleResponse]  # type: ignore[assignment]
     """Stores a module under its digest. First message: header; then chunks of at most 1 MiB. Checked before it is stored.
@@ -162,9 +164,9 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definition_service_pb2.RegisterDefinitionResponse, _abc.Awaitable[_definition_service_pb2.RegisterDefinitionResponse]]:
         """Checks a definition and stores it as a revision. The same document again gives the same revision, created = false.
-        All problems are reported at once. With `validate_only` they come in the reply and nothing is stored.
-        Errors: BAD_DEFINITION (BadRequest with one violation per problem), MODULE_NOT_FOUND, BAD_MODULE, ETAG_MISMATCH,
-        PAYLOAD_TOO_LARGE.
+        Problems are reported at once. With `validate_only` all of them come in the reply and nothing is stored.
+        Errors: BAD_DEFINITION (BadRequest with one violation per problem, as many as an error holds), MODULE_NOT_FOUND,
+        BAD_MODULE, MODULE_TOO_LARGE, ETAG_MISMATCH, PAYLOAD_TOO_LARGE.
         """
 
     @_abc_1.abstractmethod
@@ -214,7 +216,8 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_definition_service_pb2.DeleteDefinitionResponse, _abc.Awaitable[_definition_service_pb2.DeleteDefinitionResponse]]:
         """Removes a revision, or the name with all of them. Refused while open runs use it.
-        Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, REVISION_IN_USE (metadata open_runs), ETAG_MISMATCH.
+        Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, REVISION_IN_USE (metadata open_runs; also for the default
+        revision while there are others), ETAG_MISMATCH.
         """
 
     @_abc_1.abstractmethod

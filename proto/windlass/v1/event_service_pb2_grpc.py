@@ -53,7 +53,8 @@ class EventServiceServicer:
 
     def PublishMessage(self, request, context):
         """Sends a message to the waits that have this name and business key; kept for later waits until its TTL ends.
-        Errors: MESSAGE_DUPLICATE (a message with this id is still kept), INVALID_FIELD, INVALID_JSON.
+        Errors: MESSAGE_DUPLICATE (a message with this id is still kept), INVALID_FIELD, INVALID_JSON; SIGNAL_SCHEMA_MISMATCH,
+        INBOX_FULL (of a run that it would reach).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,8 @@ class EventServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     PublishMessage: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.PublishMessageRequest, _event_service_pb2.PublishMessageResponse]
     """Sends a message to the waits that have this name and business key; kept for later waits until its TTL ends.
-    Errors: MESSAGE_DUPLICATE (a message with this id is still kept), INVALID_FIELD, INVALID_JSON.
+    Errors: MESSAGE_DUPLICATE (a message with this id is still kept), INVALID_FIELD, INVALID_JSON; SIGNAL_SCHEMA_MISMATCH,
+    INBOX_FULL (of a run that it would reach).
     """
     ListOutbox: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.ListOutboxRequest, _event_service_pb2.ListOutboxResponse]
     """Reads events that runs emitted, in order. Consumers deduplicate by (run_id, sequence).
@@ -49,7 +50,8 @@ class EventServiceAsyncStub(EventServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PublishMessage: _aio.UnaryUnaryMultiCallable[_event_service_pb2.PublishMessageRequest, _event_service_pb2.PublishMessageResponse]  # type: ignore[assignment]
     """Sends a message to the waits that have this name and business key; kept for later waits until its TTL ends.
-    Errors: MESSAGE_DUPLICATE (a message with this id is still kept), INVALID_FIELD, INVALID_JSON.
+    Errors: MESSAGE_DUPLICATE (a message with this id is still kept), INVALID_FIELD, INVALID_JSON; SIGNAL_SCHEMA_MISMATCH,
+    INBOX_FULL (of a run that it would reach).
     """
     ListOutbox: _aio.UnaryUnaryMultiCallable[_event_service_pb2.ListOutboxRequest, _event_service_pb2.ListOutboxResponse]  # type: ignore[assignment]
     """Reads events that runs emitted, in order. Consumers deduplicate by (run_id, sequence).
@@ -66,7 +68,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.PublishMessageResponse, _abc.Awaitable[_event_service_pb2.PublishMessageResponse]]:
         """Sends a message to the waits that have this name and business key; kept for later waits until its TTL ends.
-        Errors: MESSAGE_DUPLICATE (a message with this id is still kept), INVALID_FIELD, INVALID_JSON.
+        Errors: MESSAGE_DUPLICATE (a message with this id is still kept), INVALID_FIELD, INVALID_JSON; SIGNAL_SCHEMA_MISMATCH,
+        INBOX_FULL (of a run that it would reach).
         """
 
     @_abc_1.abstractmethod

@@ -261,7 +261,7 @@ class ListEscalationsResponse(_message.Message):
     """Empty at the end."""
     @_builtins.property
     def escalations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Escalation]:
-        """Oldest first."""
+        """Those of older runs first."""
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ class HumanTaskServiceServicer:
     """
 
     def ListEscalations(self, request, context):
-        """Lists escalations, oldest first.
+        """Lists escalations, those of older runs first.
         Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

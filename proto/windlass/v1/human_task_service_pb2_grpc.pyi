@@ -34,7 +34,7 @@ class HumanTaskServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HumanTaskServiceAsyncStub: ...
     ListEscalations: _grpc.UnaryUnaryMultiCallable[_human_task_service_pb2.ListEscalationsRequest, _human_task_service_pb2.ListEscalationsResponse]
-    """Lists escalations, oldest first.
+    """Lists escalations, those of older runs first.
     Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
     """
     GetEscalation: _grpc.UnaryUnaryMultiCallable[_human_task_service_pb2.GetEscalationRequest, _human_task_service_pb2.GetEscalationResponse]
@@ -56,7 +56,7 @@ class HumanTaskServiceAsyncStub(HumanTaskServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListEscalations: _aio.UnaryUnaryMultiCallable[_human_task_service_pb2.ListEscalationsRequest, _human_task_service_pb2.ListEscalationsResponse]  # type: ignore[assignment]
-    """Lists escalations, oldest first.
+    """Lists escalations, those of older runs first.
     Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
     """
     GetEscalation: _aio.UnaryUnaryMultiCallable[_human_task_service_pb2.GetEscalationRequest, _human_task_service_pb2.GetEscalationResponse]  # type: ignore[assignment]
@@ -81,7 +81,7 @@ class HumanTaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _human_task_service_pb2.ListEscalationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_human_task_service_pb2.ListEscalationsResponse, _abc.Awaitable[_human_task_service_pb2.ListEscalationsResponse]]:
-        """Lists escalations, oldest first.
+        """Lists escalations, those of older runs first.
         Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
         """
 

@@ -196,7 +196,7 @@ class WorkflowServiceServicer:
         """Starts a run. Durable when it answers. With an id that exists already, the two policies decide. A caller that is a worker
         itself may have the run's first task with the answer (`eager_session_id`).
         Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
-        RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
+        RUN_ALREADY_STARTED (metadata run_id), CONTEXT_TOO_LARGE, INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -286,7 +286,8 @@ class WorkflowServiceServicer:
 
     def UpdateRun(self, request, context):
         """Applies one of the definition's named updates: checked, applied and answered in one transaction.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED, UPDATE_NOT_DECLARED, UPDATE_REFUSED, INPUT_SCHEMA_MISMATCH.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED, UPDATE_NOT_DECLARED, UPDATE_REFUSED, INPUT_SCHEMA_MISMATCH,
+        CONTEXT_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -311,7 +312,7 @@ class WorkflowServiceServicer:
 
     def FailRun(self, request, context):
         """Closes a run as failed, with the failure given. Running tasks are stopped; catches do not apply.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_CANCELLING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -327,7 +328,7 @@ class WorkflowServiceServicer:
 
     def PauseRun(self, request, context):
         """Holds a run: no new task starts; running ones finish and their results are kept.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED. Pausing a paused run changes nothing.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_CANCELLING. Pausing a paused run changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -355,7 +356,8 @@ class WorkflowServiceServicer:
     def ForkRun(self, request, context):
         """Starts a new run from a state of an old one, with its context as it was there and the edits given. The old run is left
         as it is, and so are its children: they go on reporting to it, and the new run starts children of its own.
-        Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED.
+        Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED,
+        CONTEXT_TOO_LARGE; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -410,7 +412,7 @@ class WorkflowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListIncidents(self, request, context):
-        """Lists incidents, oldest first.
+        """Lists incidents, those of older runs first.
         Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -419,7 +421,8 @@ class WorkflowServiceServicer:
 
     def ResolveIncident(self, request, context):
         """Repairs a parked run and lets it go on at the same point.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED, INCIDENT_NOT_FOUND, INCIDENT_RESOLVED, INVALID_JSON.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED, INCIDENT_NOT_FOUND, INCIDENT_RESOLVED, INVALID_JSON,
+        CONTEXT_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -428,7 +431,8 @@ class WorkflowServiceServicer:
     def StartTask(self, request, context):
         """Starts one durable task without a definition; retried, timed out and recorded like any other. Its result is read
         with WaitRun, its end is reported like a run's.
-        Errors: RUNTIME_UNSUPPORTED, MODULE_NOT_FOUND, BAD_MODULE, RUN_ALREADY_STARTED, INVALID_FIELD.
+        Errors: RUNTIME_UNSUPPORTED, MODULE_NOT_FOUND, BAD_MODULE, BAD_DEFINITION (of the task), RUN_ALREADY_STARTED,
+        CONTEXT_TOO_LARGE, INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class WorkflowServiceStub:
     """Starts a run. Durable when it answers. With an id that exists already, the two policies decide. A caller that is a worker
     itself may have the run's first task with the answer (`eager_session_id`).
     Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
-    RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
+    RUN_ALREADY_STARTED (metadata run_id), CONTEXT_TOO_LARGE, INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
     """
     StartRuns: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.StartRunsRequest, _workflow_service_pb2.StartRunsResponse]
     """Starts many runs. Each has its own result: one that is refused does not hold up the others.
@@ -87,7 +87,8 @@ class WorkflowServiceStub:
     """
     UpdateRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.UpdateRunRequest, _workflow_service_pb2.UpdateRunResponse]
     """Applies one of the definition's named updates: checked, applied and answered in one transaction.
-    Errors: RUN_NOT_FOUND, RUN_CLOSED, UPDATE_NOT_DECLARED, UPDATE_REFUSED, INPUT_SCHEMA_MISMATCH.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED, UPDATE_NOT_DECLARED, UPDATE_REFUSED, INPUT_SCHEMA_MISMATCH,
+    CONTEXT_TOO_LARGE.
     """
     ResolveWait: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.ResolveWaitRequest, _workflow_service_pb2.ResolveWaitResponse]
     """Resolves one open wait by its id.
@@ -100,7 +101,7 @@ class WorkflowServiceStub:
     """
     FailRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.FailRunRequest, _workflow_service_pb2.FailRunResponse]
     """Closes a run as failed, with the failure given. Running tasks are stopped; catches do not apply.
-    Errors: RUN_NOT_FOUND, RUN_CLOSED.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_CANCELLING.
     """
     TerminateRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.TerminateRunRequest, _workflow_service_pb2.TerminateRunResponse]
     """Closes a run at once, with no compensation and no exit actions.
@@ -108,7 +109,7 @@ class WorkflowServiceStub:
     """
     PauseRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.PauseRunRequest, _workflow_service_pb2.PauseRunResponse]
     """Holds a run: no new task starts; running ones finish and their results are kept.
-    Errors: RUN_NOT_FOUND, RUN_CLOSED. Pausing a paused run changes nothing.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_CANCELLING. Pausing a paused run changes nothing.
     """
     UnpauseRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.UnpauseRunRequest, _workflow_service_pb2.UnpauseRunResponse]
     """Lets a paused run go on.
@@ -124,7 +125,8 @@ class WorkflowServiceStub:
     ForkRun: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.ForkRunRequest, _workflow_service_pb2.ForkRunResponse]
     """Starts a new run from a state of an old one, with its context as it was there and the edits given. The old run is left
     as it is, and so are its children: they go on reporting to it, and the new run starts children of its own.
-    Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED.
+    Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED,
+    CONTEXT_TOO_LARGE; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
     """
     SetVariables: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.SetVariablesRequest, _workflow_service_pb2.SetVariablesResponse]
     """Sets context values of an open run.
@@ -151,17 +153,19 @@ class WorkflowServiceStub:
     Errors: RUN_NOT_FOUND, BAD_RESUME_TOKEN, HISTORY_COMPACTED (metadata oldest).
     """
     ListIncidents: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.ListIncidentsRequest, _workflow_service_pb2.ListIncidentsResponse]
-    """Lists incidents, oldest first.
+    """Lists incidents, those of older runs first.
     Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
     """
     ResolveIncident: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.ResolveIncidentRequest, _workflow_service_pb2.ResolveIncidentResponse]
     """Repairs a parked run and lets it go on at the same point.
-    Errors: RUN_NOT_FOUND, RUN_CLOSED, INCIDENT_NOT_FOUND, INCIDENT_RESOLVED, INVALID_JSON.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED, INCIDENT_NOT_FOUND, INCIDENT_RESOLVED, INVALID_JSON,
+    CONTEXT_TOO_LARGE.
     """
     StartTask: _grpc.UnaryUnaryMultiCallable[_workflow_service_pb2.StartTaskRequest, _workflow_service_pb2.StartTaskResponse]
     """Starts one durable task without a definition; retried, timed out and recorded like any other. Its result is read
     with WaitRun, its end is reported like a run's.
-    Errors: RUNTIME_UNSUPPORTED, MODULE_NOT_FOUND, BAD_MODULE, RUN_ALREADY_STARTED, INVALID_FIELD.
+    Errors: RUNTIME_UNSUPPORTED, MODULE_NOT_FOUND, BAD_MODULE, BAD_DEFINITION (of the task), RUN_ALREADY_STARTED,
+    CONTEXT_TOO_LARGE, INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
     """
 
 @_typing.type_check_only
@@ -177,7 +181,7 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """Starts a run. Durable when it answers. With an id that exists already, the two policies decide. A caller that is a worker
     itself may have the run's first task with the answer (`eager_session_id`).
     Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
-    RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
+    RUN_ALREADY_STARTED (metadata run_id), CONTEXT_TOO_LARGE, INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
     """
     StartRuns: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.StartRunsRequest, _workflow_service_pb2.StartRunsResponse]  # type: ignore[assignment]
     """Starts many runs. Each has its own result: one that is refused does not hold up the others.
@@ -223,7 +227,8 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """
     UpdateRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UpdateRunRequest, _workflow_service_pb2.UpdateRunResponse]  # type: ignore[assignment]
     """Applies one of the definition's named updates: checked, applied and answered in one transaction.
-    Errors: RUN_NOT_FOUND, RUN_CLOSED, UPDATE_NOT_DECLARED, UPDATE_REFUSED, INPUT_SCHEMA_MISMATCH.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED, UPDATE_NOT_DECLARED, UPDATE_REFUSED, INPUT_SCHEMA_MISMATCH,
+    CONTEXT_TOO_LARGE.
     """
     ResolveWait: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ResolveWaitRequest, _workflow_service_pb2.ResolveWaitResponse]  # type: ignore[assignment]
     """Resolves one open wait by its id.
@@ -236,7 +241,7 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """
     FailRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.FailRunRequest, _workflow_service_pb2.FailRunResponse]  # type: ignore[assignment]
     """Closes a run as failed, with the failure given. Running tasks are stopped; catches do not apply.
-    Errors: RUN_NOT_FOUND, RUN_CLOSED.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_CANCELLING.
     """
     TerminateRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.TerminateRunRequest, _workflow_service_pb2.TerminateRunResponse]  # type: ignore[assignment]
     """Closes a run at once, with no compensation and no exit actions.
@@ -244,7 +249,7 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     """
     PauseRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.PauseRunRequest, _workflow_service_pb2.PauseRunResponse]  # type: ignore[assignment]
     """Holds a run: no new task starts; running ones finish and their results are kept.
-    Errors: RUN_NOT_FOUND, RUN_CLOSED. Pausing a paused run changes nothing.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_CANCELLING. Pausing a paused run changes nothing.
     """
     UnpauseRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.UnpauseRunRequest, _workflow_service_pb2.UnpauseRunResponse]  # type: ignore[assignment]
     """Lets a paused run go on.
@@ -260,7 +265,8 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     ForkRun: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ForkRunRequest, _workflow_service_pb2.ForkRunResponse]  # type: ignore[assignment]
     """Starts a new run from a state of an old one, with its context as it was there and the edits given. The old run is left
     as it is, and so are its children: they go on reporting to it, and the new run starts children of its own.
-    Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED.
+    Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED,
+    CONTEXT_TOO_LARGE; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
     """
     SetVariables: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.SetVariablesRequest, _workflow_service_pb2.SetVariablesResponse]  # type: ignore[assignment]
     """Sets context values of an open run.
@@ -287,17 +293,19 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     Errors: RUN_NOT_FOUND, BAD_RESUME_TOKEN, HISTORY_COMPACTED (metadata oldest).
     """
     ListIncidents: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ListIncidentsRequest, _workflow_service_pb2.ListIncidentsResponse]  # type: ignore[assignment]
-    """Lists incidents, oldest first.
+    """Lists incidents, those of older runs first.
     Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
     """
     ResolveIncident: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.ResolveIncidentRequest, _workflow_service_pb2.ResolveIncidentResponse]  # type: ignore[assignment]
     """Repairs a parked run and lets it go on at the same point.
-    Errors: RUN_NOT_FOUND, RUN_CLOSED, INCIDENT_NOT_FOUND, INCIDENT_RESOLVED, INVALID_JSON.
+    Errors: RUN_NOT_FOUND, RUN_CLOSED, INCIDENT_NOT_FOUND, INCIDENT_RESOLVED, INVALID_JSON,
+    CONTEXT_TOO_LARGE.
     """
     StartTask: _aio.UnaryUnaryMultiCallable[_workflow_service_pb2.StartTaskRequest, _workflow_service_pb2.StartTaskResponse]  # type: ignore[assignment]
     """Starts one durable task without a definition; retried, timed out and recorded like any other. Its result is read
     with WaitRun, its end is reported like a run's.
-    Errors: RUNTIME_UNSUPPORTED, MODULE_NOT_FOUND, BAD_MODULE, RUN_ALREADY_STARTED, INVALID_FIELD.
+    Errors: RUNTIME_UNSUPPORTED, MODULE_NOT_FOUND, BAD_MODULE, BAD_DEFINITION (of the task), RUN_ALREADY_STARTED,
+    CONTEXT_TOO_LARGE, INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
     """
 
 class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -316,7 +324,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         """Starts a run. Durable when it answers. With an id that exists already, the two policies decide. A caller that is a worker
         itself may have the run's first task with the answer (`eager_session_id`).
         Errors: WORKFLOW_NOT_REGISTERED, REVISION_NOT_FOUND, INPUT_SCHEMA_MISMATCH, CONFIG_SCHEMA_MISMATCH,
-        RUN_ALREADY_STARTED (metadata run_id), INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
+        RUN_ALREADY_STARTED (metadata run_id), CONTEXT_TOO_LARGE, INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
         """
 
     @_abc_1.abstractmethod
@@ -428,7 +436,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_service_pb2.UpdateRunResponse, _abc.Awaitable[_workflow_service_pb2.UpdateRunResponse]]:
         """Applies one of the definition's named updates: checked, applied and answered in one transaction.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED, UPDATE_NOT_DECLARED, UPDATE_REFUSED, INPUT_SCHEMA_MISMATCH.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED, UPDATE_NOT_DECLARED, UPDATE_REFUSED, INPUT_SCHEMA_MISMATCH,
+        CONTEXT_TOO_LARGE.
         """
 
     @_abc_1.abstractmethod
@@ -459,7 +468,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_service_pb2.FailRunResponse, _abc.Awaitable[_workflow_service_pb2.FailRunResponse]]:
         """Closes a run as failed, with the failure given. Running tasks are stopped; catches do not apply.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_CANCELLING.
         """
 
     @_abc_1.abstractmethod
@@ -479,7 +488,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_service_pb2.PauseRunResponse, _abc.Awaitable[_workflow_service_pb2.PauseRunResponse]]:
         """Holds a run: no new task starts; running ones finish and their results are kept.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED. Pausing a paused run changes nothing.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED, RUN_CANCELLING. Pausing a paused run changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -513,7 +522,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_workflow_service_pb2.ForkRunResponse, _abc.Awaitable[_workflow_service_pb2.ForkRunResponse]]:
         """Starts a new run from a state of an old one, with its context as it was there and the edits given. The old run is left
         as it is, and so are its children: they go on reporting to it, and the new run starts children of its own.
-        Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED.
+        Errors: RUN_NOT_FOUND, REVISION_NOT_FOUND, STATE_NOT_FOUND, EVENT_NOT_FOUND, HISTORY_COMPACTED, RUN_ALREADY_STARTED,
+        CONTEXT_TOO_LARGE; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
         """
 
     @_abc_1.abstractmethod
@@ -582,7 +592,7 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflow_service_pb2.ListIncidentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_service_pb2.ListIncidentsResponse, _abc.Awaitable[_workflow_service_pb2.ListIncidentsResponse]]:
-        """Lists incidents, oldest first.
+        """Lists incidents, those of older runs first.
         Errors: BAD_PAGE_TOKEN, INVALID_FIELD.
         """
 
@@ -593,7 +603,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_workflow_service_pb2.ResolveIncidentResponse, _abc.Awaitable[_workflow_service_pb2.ResolveIncidentResponse]]:
         """Repairs a parked run and lets it go on at the same point.
-        Errors: RUN_NOT_FOUND, RUN_CLOSED, INCIDENT_NOT_FOUND, INCIDENT_RESOLVED, INVALID_JSON.
+        Errors: RUN_NOT_FOUND, RUN_CLOSED, INCIDENT_NOT_FOUND, INCIDENT_RESOLVED, INVALID_JSON,
+        CONTEXT_TOO_LARGE.
         """
 
     @_abc_1.abstractmethod
@@ -604,7 +615,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_workflow_service_pb2.StartTaskResponse, _abc.Awaitable[_workflow_service_pb2.StartTaskResponse]]:
         """Starts one durable task without a definition; retried, timed out and recorded like any other. Its result is read
         with WaitRun, its end is reported like a run's.
-        Errors: RUNTIME_UNSUPPORTED, MODULE_NOT_FOUND, BAD_MODULE, RUN_ALREADY_STARTED, INVALID_FIELD.
+        Errors: RUNTIME_UNSUPPORTED, MODULE_NOT_FOUND, BAD_MODULE, BAD_DEFINITION (of the task), RUN_ALREADY_STARTED,
+        CONTEXT_TOO_LARGE, INVALID_FIELD; BACKLOG_FULL, RATE_LIMITED (limits of the namespace).
         """
 
 def add_WorkflowServiceServicer_to_server(servicer: WorkflowServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
