@@ -16,6 +16,7 @@ from windlass.engine.failure_codes import code_in
 from windlass.engine.records import ModuleSignature
 from windlass.v1 import common_pb2, worker_service_pb2
 
+K = TypeVar("K", bound=int)
 T = TypeVar("T")
 
 STATES: Final[dict[str, common_pb2.RunState.ValueType]] = {
@@ -51,7 +52,7 @@ SPAN_MAX_US: Final = 100 * 366 * 86_400_000_000
 _CLOSE_POLICIES: Final = {0: "terminate", 1: "terminate", 2: "abandon", 3: "cancel"}
 
 
-def known(value: int, names: Mapping[int, T], field: str) -> T:
+def known(value: K, names: Mapping[K, T], field: str) -> T:
     """What a value of an enum stands for. Raises EngineError INVALID_FIELD for one that this version has no name for:
     what a newer client means by it must not be guessed at.
     """

@@ -213,32 +213,33 @@ async def incidents(engine: Engine, request: pb.ListIncidentsRequest) -> pb.List
     head = keys.incidents(ns, request.run_id or None)
     begin = page_key(request.page_token, head)
 
-    async def body(tr: Transaction) -> list[Row]:
-        return await tr.get_range(begin, keys.end(head), limit=size + 1)
+    async def body(tr: Transaction) -> tuple[list[Row], list[pb.Incident]]:
+        rows = await tr.get_range(begin, keys.end(head), limit=size + 1)
+        records = [unpack(IncidentRecord, value) for _, value in rows[:size]]
+        # In one look: a run that is deleted meanwhile has no incident either.
+        return rows, [_incident(await get_run(tr, ns, record.run_id), record) for record in records]
 
-    rows = await engine.storage.read(body)
+    rows, found = await engine.storage.read(body)
+    shown = show.fitting(found)
     response = pb.ListIncidentsResponse()
-    for _, value in rows[:size]:
-        record = unpack(IncidentRecord, value)
-        if request.workflow and record.workflow != request.workflow:
-            continue
-        state = await engine.storage.read(lambda tr, r=record: get_run(tr, ns, r.run_id))  # type: ignore[misc]
-        found = [each for each in state.incidents if each.incident_id == record.incident_id]
-        response.incidents.append(
-            pb.Incident(
-                incident_id=record.incident_id,
-                run=convert.run_ref(state),
-                code=record.code,
-                message=record.message,
-                state=state.state,
-                visit=state.visit,
-                path=found[0].path if found else "",
-                create_time=convert.timestamp(record.created_us),
-            )
-        )
-    if len(rows) > size:
-        response.next_page_token = page_token(rows[size - 1][0].hex())
+    response.incidents.extend(each for each in shown if request.workflow in ("", each.run.workflow))
+    if len(rows) > len(shown):
+        response.next_page_token = page_token(rows[len(shown) - 1][0].hex())
     return response
+
+
+def _incident(state: RunState, record: IncidentRecord) -> pb.Incident:
+    found = [each for each in state.incidents if each.incident_id == record.incident_id]
+    return pb.Incident(
+        incident_id=record.incident_id,
+        run=convert.run_ref(state),
+        code=record.code,
+        message=record.message,
+        state=state.state,
+        visit=state.visit,
+        path=found[0].path if found else "",
+        create_time=convert.timestamp(record.created_us),
+    )
 
 
 async def delete(engine: Engine, request: pb.DeleteRunRequest) -> pb.DeleteRunResponse:

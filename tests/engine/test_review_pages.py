@@ -68,6 +68,26 @@ async def test_escalations_of_others_do_not_end_a_list(served: Served) -> None:
         assert all(found)
 
 
+async def test_a_run_that_is_deleted_meanwhile_does_not_end_a_list_of_incidents(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await served.start("ask")  # its question needs an order
+    read, reads = served.engine.storage.read, 0
+
+    async def deleting(body: Any) -> Any:
+        nonlocal reads
+        found = await read(body)
+        reads += 1
+        if reads == 1:
+            await served.runs.TerminateRun(pb.TerminateRunRequest(run_id=run_id))
+            await served.runs.DeleteRun(pb.DeleteRunRequest(run_id=run_id))
+        return found
+
+    monkeypatch.setattr(served.engine.storage, "read", deleting)
+    found = await served.runs.ListIncidents(pb.ListIncidentsRequest())
+    assert [each.run.run_id for each in found.incidents] == [run_id]
+
+
 async def test_a_page_has_as_many_events_as_was_promised(served: Served) -> None:
     run_id = await served.start("wait")
     for number in range(120):
@@ -77,20 +97,22 @@ async def test_a_page_has_as_many_events_as_was_promised(served: Served) -> None
 
 async def test_a_filter_by_state_is_taken_as_said(served: Served) -> None:
     await served.start("instant")
-    for states, found in (([0], 1), ([0, common_pb2.RUN_STATE_FAILED], 1), ([common_pb2.RUN_STATE_FAILED], 0)):
+    any_state, failed = common_pb2.RUN_STATE_UNSPECIFIED, common_pb2.RUN_STATE_FAILED
+    for states, found in (([any_state], 1), ([any_state, failed], 1), ([failed], 0)):
         assert len((await served.runs.ListRuns(pb.ListRunsRequest(states=states))).runs) == found
 
 
 async def test_values_of_enums_that_nobody_knows_are_not_guessed_at(served: Served) -> None:
-    await refused(served.runs.ListRuns(pb.ListRunsRequest(states=[99])), "INVALID_FIELD")
+    unknown: Any = 99
+    await refused(served.runs.ListRuns(pb.ListRunsRequest(states=[unknown])), "INVALID_FIELD")
     run_id = await served.start("wait")
     before = await served.dump()
     for field in ("open_run_policy", "closed_run_policy", "timeout_start"):
-        await refused(served.start("wait", **{field: 99}), "INVALID_FIELD")
-    await refused(served.runs.CancelRun(pb.CancelRunRequest(run_id=run_id, source=99)), "INVALID_FIELD")
-    resolve = pb.ResolveIncidentRequest(run_id=run_id, incident_id="x:1", action=99)
+        await refused(served.start("wait", **{field: unknown}), "INVALID_FIELD")
+    await refused(served.runs.CancelRun(pb.CancelRunRequest(run_id=run_id, source=unknown)), "INVALID_FIELD")
+    resolve = pb.ResolveIncidentRequest(run_id=run_id, incident_id="x:1", action=unknown)
     await refused(served.runs.ResolveIncident(resolve), "INVALID_FIELD")
-    await refused(served.people.ListEscalations(people_pb.ListEscalationsRequest(state=99)), "INVALID_FIELD")
+    await refused(served.people.ListEscalations(people_pb.ListEscalationsRequest(state=unknown)), "INVALID_FIELD")
     assert await served.dump() == before
 
 
