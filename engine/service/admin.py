@@ -19,6 +19,7 @@ from windlass.engine.reading import page_position, page_size, page_token
 from windlass.engine.records import NamespaceRecord, pack, unpack
 from windlass.engine.service import convert, namespaces
 from windlass.engine.service.asking import Asked, once
+from windlass.engine.service.definitions import RUNTIMES
 from windlass.engine.service.status import rpc
 from windlass.engine.starting import check_name
 from windlass.engine.timers import due_us
@@ -73,7 +74,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
                 "message_bytes": 4 << 20,
                 "inbox_signals": limits.INBOX_MAX,
             },
-            runtimes=sorted({kind for s in await engine.sessions.all() for kind in s.kinds}),
+            runtimes=RUNTIMES,
             counters=engine.storage.counts() if isinstance(engine.storage, Counted) else {},
         )
 

@@ -55,6 +55,7 @@ async def test_the_engine_says_what_it_is(served: Served) -> None:
     assert {"stream_tasks", "virtual_time"} <= set(info.features)
     assert info.limits["message_bytes"] == 4 << 20
     assert info.limits["context_bytes"] > 0
+    assert info.runtimes == ["javascript", "wasm", "python"]  # that it accepts, whoever is there to run them
 
 
 async def test_health_of_every_service_and_none_while_draining(served: Served) -> None:
