@@ -88,7 +88,7 @@ def beats_in(
             continue
         held[task].heard(now_us)
         if beat.progress:
-            notices.progressed(task, beat.progress)
+            notices.progressed(task, beat.progress, now_us)
         if beat.checkpoint:
             command = cmd.TaskHeartbeat(path=task[3], visit=task[2], epoch=task[4], checkpoint=beat.checkpoint)
             reports.append((task, command))

@@ -26,7 +26,7 @@ class Notices:
     def __init__(self) -> None:
         self._closing: dict[RunKey, list[asyncio.Future[RunState]]] = {}
         self._moving: defaultdict[RunKey, set[asyncio.Event]] = defaultdict(set)
-        self.progress: dict[TaskKey, bytes] = {}
+        self.progress: dict[TaskKey, tuple[bytes, int]] = {}  #: what a task said of itself, and when
         self.on_due: Callable[[int], None] = lambda due_us: None
         self.on_wait: Callable[[str], None] = lambda run_id: None  #: somebody begins to wait for this run
         self.on_closed: Callable[[RunState], None] = lambda state: None
@@ -67,14 +67,14 @@ class Notices:
             if not waiters:
                 del self._closing[ns, run_id]
 
-    def progressed(self, task: TaskKey, progress: bytes) -> None:
+    def progressed(self, task: TaskKey, progress: bytes, at_us: int) -> None:
         """A running task reported progress: kept for watchers and readers until the task ends, not stored.
 
         A longer report than PROGRESS_BYTES_MAX is left out.
         """
         if len(progress) > PROGRESS_BYTES_MAX:
             return
-        self.progress[task] = progress
+        self.progress[task] = progress, at_us
         while len(self.progress) > PROGRESS_MAX:
             del self.progress[next(iter(self.progress))]
         self.moved(task[0], task[1])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from windlass.engine.core.state import CLOSED, RunState
+from windlass.engine.core import tree
+from windlass.engine.core.state import CLOSED, Node, RunState
 from windlass.engine.engine import Engine
 from windlass.engine.errors import EngineError
 from windlass.engine.reading import (
@@ -15,6 +16,7 @@ from windlass.engine.reading import (
     Numbered,
     compacted,
     find_run_id,
+    get_items,
     get_run,
     history,
     oldest_number,
@@ -99,11 +101,12 @@ async def watch(engine: Engine, request: pb.WatchRunRequest) -> AsyncIterator[pb
     with engine.notices.watching(ns, run_id) as moved:
         while True:
             moved.clear()
-            state, found = await _since(engine, ns, run_id, at)
+            state, items, found = await _since(engine, ns, run_id, at)
             events = _fitting(found, full=full)
             at = events[-1].number if events else at
             ended = state.status in CLOSED and at >= state.seq
-            yield _message(engine, state, events, at, ended)
+            progress = _progress(engine, state, items)
+            yield _message(state, events, at, ended, progress)
             if ended:
                 return
             if at < state.seq:
@@ -113,32 +116,39 @@ async def watch(engine: Engine, request: pb.WatchRunRequest) -> AsyncIterator[pb
                     await moved.wait()
 
 
-async def _since(engine: Engine, ns: str, run_id: str, at: int) -> tuple[RunState, list[Numbered]]:
-    async def body(tr: Transaction) -> tuple[RunState, list[Numbered]]:
-        return await get_run(tr, ns, run_id), await history(tr, ns, run_id, after=at, limit=BATCH)
+async def _since(engine: Engine, ns: str, run_id: str, at: int) -> tuple[RunState, dict[str, Node], list[Numbered]]:
+    """The run, its items if one of them says something of itself, and its next events."""
+    of_items = any(task[:2] == (ns, run_id) and "#" in task[3] for task in engine.notices.progress)
+
+    async def body(tr: Transaction) -> tuple[RunState, dict[str, Node], list[Numbered]]:
+        state = await get_run(tr, ns, run_id)
+        items = await get_items(tr, state) if of_items else {}
+        return state, items, await history(tr, ns, run_id, after=at, limit=BATCH)
 
     return await engine.storage.read(body)
 
 
 def _message(
-    engine: Engine, state: RunState, events: list[common_pb2.HistoryEvent], at: int, ended: bool
+    state: RunState, events: list[common_pb2.HistoryEvent], at: int, ended: bool, progress: list[pb.TaskProgress]
 ) -> pb.WatchRunResponse:
     return pb.WatchRunResponse(
         events=events,
         resume_token=page_token(str(at)),
         result=convert.run_result(state) if ended else None,
         state=convert.STATES[state.status],
-        progress=_progress(engine, state),
+        progress=progress,
     )
 
 
-def _progress(engine: Engine, state: RunState) -> list[pb.TaskProgress]:
+def _progress(engine: Engine, state: RunState, items: Mapping[str, Node]) -> list[pb.TaskProgress]:
     """What the run's tasks say of themselves, as far as it fits beside the events."""
     told: list[pb.TaskProgress] = []
     room = PROGRESS_BYTES
-    for (ns, run_id, visit, path, _), value in engine.notices.progress.items():
+    for (ns, run_id, visit, path, _), (value, at_us) in engine.notices.progress.items():
         if (ns, run_id) == (state.namespace, state.run_id):
-            each = pb.TaskProgress(visit=visit, path=path, progress=value)
+            node = tree.find(state, items, path)
+            attempt, time = node.attempt if node is not None else 0, convert.timestamp(at_us)
+            each = pb.TaskProgress(visit=visit, path=path, attempt=attempt, progress=value, time=time)
             room -= each.ByteSize()
             if room < 0:
                 break

@@ -99,7 +99,7 @@ async def test_a_run_that_was_worked_on_leaves_no_progress(served: Served) -> No
     worker = await served.worker(lambda task: TestWorker.HOLD)
     run_id = await served.start("all", {"order": "7"})
     await worker.until(lambda: bool(worker.held))
-    served.engine.notices.progressed(("default", run_id, 1, "work", 1), b"0.5")
+    served.engine.notices.progressed(("default", run_id, 1, "work", 1), b"0.5", 1)
     await served.runs.TerminateRun(pb.TerminateRunRequest(run_id=run_id))
     await worker.vanish()
     await delete(served, run_id)

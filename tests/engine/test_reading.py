@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.cluster import TestWorker
 from tests.engine.documents import asking, delayed, instant, one_task, waiting
-from tests.engine.served import Served, payload, refused, refused_stream, serving, value
+from tests.engine.served import SECOND, Served, payload, refused, refused_stream, serving, value
 from windlass.engine.leases import parse_token
 from windlass.v1 import common_pb2, worker_service_pb2
 from windlass.v1 import definition_service_pb2 as definition_pb
@@ -174,7 +174,8 @@ async def test_a_watch_shows_progress_and_can_begin_now(served: Served) -> None:
     mark = worker_service_pb2.TaskHeartbeat(task_token=worker.held[0].task_token, progress=b'{"done":0.5}')
     worker.link.receive(worker_service_pb2.StreamTasksRequest(task_heartbeats=[mark]))
     (progress,) = (await watch.read()).progress
-    assert progress.progress == b'{"done":0.5}'
+    assert (progress.progress, progress.attempt) == (b'{"done":0.5}', 1)
+    assert progress.time.ToMicroseconds() <= served.clock.at_us < progress.time.ToMicroseconds() + SECOND
     worker.finish(worker.held[0], 1)
     while not (message := await watch.read()).HasField("result"):
         assert message.state == common_pb2.RUN_STATE_RUNNING
@@ -188,7 +189,7 @@ async def test_progress_never_makes_a_watch_larger_than_a_client_takes(served: S
     token = worker.held[0].task_token
     task = parse_token(token)
     for number in range(500):  # as of a map with so many items
-        served.engine.notices.progressed((*task[:3], f"work#{number}", 1), b"x" * 10_000)
+        served.engine.notices.progressed((*task[:3], f"work#{number}", 1), b"x" * 10_000, 1)
     mark = worker_service_pb2.TaskHeartbeat(task_token=token, progress=b"x" * (5 << 20))
     worker.link.receive(worker_service_pb2.StreamTasksRequest(task_heartbeats=[mark]))
     shown = await served.runs.WatchRun(pb.WatchRunRequest(run_id=run_id)).read()

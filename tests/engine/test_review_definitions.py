@@ -22,9 +22,9 @@ async def served() -> AsyncIterator[Served]:
 
 async def register(served: Served, description: str = "", **more: Any) -> pb.RegisterDefinitionResponse:
     document = {**instant("z"), "description": description}
-    return await served.definitions.RegisterDefinition(
-        pb.RegisterDefinitionRequest(document=msgspec.json.encode(document), **more)
-    )
+    request = pb.RegisterDefinitionRequest(document=msgspec.json.encode(document), **more)
+    response: pb.RegisterDefinitionResponse = await served.definitions.RegisterDefinition(request)
+    return response
 
 
 async def test_a_revision_that_is_registered_again_is_the_default_again(served: Served) -> None:
