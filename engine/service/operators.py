@@ -30,7 +30,7 @@ from windlass.engine.starting import check_name
 from windlass.engine.unit import FOLLOW_UPS_BYTES, Unit
 from windlass.v1 import common_pb2, event_service_pb2, event_service_pb2_grpc, queue_service_pb2, queue_service_pb2_grpc
 
-#: Waits that one published message may reach.
+#: Waits that a published message reaches in its own transaction; the others follow, each in one of its own.
 REACH_MAX: Final = 1000
 
 
@@ -179,10 +179,10 @@ async def _publish(
             "MESSAGE_DUPLICATE", f"message {message_id!r} was published before and is still kept", message_id=message_id
         )
     head = keys.subscriptions(ns, name, key)
-    rows = await unit.tr.get_range(head, keys.end(head), limit=REACH_MAX)
+    rows = await unit.tr.get_range(head, keys.end(head))
     response = event_service_pb2.PublishMessageResponse()
-    for row, _ in rows:
-        if await _reached(unit, ns, row, name, payload):
+    for number, (row, _) in enumerate(rows):
+        if await _reached(unit, ns, row, name, payload, later=number >= REACH_MAX):
             response.runs.append(common_pb2.RunRef(namespace=ns, run_id=str(keys.unpack(row)[4])))
     if ttl_us and (given or not response.runs):
         expires = unit.now_us + ttl_us
@@ -195,11 +195,11 @@ async def _publish(
     return response
 
 
-async def _reached(unit: Unit, ns: str, subscription: bytes, name: str, payload: bytes) -> bool:
+async def _reached(unit: Unit, ns: str, subscription: bytes, name: str, payload: bytes, *, later: bool) -> bool:
     """Give a message to one wait, or leave that to the next transactions if this one is large. Whether it is open."""
     *_, run_id, wait_id = map(str, keys.unpack(subscription))
     signal = Signal(name=name, payload=payload, wait_id=wait_id)
-    if unit.run_bytes > FOLLOW_UPS_BYTES:
+    if later or unit.run_bytes > FOLLOW_UPS_BYTES:
         unit.put_off(ns, run_id, signal)
         return True
     try:
