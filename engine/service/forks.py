@@ -133,7 +133,7 @@ async def start_task(engine: Engine, request: pb.StartTaskRequest) -> pb.StartTa
             "RUNTIME_UNSUPPORTED", f"no runtime {request.runtime!r}; known: {known}", runtime=request.runtime
         )
     if request.WhichOneof("code") == "inline":
-        record, _ = await engine.modules.put(ns, request.runtime, request.inline)
+        record, _ = await engine.modules.put(ns, request.runtime or "javascript", request.inline)
         digest = record.digest
     if not digest and not handler:
         raise EngineError("INVALID_FIELD", "say what to run: inline, module_digest or handler", field="code")
