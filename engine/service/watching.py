@@ -78,20 +78,28 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _resumed(token: str) -> int:
+def _resumed(request: pb.WatchRunRequest) -> tuple[str, int]:
+    """The run that is watched ("" = the one that the request names now), and the last event that was told of it.
+
+    Raises EngineError BAD_RESUME_TOKEN.
+    """
+    if not request.resume_token:
+        return request.run_id, 0
     try:
-        return _number(page_position(token))
+        run_id, _, number = page_position(request.resume_token).rpartition(":")
+        if request.run_id and run_id not in ("", request.run_id):  # earlier versions put no run into it
+            raise EngineError("BAD_PAGE_TOKEN", "the token is from a watch of another run", field="page_token")
+        return run_id or request.run_id, _number(number)
     except EngineError as error:
-        raise EngineError(
-            "BAD_RESUME_TOKEN", "the resume token was not made by this engine", field="resume_token"
-        ) from error
+        message = "the resume token is not from a watch of this run"
+        raise EngineError("BAD_RESUME_TOKEN", message, field="resume_token") from error
 
 
 async def watch(engine: Engine, request: pb.WatchRunRequest) -> AsyncIterator[pb.WatchRunResponse]:
     """WatchRun: events as they are committed, until the run has closed and all was told."""
     ns = request.namespace or "default"
-    run_id = await engine.storage.read(lambda tr: find_run_id(tr, ns, request.run_id, request.workflow_id))
-    at = _resumed(request.resume_token) if request.resume_token else 0
+    watched, at = _resumed(request)
+    run_id = await engine.storage.read(lambda tr: find_run_id(tr, ns, watched, request.workflow_id))
     if request.from_now and not request.resume_token:
         at = (await engine.storage.read(lambda tr: get_run(tr, ns, run_id))).seq
     oldest = await engine.storage.read(lambda tr: oldest_number(tr, ns, run_id))
@@ -133,7 +141,7 @@ def _message(
 ) -> pb.WatchRunResponse:
     return pb.WatchRunResponse(
         events=events,
-        resume_token=page_token(str(at)),
+        resume_token=page_token(f"{state.run_id}:{at}"),
         result=convert.run_result(state) if ended else None,
         state=convert.STATES[state.status],
         progress=progress,

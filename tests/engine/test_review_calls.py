@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.engine.documents import instant, waiting
-from tests.engine.served import Served, refused, serving
+from tests.engine.served import Served, payload, refused, refused_stream, serving
 from windlass.v1 import admin_service_pb2 as admin_pb
 from windlass.v1 import common_pb2
+from windlass.v1 import event_service_pb2 as event_pb
 from windlass.v1 import workflow_service_pb2 as pb
 
 
@@ -33,6 +34,33 @@ async def test_a_resume_token_goes_before_from_now(served: Served) -> None:
     again = served.runs.WatchRun(pb.WatchRunRequest(run_id=run_id, resume_token=first.resume_token, from_now=True))
     assert [event.number for event in (await again.read()).events] == [first.events[-1].number + 1]
     again.cancel()
+
+
+async def test_a_resumed_watch_stays_with_its_run(served: Served) -> None:
+    """Also where it was found by a workflow id, which another run has by now."""
+    first = await served.start("wait", workflow_id="w")
+    watch = served.runs.WatchRun(pb.WatchRunRequest(workflow_id="w"))
+    token = (await watch.read()).resume_token
+    watch.cancel()
+    await served.runs.TerminateRun(pb.TerminateRunRequest(run_id=first))
+    second = await served.start("wait", workflow_id="w")
+    again = served.runs.WatchRun(pb.WatchRunRequest(workflow_id="w", resume_token=token))
+    assert (await again.read()).result.state == common_pb2.RUN_STATE_TERMINATED
+    other = served.runs.WatchRun(pb.WatchRunRequest(run_id=second, resume_token=token))
+    await refused_stream(other, "BAD_RESUME_TOKEN")
+
+
+async def test_a_message_reaches_all_waits(served: Served) -> None:
+    wait = {"signals": ["paid"], "correlate": "order"}
+    await served.register(waiting("pay", wait=wait))
+    starts = [pb.StartRunRequest(workflow="pay", input=payload({"order": "o"})) for _ in range(500)]
+    for _ in range(3):
+        await served.runs.StartRuns(pb.StartRunsRequest(requests=starts))
+    message = event_pb.PublishMessageRequest(name="paid", correlation_key="o")
+    assert len((await served.events.PublishMessage(message)).runs) == 1500
+    await served.engine.maintain()
+    counts = (await served.runs.CountRuns(pb.CountRunsRequest(workflow="pay"))).counts
+    assert [(each.state, each.count) for each in counts] == [(common_pb2.RUN_STATE_COMPLETED, 1500)]
 
 
 async def namespaces(served: Served, size: int) -> list[str]:

@@ -196,7 +196,8 @@ class StartRunRequest(_message.Message):
     timeout_start: Global___TimeoutStart.ValueType
     """From when run_timeout counts."""
     idempotency_key: _builtins.str
-    """Business key of this start: a second start with it answers with the first one's run, open or closed, until the TTL ends.
+    """Business key of this start: a second start with it answers with the first one's run, open or closed, until the TTL ends;
+    one with another input or id is REQUEST_ID_REUSED.
     Scoped by namespace and workflow.
     """
     validate_only: _builtins.bool
@@ -2383,7 +2384,9 @@ class WatchRunRequest(_message.Message):
     workflow_id: _builtins.str
     """The newest run with this id; the watch stays with that run."""
     resume_token: _builtins.str
-    """From an earlier WatchRunResponse: continue just after it. Empty = from the beginning."""
+    """From an earlier WatchRunResponse: continue just after it, with the run that it was of, also if `workflow_id` has a
+    newer one. Empty = from the beginning.
+    """
     view: Global___View.ValueType
     """BASIC leaves out values of the user's."""
     from_now: _builtins.bool
