@@ -60,6 +60,7 @@ class Unit:
         self._works: dict[tuple[str, str], Work] = {}
         self.follow_ups: deque[tuple[str, str, Command]] = deque()
         self.children: deque[tuple[str, StartChild]] = deque()
+        self._settled = False
         self.awaited: deque[tuple[str, str, SubscribeMessage]] = deque()  #: of new waits, which a kept message may end
         self.eager: FirstTask | None = None  #: who wants the first task of the run that is started here
         self.run_bytes = 0  #: of the records of runs that were loaded, and of the inputs of those that are made
@@ -274,13 +275,20 @@ class Unit:
 
     # Commit
 
-    async def write(self) -> None:
-        """Carry out what is owed to other runs, then write every changed run."""
+    async def settle(self) -> None:
+        """Carry out what is owed to other runs, as far as it fits into this transaction; once."""
+        if self._settled:
+            return
+        self._settled = True
         for done in range(FOLLOW_UPS_MAX):
             if done and self.run_bytes > FOLLOW_UPS_BYTES:  # one at least, or what is put off might never be done
                 break
             if not await self._carry_out_next():
                 break
+
+    async def write(self) -> None:
+        """Carry out or put off what is owed to other runs, then write every changed run."""
+        await self.settle()
         for awaited in self.awaited:
             await self.transition.give_kept(self, *awaited, later=True)
         for ns, child in self.children:

@@ -121,6 +121,7 @@ async def ask(
         found = await unit.load(ns, run_id)
         before = found.state
         decision = await unit.apply(found, command)
+        await unit.settle()  # a kept message may move it on at once, and the answer tells of the run after the call
         assert before is not None
         assert found.state is not None
         return answer(before, found.state, decision)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.engine.documents import instant, waiting
-from tests.engine.served import Served, payload, refused, refused_stream, serving
+from tests.engine.served import Served, payload, refused, refused_stream, seconds, serving
 from windlass.v1 import admin_service_pb2 as admin_pb
 from windlass.v1 import common_pb2
 from windlass.v1 import event_service_pb2 as event_pb
@@ -146,3 +146,14 @@ async def test_a_start_that_is_only_checked_is_refused_for_its_size_too(served: 
     large = {"a": "x" * 1_000_000}
     for only in (True, False):
         await refused(served.start("wait", large, validate_only=only), "CONTEXT_TOO_LARGE")
+
+
+async def test_the_state_after_a_call_is_that_of_the_run_after_it(served: Served) -> None:
+    """A message was kept for the wait that the call lets begin."""
+    await served.register(waiting("pay", wait={"signals": ["paid"], "correlate": "order"}))
+    await served.events.PublishMessage(
+        event_pb.PublishMessageRequest(name="paid", correlation_key="o", ttl=seconds(60))
+    )
+    run_id = await served.start("pay", {"order": "o"}, paused=True)
+    answer = await served.runs.UnpauseRun(pb.UnpauseRunRequest(run_id=run_id))
+    assert answer.state == (await served.run(run_id)).state == common_pb2.RUN_STATE_COMPLETED
