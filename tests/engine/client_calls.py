@@ -309,7 +309,7 @@ class Client:
             await self._recorded(engine, self._rnd.choice(found))
 
     async def _recorded(self, engine: Served, run: pb.Run) -> None:
-        ref = {"namespace": self._ns, "run_id": run.ref.run_id}
+        ref: dict[str, Any] = {"namespace": self._ns, "run_id": run.ref.run_id}
         history = await engine.runs.GetHistory(pb.GetHistoryRequest(**ref))
         assert [event.number for event in history.events] == list(range(1, run.last_event_number + 1))
         full = (await engine.runs.GetRun(pb.GetRunRequest(**ref))).run
