@@ -42,20 +42,20 @@ IDLE_SECONDS: Final = 15.0
 async def history_page(engine: Engine, request: pb.GetHistoryRequest) -> pb.GetHistoryResponse:
     """GetHistory."""
     ns, size = request.namespace or "default", page_size(request.page_size, PAGE_EVENTS)
-    position = _number(page_position(request.page_token)) if request.page_token else 0
+    of, position = _place(request.page_token, request.run_id)
 
-    async def body(tr: Transaction) -> tuple[list[Numbered], int, int]:
-        run_id = await find_run_id(tr, ns, request.run_id, request.workflow_id)
+    async def body(tr: Transaction) -> tuple[str, list[Numbered], int, int]:
+        run_id = await find_run_id(tr, ns, of, request.workflow_id)
         newest = (await get_run(tr, ns, run_id)).seq
         after, before = (0, position) if request.reverse else (position, 0)
         found = await history(tr, ns, run_id, after=after, before=before, limit=size, reverse=request.reverse)
-        return found, await oldest_number(tr, ns, run_id), newest
+        return run_id, found, await oldest_number(tr, ns, run_id), newest
 
-    found, oldest, newest = await engine.storage.read(body)
+    run_id, found, oldest, newest = await engine.storage.read(body)
     response = pb.GetHistoryResponse(events=_fitting(found, full=request.view != pb.VIEW_BASIC), oldest_number=oldest)
     last = response.events[-1].number if response.events else 0
     if response.events and last != (oldest if request.reverse else newest):
-        response.next_page_token = page_token(str(last))
+        response.next_page_token = page_token(f"{run_id}:{last}")
     return response
 
 
@@ -78,18 +78,22 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _resumed(request: pb.WatchRunRequest) -> tuple[str, int]:
-    """The run that is watched ("" = the one that the request names now), and the last event that was told of it.
+def _place(token: str, run_id: str) -> tuple[str, int]:
+    """The run that the token is of ("" = the one that the request names now), and its last event that was told.
 
-    Raises EngineError BAD_RESUME_TOKEN.
+    Raises EngineError BAD_PAGE_TOKEN.
     """
-    if not request.resume_token:
-        return request.run_id, 0
+    if not token:
+        return run_id, 0
+    of, _, number = page_position(token).rpartition(":")
+    if run_id and of not in ("", run_id):  # earlier versions put no run into it
+        raise EngineError("BAD_PAGE_TOKEN", "the token is of another run", field="page_token")
+    return of or run_id, _number(number)
+
+
+def _resumed(request: pb.WatchRunRequest) -> tuple[str, int]:
     try:
-        run_id, _, number = page_position(request.resume_token).rpartition(":")
-        if request.run_id and run_id not in ("", request.run_id):  # earlier versions put no run into it
-            raise EngineError("BAD_PAGE_TOKEN", "the token is from a watch of another run", field="page_token")
-        return run_id or request.run_id, _number(number)
+        return _place(request.resume_token, request.run_id)
     except EngineError as error:
         message = "the resume token is not from a watch of this run"
         raise EngineError("BAD_RESUME_TOKEN", message, field="resume_token") from error

@@ -88,6 +88,20 @@ async def test_a_run_that_is_deleted_meanwhile_does_not_end_a_list_of_incidents(
     assert [each.run.run_id for each in found.incidents] == [run_id]
 
 
+async def test_the_pages_of_a_history_are_of_one_run(served: Served) -> None:
+    """Also where that was found by a workflow id, which another run has by now."""
+    first = await served.start("wait", workflow_id="w")
+    request = pb.GetHistoryRequest(workflow_id="w", page_size=1)
+    request.page_token = (await served.runs.GetHistory(request)).next_page_token
+    await served.runs.TerminateRun(pb.TerminateRunRequest(run_id=first))
+    second = await served.start("wait", workflow_id="w")
+    request.page_size = 100
+    last = (await served.runs.GetHistory(request)).events[-1]
+    assert last.number == (await served.run(first)).last_event_number
+    request.run_id = second
+    await refused(served.runs.GetHistory(request), "BAD_PAGE_TOKEN")
+
+
 async def test_a_page_has_as_many_events_as_was_promised(served: Served) -> None:
     run_id = await served.start("wait")
     for number in range(120):
