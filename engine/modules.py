@@ -107,14 +107,14 @@ class Modules:
         for first in range(0, len(chunks), CHUNKS_AT_ONCE):
             await self._write(ns, record.digest, first, chunks[first : first + CHUNKS_AT_ONCE])
 
-        async def finish(tr: Transaction) -> ModuleRecord:
+        async def finish(tr: Transaction) -> tuple[ModuleRecord, bool]:
             meanwhile = await tr.get(keys.module(ns, record.digest))
-            there = () if meanwhile is None else unpack(ModuleRecord, meanwhile).signatures
-            signed = msgspec.structs.replace(record, signatures=merged(there, signatures))
+            there = record if meanwhile is None else unpack(ModuleRecord, meanwhile)
+            signed = msgspec.structs.replace(there, signatures=merged(there.signatures, signatures))
             tr.set(keys.module(ns, record.digest), pack(signed))
-            return signed
+            return signed, there.created_us == record.created_us  # also if its own commit had landed before
 
-        return await self._storage.transact(finish), True
+        return await self._storage.transact(finish)
 
     async def sign(self, ns: str, digest: str, signatures: Signatures) -> ModuleRecord:
         """Put signatures beside a stored module. Raises EngineError MODULE_NOT_FOUND, INVALID_FIELD."""

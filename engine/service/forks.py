@@ -152,16 +152,13 @@ async def start_task(engine: Engine, request: pb.StartTaskRequest) -> pb.StartTa
         priority=check_priority(request.priority) if request.HasField("priority") else None,
         delay_us=convert.span_us(request.start_delay, "start_delay") if request.HasField("start_delay") else 0,
     )
-    fresh: list[bool] = []
 
     async def work(unit: Unit) -> pb.StartTaskResponse:
         answer = started_out(ns, await start(unit, plan))
-        fresh.append(True)
         return pb.StartTaskResponse(run=answer.run, created=answer.created)
 
-    reply = await once(engine, Asked(ns, request.request_id, request), pb.StartTaskResponse, work)
-    reply.created = reply.created and bool(fresh)
-    return reply
+    asked = Asked(ns, request.request_id, request)
+    return await once(engine, asked, pb.StartTaskResponse, work, lambda reply: reply.ClearField("created"))
 
 
 def _state(request: pb.StartTaskRequest, digest: str, handler: str) -> dict[str, Any]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.engine.documents import instant, waiting
-from tests.engine.served import Served, payload, refused, refused_stream, seconds, serving
+from tests.engine.served import SECOND, Served, payload, refused, refused_stream, seconds, serving
+from windlass.storage.memory import MemoryWorld
 from windlass.v1 import admin_service_pb2 as admin_pb
 from windlass.v1 import common_pb2
+from windlass.v1 import definition_service_pb2 as definition_pb
 from windlass.v1 import event_service_pb2 as event_pb
 from windlass.v1 import workflow_service_pb2 as pb
 
@@ -157,3 +160,18 @@ async def test_the_state_after_a_call_is_that_of_the_run_after_it(served: Served
     run_id = await served.start("pay", {"order": "o"}, paused=True)
     answer = await served.runs.UnpauseRun(pb.UnpauseRunRequest(run_id=run_id))
     assert answer.state == (await served.run(run_id)).state == common_pb2.RUN_STATE_COMPLETED
+
+
+async def test_of_calls_that_race_only_one_has_made_the_thing() -> None:
+    world = MemoryWorld()
+    async with serving(world.open()) as one, serving(world.open()) as two:
+        two.clock.at_us += SECOND  # else their modules could be of the same microsecond
+        task = pb.StartTaskRequest(runtime="python", handler="h", request_id="t")
+        starts = await asyncio.gather(*(each.runs.StartTask(task) for each in (one, two) * 10))
+        assert len({each.run.run_id for each in starts}) == sum(each.created for each in starts) == 1
+        parts = [
+            definition_pb.UploadModuleRequest(header=definition_pb.ModuleHeader(runtime="javascript")),
+            definition_pb.UploadModuleRequest(chunk=b"x" * 500_000),
+        ]
+        uploads = await asyncio.gather(*(each.definitions.UploadModule(iter(parts)) for each in (one, two) * 3))
+        assert sum(each.created for each in uploads) == 1
