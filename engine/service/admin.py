@@ -195,6 +195,8 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         async def remembered(unit: Unit) -> pb.AdvanceTimeResponse:
             if wanted < record.virtual_now_us:
                 raise EngineError("TIME_IN_PAST", "virtual time does not go back", field="to")
+            if wanted > limits.FOREVER_US:
+                raise EngineError("INVALID_FIELD", "virtual time ends with the year 2099", field="target")
             return pb.AdvanceTimeResponse(current_time=convert.timestamp(wanted))
 
         asked = Asked(record.name, request.request_id, request)

@@ -140,3 +140,14 @@ async def test_retention_goes_by_a_virtual_clock_that_is_behind(served: Served) 
         await served.admin.AdvanceTime(admin_pb.AdvanceTimeRequest(namespace="v", by=seconds(span)))
         await served.engine.sweeper.turn()
         assert (await served.runs.CountRuns(pb.CountRunsRequest(namespace="v"))).total == left
+
+
+async def test_virtual_time_that_cannot_be_changes_nothing(served: Served) -> None:
+    """The request was remembered although it was refused."""
+    await served.admin.CreateNamespace(
+        admin_pb.CreateNamespaceRequest(namespace=admin_pb.Namespace(name="v", virtual_time=True))
+    )
+    before = await served.dump()
+    request = admin_pb.AdvanceTimeRequest(namespace="v", by=seconds(99 * 366 * DAY // SECOND), request_id="r")
+    await refused(served.admin.AdvanceTime(request), "INVALID_FIELD")
+    assert await served.dump() == before
