@@ -12,6 +12,7 @@ from tests.engine.documents import instant
 from tests.engine.served import Served, refused, serving
 from windlass.storage.port import Unavailable
 from windlass.v1 import definition_service_pb2 as pb
+from windlass.v1 import workflow_service_pb2 as workflow_pb
 
 
 @pytest.fixture
@@ -97,3 +98,9 @@ async def test_the_problems_of_a_definition_are_told_as_far_as_an_error_holds_th
     for long in ("x" * 100_000, "ä" * 100_000):
         check = pb.CheckModuleRequest(runtime=long)
         await refused(served.definitions.CheckModule(check), "RUNTIME_UNSUPPORTED")
+
+
+async def test_inline_code_without_a_runtime_is_kept_as_what_it_runs_as(served: Served) -> None:
+    await served.runs.StartTask(workflow_pb.StartTaskRequest(inline=b"1"))
+    (module,) = (await served.definitions.ListModules(pb.ListModulesRequest())).modules
+    assert module.runtime == "javascript"
